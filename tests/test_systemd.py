@@ -1,0 +1,753 @@
+"""The service under a systemd that was really booted, in a Debian of its own.
+
+A Debian bookworm (made once by debootstrap, then cached) is booted by systemd-nspawn on
+a throw-away overlay, without network. Each test acts on it as an administrator would:
+install.sh, systemctl, pkill, logrotate, a reboot. Takes a few minutes and needs root.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+from support import need, wait_until
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SERVICE = "cron-trigger-server"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,logrotate,procps,curl,bsdutils"
+TOOLS = ("systemd-nspawn", "debootstrap", "nsenter", "unshare", "setpriv")
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Started by unshare in a mount namespace of its own, so that no mount can be left
+# behind, and killed with the test that started it.
+BOOT = """
+set -e
+base=$1 work=$2 name=$3 repository=$4
+for folder in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+    if [ -e "$folder/cgroup.procs" ]; then
+        mkdir -p "$folder/$name"
+        echo $$ >"$folder/$name/cgroup.procs"
+    fi
+done
+layers=lowerdir=$base,upperdir=$work/changes,workdir=$work/overlay
+[ -e "$work/root/usr" ] ||
+    mount -t overlay overlay -o "$layers" "$work/root" 2>/dev/null ||
+    cp -a "$base/." "$work/root"
+exec setpriv --pdeathsig KILL systemd-nspawn --quiet --boot --register=no \
+    --keep-unit --private-network --link-journal=no --resolv-conf=off \
+    --timezone=off --settings=no --console=pipe --machine="$name" \
+    --bind-ro="$repository:/src" --directory="$work/root"
+"""
+
+# A cron that runs until it is told to end, a cron that writes without a pause, and
+# one that is over at once.
+WAITER = """#!/bin/sh
+rm -f /tmp/go
+echo waiting
+until [ -e /tmp/go ]; do sleep 0.1; done
+echo went
+exit 7
+"""
+WRITER = """#!/bin/sh
+i=0
+while [ $i -lt 1500 ]; do
+    i=$((i + 1))
+    echo "line $i"
+    [ $((i % 5)) != 0 ] || sleep 0.01
+done
+"""
+
+
+class Machine:
+    """A booted Debian. `close` leaves nothing of it."""
+
+    def __init__(self) -> None:
+        self._base = debian()
+        self._name = f"cron-trigger-test-{os.getpid()}-{time.monotonic_ns() % 10**6}"
+        self._work = Path(tempfile.mkdtemp(prefix=self._name))
+        for folder in ("root", "changes", "overlay"):
+            (self._work / folder).mkdir()
+        self._log = (self._work / "console").open("wb")
+        self.boot()
+
+    def boot(self) -> None:
+        self._nspawn = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", BOOT, "boot"]
+            + [str(self._base), str(self._work), self._name, str(REPOSITORY)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+        wait_until(self._is_up, timeout_s=60, what="a booted container")
+
+    def _is_up(self) -> bool:
+        if self._nspawn.poll() is not None:
+            console = (self._work / "console").read_text(errors="replace")
+            raise AssertionError(f"the container ended: {console[-2000:]}")
+        if not self._leader():
+            return False
+        state = self.run("systemctl", "is-system-running", check=False).stdout
+        return state.strip() in ("running", "degraded")
+
+    def _leader(self) -> str | None:
+        """The PID, on this host, of the container's systemd."""
+        pid = self._nspawn.pid
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            # systemd calls itself so only after it set up the container's inside.
+            name = Path(f"/proc/{children[0]}/comm").read_text().strip()
+        except (OSError, IndexError):
+            return None
+        return children[0] if name == "systemd" else None
+
+    def run(
+        self, *command: str, check: bool = True, given: str = "", timeout_s: float = 90
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the container, as root, and wait for it."""
+        leader = self._leader()
+        assert leader, "the container is down"
+        done = subprocess.run(
+            ["nsenter", "--target", leader, "--all", "--", "env", "-i"]
+            + [f"PATH={SYSTEM_PATH}", "HOME=/root", "LC_ALL=C.UTF-8", *command],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        return done
+
+    def sh(self, script: str, check: bool = True) -> str:
+        return self.run("sh", "-c", script, check=check).stdout.strip()
+
+    def write(self, path: str, text: str, mode: str = "0644") -> None:
+        self.run("mkdir", "-p", os.path.dirname(path))
+        self.run("sh", "-c", 'cat >"$1" && chmod "$2" "$1"', "", path, mode, given=text)
+
+    def reboot(self) -> None:
+        self.run("systemctl", "reboot", check=False)
+        # With --keep-unit, nspawn asks for the next boot by this exit status.
+        ended = self._nspawn.wait(60)
+        assert ended == 133, f"the container did not ask for a reboot: {ended}"
+        self._remove_cgroups()
+        self.boot()
+
+    def close(self) -> None:
+        self._nspawn.terminate()
+        try:
+            self._nspawn.wait(20)
+        except subprocess.TimeoutExpired:
+            self._nspawn.kill()
+            self._nspawn.wait()
+        self._log.close()
+        self._remove_cgroups()
+        shutil.rmtree(self._work)
+        for folder in ("propagate", "unix-export"):
+            shutil.rmtree(f"/run/systemd/nspawn/{folder}/{self._name}", True)
+
+    def _remove_cgroups(self) -> None:
+        tops = ("systemd", "unified", ".")
+        for top in (Path("/sys/fs/cgroup", top, self._name) for top in tops):
+            if top.is_dir():
+                # A group can be removed once the last of its processes is reaped.
+                wait_until(lambda top=top: remove_group(top), what=f"{top} empty")
+
+
+def remove_group(top: Path) -> bool:
+    try:
+        for folder, _, _ in os.walk(top, topdown=False):
+            os.rmdir(folder)
+    except OSError:
+        return False
+    return True
+
+
+def debian() -> Path:
+    """The folder of a Debian that was never booted; made at the first call."""
+    default = Path.home() / ".cache" / "cron-trigger-server-tests"
+    cache = Path(os.environ.get("CRON_TRIGGER_TEST_CACHE") or default)
+    cache.mkdir(parents=True, exist_ok=True)
+    tag = hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]
+    made = cache / f"bookworm-{tag}"
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.is_dir():
+            make_debian(made)
+    return made
+
+
+def make_debian(made: Path) -> None:
+    half = made.with_suffix(".half")
+    shutil.rmtree(half, ignore_errors=True)
+    done = subprocess.run(
+        ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm"]
+        + [str(half), *debian_mirror()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise AssertionError(f"debootstrap: {done.stdout[-2000:]}")
+    half.rename(made)
+
+
+def debian_mirror() -> list[str]:
+    """The mirror that this host's apt uses, if it has one of Debian."""
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+        + ["Origin: Debian", "Label: Debian", "Component: main"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    return targets.stdout.split()[:1]
+
+
+class OnAMachine(unittest.TestCase):
+    """What the tests do on their machine, in an administrator's words."""
+
+    machine: Machine
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if os.environ.get("CRON_TRIGGER_TEST_FULL") != "1":
+            raise unittest.SkipTest("slow: runs with CRON_TRIGGER_TEST_FULL=1")
+        need(os.geteuid() == 0, "booting a container needs root")
+        for tool in TOOLS:
+            need(shutil.which(tool, path=SYSTEM_PATH), f"{tool} is not installed")
+        cls.machine = Machine()
+        cls.addClassCleanup(cls.machine.close)
+
+    def systemctl(self, *arguments: str) -> str:
+        return self.machine.run("systemctl", *arguments).stdout.strip()
+
+    def show(self, key: str) -> str:
+        return self.systemctl("show", "--property", key, "--value", SERVICE)
+
+    def install(self, *options: str, source: str = "/src") -> str:
+        return self.machine.run(f"{source}/install.sh", *options).stdout
+
+    def http(
+        self,
+        path: str,
+        body: dict[str, Any] | None = None,
+        method: str = "",
+        headers: tuple[str, ...] = (),
+        port: int = 9998,
+    ) -> tuple[int, Any]:
+        """One request from within the container: (status, JSON or text).
+
+        Status 0 is a connection that was refused or broke off.
+        """
+        command = ["curl", "-sS", "-m", "60", "-w", "\n%{http_code}"]
+        for header in headers:
+            command += ["-H", header]
+        if body is not None:
+            command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        if method:
+            command += ["-X", method]
+        done = self.machine.run(
+            *command, f"http://127.0.0.1:{port}{path}", check=False
+        ).stdout
+        text, _, status = done.rpartition("\n")
+        try:
+            return int(status), json.loads(text)
+        except ValueError:
+            return int(status), text
+
+    def trigger(self, cron: str) -> tuple[int, Any]:
+        return self.http("/trigger", {"cronName": cron})
+
+    def start(self, cron: str) -> int:
+        status, answer = self.trigger(cron)
+        self.assertEqual(status, 202, answer)
+        return int(answer["runId"])
+
+    def run_of(self, run_id: int) -> dict[str, Any]:
+        status, answer = self.http(f"/runs/{run_id}")
+        self.assertEqual(status, 200, answer)
+        run: dict[str, Any] = answer["run"]
+        return run
+
+    def ended(self, run_id: int) -> dict[str, Any]:
+        """Wait for the end of a run and return its record."""
+        wait_until(
+            lambda: self.run_of(run_id)["status"] != "running",
+            timeout_s=20,
+            what=f"the end of run {run_id}",
+        )
+        return self.run_of(run_id)
+
+    def assert_goes_on(self, run_id: int) -> None:
+        """The waiter still runs, is still locked, and its end is still recorded."""
+        self.assertEqual(self.run_of(run_id)["status"], "running")
+        status, answer = self.trigger("waiter")
+        self.assertEqual((status, answer["code"]), (409, "already_running"))
+        self.assertEqual(answer["runId"], run_id)
+        self.machine.run("touch", "/tmp/go")
+        run = self.ended(run_id)
+        self.assertEqual((run["status"], run["exitCode"]), ("failed", 7))
+        log = self.http(f"/runs/{run_id}/log")[1]
+        self.assertEqual(log.splitlines(), ["waiting", "went"])
+
+    def wait_for_another_server(self, old_pid: str, timeout_s: float) -> None:
+        def is_back() -> bool:
+            return (
+                self.show("ActiveState") == "active"
+                and self.show("SubState") == "running"
+                and self.show("MainPID") not in ("0", old_pid)
+            )
+
+        wait_until(is_back, timeout_s=timeout_s, what="an active service again")
+
+    def add_crons(self) -> None:
+        """Put the tests' crons into the installed registry, beside the shipped ones."""
+        folder = "/usr/local/lib/crons"
+        self.machine.write(f"{folder}/waiter.sh", WAITER, "0755")
+        self.machine.write(f"{folder}/writer.sh", WRITER, "0755")
+        path = "/etc/cron-trigger-server/crons.json"
+        registry = json.loads(self.machine.sh(f"cat {path}"))
+        registry.update(
+            waiter={"description": "waits", "command": f"{folder}/waiter.sh"},
+            writer={"description": "writes", "command": f"{folder}/writer.sh"},
+            quick={"description": "is over at once", "command": "/bin/true"},
+        )
+        self.machine.write(path, json.dumps(registry))
+        self.systemctl("reload", SERVICE)
+        wait_until(
+            lambda: self.http("/health")[1]["available_crons"] == len(registry),
+            what="the crons of the tests",
+        )
+
+    def set_drop_in(self, text: str) -> None:
+        """What `systemctl edit` does; undone after the test."""
+        path = f"/etc/systemd/system/{SERVICE}.service.d/test.conf"
+        self.machine.write(path, text)
+        self.addCleanup(self.restart)
+        self.addCleanup(self.machine.run, "rm", "-f", path)
+        self.restart()
+
+    def restart(self) -> None:
+        self.systemctl("daemon-reload")
+        self.systemctl("restart", SERVICE)
+
+
+class Callers:
+    """Clients that keep coming, each with a new connection."""
+
+    def __init__(self, test: OnAMachine, every_s: float = 0.5) -> None:
+        self._test = test
+        self._every_s = every_s
+        self._enough = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._come = threading.Thread(target=self._keep_coming, name="callers")
+        self.statuses: list[int] = []
+
+    def __enter__(self) -> Callers:  # noqa: PYI034
+        self._come.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop coming, and wait until the last one was served."""
+        self._enough.set()
+        self._come.join()
+        for thread in self._threads:
+            thread.join()
+
+    def _keep_coming(self) -> None:
+        while not self._enough.wait(self._every_s):
+            thread = threading.Thread(target=self._call, name="caller")
+            self._threads.append(thread)
+            thread.start()
+
+    def _call(self) -> None:
+        self.statuses.append(self._test.http("/health")[0])
+
+
+class Service(OnAMachine):
+    """An installed service, from its installation to the reboot of its host."""
+
+    installation: str
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.installation = cls.machine.run("/src/install.sh").stdout
+        cls().add_crons()
+
+    def test_installation_shows_the_state_and_the_next_command(self) -> None:
+        lines = self.installation.splitlines()
+        self.assertIn("active (running)", self.installation)
+        self.assertIn(
+            '{"status": "healthy", "service": "cron-trigger-server", "port": 9998, '
+            '"available_crons": 7}',
+            lines,
+        )
+        self.assertEqual(lines[-1], "curl -s http://127.0.0.1:9998/crons")
+        self.assertIn('"waiter"', self.machine.sh(lines[-1]))
+
+    def test_service_is_enabled_and_tells_its_state_in_words(self) -> None:
+        self.assertEqual(self.systemctl("is-enabled", SERVICE), "enabled")
+        self.assertEqual(self.systemctl("is-active", SERVICE), "active")
+        self.assertEqual(self.show("StatusText"), "10 crons, 0 running")
+        self.assertEqual(self.show("NFileDescriptorStore"), "1")
+        run_id = self.start("waiter")
+        wait_until(
+            lambda: self.show("StatusText") == "10 crons, 1 running",
+            what="the run in the status line",
+        )
+        self.machine.run("touch", "/tmp/go")
+        self.ended(run_id)
+
+    def test_files_are_where_they_belong(self) -> None:
+        places = {
+            "/var/log/qadhya": "755",
+            "/var/log/qadhya/cron-trigger-server.log": "644",
+            "/var/lib/cron-trigger-server": "700",
+            "/var/lib/cron-trigger-server/history.db": None,
+            "/run/cron-trigger-server": "700",
+            "/etc/cron-trigger-server/crons.json": "644",
+            "/etc/default/cron-trigger-server": "600",
+            "/etc/logrotate.d/cron-trigger-server": "644",
+            "/etc/systemd/system/cron-trigger-server.service": "644",
+            "/opt/cron-trigger-server/cron_trigger_server.py": "755",
+            "/opt/cron-trigger-server/dashboard.html": "644",
+        }
+        for path, mode in places.items():
+            owner, found = self.machine.sh(f"stat -c '%U:%G %a' {path}").split()
+            self.assertEqual(owner, "root:root", path)
+            if mode:
+                self.assertEqual(found, mode, path)
+
+    def test_the_unit_passes_the_verification_of_systemd(self) -> None:
+        done = self.machine.run("systemd-analyze", "verify", f"{SERVICE}.service")
+        self.assertEqual(done.stdout + done.stderr, "")
+
+    def test_the_shipped_crons_run(self) -> None:
+        crons = self.http("/crons")[1]["crons"]
+        shipped = [cron for cron in crons if cron["cronName"] not in TEST_CRONS]
+        self.assertEqual(len(shipped), 7)
+        runs = [self.start(cron["cronName"]) for cron in shipped]
+        for run_id in runs:
+            run = self.ended(run_id)
+            log = self.http(f"/runs/{run_id}/log")[1]
+            self.assertNotIn(run["exitCode"], (126, 127), (run, log))
+
+    def test_a_second_installation_restarts_nothing(self) -> None:
+        pid = self.show("MainPID")
+        output = self.install()
+        self.assertIn(f"nothing changed: {SERVICE} was not restarted", output)
+        self.assertEqual(self.show("MainPID"), pid)
+
+    def test_an_upgrade_keeps_registry_settings_and_running_crons(self) -> None:
+        kept = "md5sum /etc/cron-trigger-server/crons.json /etc/default/" + SERVICE
+        self.machine.sh(f"echo '# mine' >>/etc/default/{SERVICE}")
+        before = self.machine.sh(kept)
+        run_id = self.start("waiter")
+        pid = self.show("MainPID")
+        self.machine.sh(
+            "cp -r /src /root/newer && cd /root/newer && "
+            "echo '# newer' >>cron_trigger_server.py"
+        )
+        with Callers(self, every_s=0.1) as callers:
+            self.install(source="/root/newer")
+            self.wait_for_another_server(pid, timeout_s=10)
+        self.assertEqual(set(callers.statuses), {200})
+        self.assertEqual(self.machine.sh(kept), before)
+        self.assertEqual(
+            self.machine.sh("tail -n 1 /opt/cron-trigger-server/*.py"), "# newer"
+        )
+        self.assert_goes_on(run_id)
+
+    def test_killed_server_is_back_in_15_s_and_refuses_no_one_meanwhile(self) -> None:
+        run_id = self.start("waiter")
+        pid = self.show("MainPID")
+        with Callers(self) as callers:
+            self.machine.run("pkill", "-9", "-f", "cron_trigger_server.py")
+            died = time.monotonic()
+            # A trigger that comes while nobody listens is served in the end, too.
+            late = self.start("quick")
+            self.wait_for_another_server(pid, timeout_s=15)
+            away_s = time.monotonic() - died
+        self.assertGreater(away_s, 9, "systemd restarted it sooner than RestartSec")
+        self.assertGreater(len(callers.statuses), 10)
+        self.assertEqual(set(callers.statuses), {200})
+        self.assertEqual(self.ended(late)["status"], "completed")
+        self.assert_goes_on(run_id)
+
+    def test_end_of_a_run_while_the_server_is_away_is_recorded(self) -> None:
+        run_id = self.start("waiter")
+        self.systemctl("stop", SERVICE)
+        self.machine.run("touch", "/tmp/go")
+        wait_until(lambda: not self.waiter_runs(), what="the end of the cron")
+        self.systemctl("start", SERVICE)
+        run = self.ended(run_id)
+        self.assertEqual((run["status"], run["exitCode"]), ("failed", 7))
+
+    def waiter_runs(self) -> bool:
+        found = self.machine.run("pgrep", "-f", "crons/waiter.sh", check=False)
+        return found.returncode == 0
+
+    def test_restart_with_a_running_cron(self) -> None:
+        run_id = self.start("waiter")
+        with Callers(self, every_s=0.1) as callers:
+            for _ in range(3):
+                self.systemctl("restart", SERVICE)
+        self.assertEqual(set(callers.statuses), {200})
+        self.assert_goes_on(run_id)
+
+    def test_stop_and_start_with_a_running_cron(self) -> None:
+        run_id = self.start("waiter")
+        self.systemctl("stop", SERVICE)
+        self.assertEqual(self.show("Result"), "success")
+        self.assertTrue(self.waiter_runs())
+        self.systemctl("start", SERVICE)
+        self.assert_goes_on(run_id)
+
+    def test_reload_reads_the_registry_without_a_restart(self) -> None:
+        path = "/etc/cron-trigger-server/crons.json"
+        registry = self.machine.sh(f"cat {path}")
+        self.addCleanup(self.systemctl, "reload", SERVICE)
+        self.addCleanup(self.machine.write, path, registry)
+        pid = self.show("MainPID")
+        more = json.loads(registry)
+        more["another"] = {"description": "more", "command": "/bin/true"}
+        self.machine.write(path, json.dumps(more))
+        self.systemctl("reload", SERVICE)
+        wait_until(
+            lambda: self.http("/health")[1]["available_crons"] == len(more),
+            what="the new cron",
+        )
+        self.assertEqual(self.show("MainPID"), pid)
+        self.assertEqual(self.show("ActiveState"), "active")
+
+    def test_reload_of_a_registry_with_a_fault_fails_and_says_so(self) -> None:
+        path = "/etc/cron-trigger-server/crons.json"
+        registry = self.machine.sh(f"cat {path}")
+        self.addCleanup(self.systemctl, "reload", SERVICE)
+        self.addCleanup(self.machine.write, path, registry)
+        self.machine.write(path, '{"broken": {}}')
+        done = self.machine.run("systemctl", "reload", SERVICE, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("broken", self.machine.sh(f"journalctl -u {SERVICE} -n 20"))
+        self.assertEqual(self.show("ActiveState"), "active")
+        self.assertEqual(self.start("quick") and self.http("/health")[0], 200)
+
+    def test_watchdog_restarts_a_server_that_hangs(self) -> None:
+        self.set_drop_in("[Service]\nWatchdogSec=2s\nRestartSec=1s\n")
+        run_id = self.start("waiter")
+        pid = self.show("MainPID")
+        with Callers(self) as callers:
+            self.machine.run("kill", "-STOP", pid)
+            self.wait_for_another_server(pid, timeout_s=15)
+        self.assertEqual(set(callers.statuses), {200})
+        journal = self.machine.sh(f"journalctl -u {SERVICE} -n 50")
+        self.assertIn("Watchdog timeout", journal)
+        self.assert_goes_on(run_id)
+
+    def test_watchdog_leaves_a_healthy_server_alone(self) -> None:
+        self.set_drop_in("[Service]\nWatchdogSec=1s\n")
+        pid = self.show("MainPID")
+        time.sleep(4)
+        self.assertEqual(self.show("MainPID"), pid)
+
+    def test_another_port_drops_the_old_socket(self) -> None:
+        settings = f"/etc/default/{SERVICE}"
+        kept = self.machine.sh(f"cat {settings}")
+        self.addCleanup(self.restart)
+        self.addCleanup(self.machine.write, settings, kept, "0600")
+        output = self.install("--port", "9997")
+        self.assertIn('"port": 9997', output)
+        self.assertEqual(self.http("/health", port=9997)[0], 200)
+        self.assertEqual(self.http("/health")[0], 0)
+        self.assertEqual(self.show("NFileDescriptorStore"), "1")
+
+    def test_secret_comes_as_a_credential(self) -> None:
+        self.machine.write("/root/secret", "from-a-credential-1234\n", "0600")
+        self.set_drop_in("[Service]\nLoadCredential=secret:/root/secret\n")
+        self.assertEqual(self.http("/health")[0], 200)
+        self.assertEqual(self.http("/crons")[0], 401)
+        right = ("X-Trigger-Secret: from-a-credential-1234",)
+        self.assertEqual(self.http("/crons", headers=right)[0], 200)
+
+    def test_systemctl_edit(self) -> None:
+        self.machine.write("/root/editor", '#!/bin/sh\ncat /root/edit >"$1"\n', "0755")
+        self.machine.write("/root/edit", "[Service]\nEnvironment=EDITED=1\n")
+        self.addCleanup(self.systemctl, "revert", SERVICE)
+        self.machine.sh(
+            "SYSTEMD_EDITOR=/root/editor TERM=dumb "
+            f"script -qec 'systemctl edit {SERVICE}' /dev/null"
+        )
+        self.assertEqual(self.show("Environment"), "EDITED=1")
+        self.install()
+        self.assertEqual(self.show("Environment"), "EDITED=1")
+
+    def test_errors_can_be_told_apart_in_the_journal(self) -> None:
+        since = self.machine.sh("date '+%Y-%m-%d %H:%M:%S'")
+        self.machine.write(f"/etc/systemd/system/{SERVICE}.service.d/bad.conf", BAD)
+        self.addCleanup(self.restart)
+        self.addCleanup(
+            self.machine.run, "rm", f"/etc/systemd/system/{SERVICE}.service.d/bad.conf"
+        )
+        self.systemctl("daemon-reload")
+        self.machine.run("systemctl", "restart", SERVICE, check=False)
+        own = f"journalctl -o cat -t {SERVICE} --since '{since}'"
+        errors = self.machine.sh(own + " -p err").splitlines()
+        self.assertTrue(any("CRON_TRIGGER_PORT" in line for line in errors), errors)
+        everything = self.machine.sh(own).splitlines()
+        self.assertGreater(len(everything), len(errors))
+        self.assertFalse([line for line in everything if line.startswith("<")])
+
+    def test_rotation_while_a_cron_writes_loses_no_line(self) -> None:
+        first = self.start("writer")
+        time.sleep(0.5)
+        self.machine.run("logrotate", "--force", f"/etc/logrotate.d/{SERVICE}")
+        self.assertEqual(self.run_of(first)["status"], "running")
+        self.assertEqual(self.ended(first)["status"], "completed")
+        wanted = [f"line {i}" for i in range(1, 1501)]
+        self.assertEqual(self.http(f"/runs/{first}/log")[1].splitlines(), wanted)
+        self.assertIn("line 1500", self.machine.sh("cat /var/log/qadhya/writer.log.1"))
+        second = self.start("writer")
+        self.ended(second)
+        self.assertEqual(self.http(f"/runs/{second}/log")[1].splitlines(), wanted)
+        self.assertEqual(self.http(f"/runs/{first}/log")[1].splitlines(), wanted)
+        self.assertIn("line 1500", self.machine.sh("cat /var/log/qadhya/writer.log"))
+        own = self.machine.sh(f"cat /var/log/qadhya/{SERVICE}.log")
+        self.assertIn("writer", own, "the server goes on in the renamed file")
+
+    def test_doctor_finds_nothing_wrong(self) -> None:
+        doctor = "/opt/cron-trigger-server/cron_trigger_server.py doctor"
+        done = self.machine.run("python3", *doctor.split(), check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_a_reboot_leaves_the_run_interrupted(self) -> None:
+        run_id = self.start("waiter")
+        self.machine.reboot()
+        wait_until(
+            lambda: self.systemctl("is-active", SERVICE) == "active",
+            what="the service after the boot",
+        )
+        run = self.run_of(run_id)
+        self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
+        again = self.start("waiter")
+        self.machine.run("touch", "/tmp/go")
+        self.assertEqual(self.ended(again)["exitCode"], 7)
+
+
+TEST_CRONS = ("waiter", "writer", "quick")
+BAD = "[Service]\nEnvironment=CRON_TRIGGER_PORT=none\n"
+
+
+class Removal(OnAMachine):
+    """What an installation refuses, and what its removal leaves."""
+
+    def refused(self, *options: str) -> str:
+        done = self.machine.run("/src/install.sh", *options, check=False)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        return done.stderr
+
+    def tearDown(self) -> None:
+        self.machine.run("/src/install.sh", "--purge")
+
+    def test_used_port_is_refused_with_its_user(self) -> None:
+        self.machine.sh("setsid python3 -m http.server 9998 >/dev/null 2>&1 &")
+        self.addCleanup(self.machine.run, "pkill", "-f", "http.server")
+        wait_until(lambda: self.http("/")[0] == 200, what="another server")
+        self.assertRegex(
+            self.refused(), r"Port 9998 is used by python3 \(process \d+\): stop that, "
+        )
+        self.assertEqual(self.machine.sh("ls /opt"), "")
+        self.assertIn('"port": 9990', self.install("--port", "9990"))
+
+    def test_secret_is_made_and_never_printed(self) -> None:
+        output = self.install("--secret")
+        path = "/etc/cron-trigger-server/secret"
+        secret = self.machine.sh(f"cat {path}")
+        self.assertGreaterEqual(len(secret), 32)
+        self.assertEqual(self.machine.sh(f"stat -c '%U %a' {path}"), "root 600")
+        self.assertNotIn(secret, output)
+        self.assertNotIn(secret, self.machine.sh("journalctl"))
+        self.assertIn(path, output)
+        self.assertEqual(self.http("/crons")[0], 401)
+        # The next command that it names works as it stands.
+        command = output.splitlines()[-1].replace("sudo ", "")
+        self.assertIn('"success": true', self.machine.sh(command))
+        self.install("--secret")
+        self.assertEqual(self.machine.sh(f"cat {path}"), secret)
+
+    def test_a_checkout_of_another_user_is_installed_as_roots(self) -> None:
+        self.machine.sh(
+            "cp -r /src /tmp/mine; chown -R 1000:1000 /tmp/mine; "
+            "chmod -R u=rwX,go=rwX /tmp/mine; chmod -x /tmp/mine/scripts/*"
+        )
+        self.machine.run("sh", "/tmp/mine/install.sh")
+        others = "find /opt/cron-trigger-server /etc/cron-trigger-server "
+        found = self.machine.sh(
+            others + r"! -type l \( ! -user root -o ! -group root -o -perm /022 \)"
+        )
+        self.assertEqual(found, "")
+        crons = self.http("/crons")[1]["crons"]
+        run = self.ended(self.start(crons[0]["cronName"]))
+        self.assertNotEqual(run["exitCode"], 126, run)
+
+    def test_uninstall_keeps_what_the_administrator_made(self) -> None:
+        self.install()
+        self.add_crons()
+        run_id = self.start("quick")
+        self.ended(run_id)
+        output = self.install("--uninstall")
+        self.assertEqual(output.splitlines()[-1], "sudo /src/install.sh --purge")
+        gone = self.machine.run("systemctl", "cat", SERVICE, check=False)
+        self.assertNotEqual(gone.returncode, 0)
+        self.assertEqual(self.http("/health")[0], 0)
+        self.assertEqual(self.machine.sh("ls /opt"), "")
+        self.install()
+        self.assertEqual(self.run_of(run_id)["status"], "completed")
+        self.assertEqual(self.http("/health")[1]["available_crons"], 10)
+
+    def test_a_cron_outlives_its_uninstallation(self) -> None:
+        self.install()
+        self.add_crons()
+        run_id = self.start("waiter")
+        self.install("--uninstall")
+        self.install()
+        self.assert_goes_on(run_id)
+
+    def test_purge_leaves_nothing_of_ours_and_all_of_others(self) -> None:
+        before = self.machine.sh(EVERY_FILE)
+        self.install("--secret")
+        self.machine.write("/var/log/qadhya/backup.log", "another program's\n")
+        self.install("--purge")
+        after = self.machine.sh(EVERY_FILE)
+        self.assertEqual(
+            set(after.splitlines()) - set(before.splitlines()),
+            {"/var/log/qadhya", "/var/log/qadhya/backup.log"},
+        )
+        self.machine.run("rm", "-r", "/var/log/qadhya")
+
+
+# Of the folders that the installation and the service write to.
+EVERY_FILE = (
+    "find /etc /opt /var/lib/cron-trigger-server /var/log/qadhya "
+    "/run/cron-trigger-server /usr/local 2>/dev/null; true"
+)
+
+
+if __name__ == "__main__":
+    unittest.main()
