@@ -1,0 +1,378 @@
+"""A caller in a container: README's Next.js route, and the name host.docker.internal.
+
+Two network namespaces stand in for the host and a container on its Docker bridge. They
+belong to processes, so that nothing of them is left once these ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+from support import need
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NPM_PACKAGES = {
+    "next": "^16.0.0",
+    "react": "^19.0.0",
+    "react-dom": "^19.0.0",
+    "typescript": "~5.9.0",
+    "@types/node": "^20.0.0",
+    "@types/react": "^19.0.0",
+}
+GATEWAY = "172.18.0.1"
+CONTAINER = "172.18.0.5"
+
+# What the application has and README leaves to it: its session check.
+SESSION = """
+export async function currentAdmin(): Promise<{ email: string } | null> {
+  const email = process.env.TEST_ADMIN;
+  return email ? { email } : null;
+}
+"""
+COMPILER_OPTIONS = {
+    "strict": True,
+    "noEmitOnError": True,
+    "target": "es2022",
+    "lib": ["es2022", "dom"],
+    "module": "commonjs",
+    "moduleResolution": "node10",
+    "esModuleInterop": True,
+    "skipLibCheck": True,  # as `create-next-app` sets it
+    "types": ["node"],
+    "paths": {"@/*": ["./*"]},
+    "outDir": "out",
+}
+# Calls the compiled route once, as Next.js would, and prints its answer.
+CALL = """
+const { NextRequest } = require("next/server");
+const route = require("./out/app/api/admin/crons/route.js");
+const [method, type, body] = process.argv.slice(2);
+const request = new NextRequest("http://app.example/api/admin/crons", {
+  method,
+  headers: type ? { "Content-Type": type } : {},
+  body: body || undefined,
+});
+route[method](request).then(async (response) =>
+  console.log(JSON.stringify({ status: response.status, answer: await response.json() })),
+);
+"""
+REGISTRY = {
+    "sleeper": {"description": "sleeps", "command": ["/bin/sleep", "600"]},
+    "quick": {
+        "description": "is over at once",
+        "command": "/bin/true",
+        "parameters": {"days": {"type": "integer"}},
+    },
+}
+
+
+def route_of_readme() -> str:
+    """The TypeScript of README's route handler."""
+    blocks = re.findall(
+        r"^```ts\n(.*?)^```",
+        (REPOSITORY / "README.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    routes = [block for block in blocks if "route.ts" in block.splitlines()[0]]
+    assert len(routes) == 1, "README.md shows one route.ts"
+    return str(routes[0])
+
+
+def node_modules() -> Path:
+    """The folder of the npm packages; installed at the first call, then cached."""
+    default = Path.home() / ".cache" / "cron-trigger-server-tests"
+    cache = Path(os.environ.get("CRON_TRIGGER_TEST_CACHE") or default)
+    wanted = json.dumps({"private": True, "dependencies": NPM_PACKAGES})
+    made = cache / f"npm-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
+    if not made.is_dir():
+        half = Path(tempfile.mkdtemp(prefix="npm-", dir=make_folder(cache)))
+        (half / "package.json").write_text(wanted)
+        # Types and plain JavaScript only: no install scripts, no binaries.
+        subprocess.run(
+            ["npm", "install", "--ignore-scripts", "--omit=optional"]
+            + ["--no-audit", "--no-fund", "--loglevel=error"],
+            cwd=half,
+            stdout=subprocess.DEVNULL,
+            timeout=300,
+            check=True,
+        )
+        half.rename(made)
+    return made / "node_modules"
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+class Namespace:
+    """A network namespace with mounts of its own, until `close`."""
+
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "--mount", "sh", "-c"]
+            # It ends with its standard input: no later than this test.
+            + ["ip link set lo up && echo ready && exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._holder.stdout
+        assert self._holder.stdout.readline() == b"ready\n"
+        self.pid = self._holder.pid
+
+    def within(self, *command: str) -> list[str]:
+        """The command line that runs a command in here."""
+        enter = ["nsenter", f"--target={self.pid}", "--net", "--mount"]
+        # nsenter goes to the namespace's working directory otherwise.
+        return [*enter, f"--wd={os.getcwd()}", "--", *command]
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            self.within(*command), capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise AssertionError(f"{command}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def close(self) -> None:
+        self._holder.communicate(timeout=10)
+
+
+class Server:
+    """The real server, in a namespace, on a free port."""
+
+    def __init__(self, namespace: Namespace, folder: Path, **settings: str) -> None:
+        (folder / "crons.json").write_text(json.dumps(REGISTRY))
+        self._process = subprocess.Popen(
+            namespace.within(sys.executable, str(REPOSITORY / "cron_trigger_server.py"))
+            + ["serve", "--port=0", f"--registry={folder}/crons.json"]
+            + [f"--{kind}-dir={folder}/{kind}" for kind in ("log", "state", "run")],
+            env={"PATH": os.environ["PATH"], **settings},
+            stdout=subprocess.PIPE,
+            stderr=(folder / "stderr").open("wb"),
+            text=True,
+        )
+        assert self._process.stdout
+        listens = self._process.stdout.readline()
+        found = re.search(r":(\d+)\s*$", listens)
+        assert found, (listens, (folder / "stderr").read_text())
+        self.port = int(found.group(1))
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.communicate(timeout=20)
+
+
+class Container(unittest.TestCase):
+    """A host that serves, and a container on its bridge that calls."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        need(os.geteuid() == 0, "a network namespace needs root")
+        for tool in ("ip", "unshare", "nsenter", "curl"):
+            need(shutil.which(tool), f"{tool} is not installed")
+        cls.folder = Path(tempfile.mkdtemp(prefix="cron-trigger-container-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        cls.host = Namespace()
+        cls.addClassCleanup(cls.host.close)
+        cls.container = Namespace()
+        cls.addClassCleanup(cls.container.close)
+        cls.connect()
+
+    @classmethod
+    def connect(cls) -> None:
+        """Give the two what Docker gives a host and a container with `extra_hosts`."""
+        pair = "ip link add bridge type veth peer name eth0 netns"
+        cls.host.run(*pair.split(), str(cls.container.pid))
+        for space, link, last in (
+            (cls.host, "bridge", "1"),
+            (cls.container, "eth0", "5"),
+        ):
+            space.run("ip", "addr", "add", f"172.18.0.{last}/16", "dev", link)
+            # A network that is not Docker's.
+            space.run("ip", "addr", "add", f"10.99.0.{last}/24", "dev", link)
+            space.run("ip", "link", "set", link, "up")
+        hosts = cls.folder / "hosts"
+        hosts.write_text(f"127.0.0.1 localhost\n{GATEWAY} host.docker.internal\n")
+        cls.container.run("mount", "--bind", str(hosts), "/etc/hosts")
+
+    def setUp(self) -> None:
+        self.serve()
+
+    def serve(self, **settings: str) -> None:
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        self.server = Server(self.host, folder, **settings)
+        self.addCleanup(self.server.close)
+        self.addCleanup(self.end_runs, folder)
+
+    def end_runs(self, folder: Path) -> None:
+        """End what the server started and left: crons outlive it."""
+        for pid_file in (folder / "run").glob("*.pid"):
+            pid = (pid_file.read_text().split() or ["0"])[0]
+            if pid != "0":
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(int(pid), signal.SIGKILL)
+
+    def curl(self, path: str, *options: str, host: str = "host.docker.internal") -> Any:
+        url = f"http://{host}:{self.server.port}{path}"
+        return json.loads(self.container.run("curl", "-sS", "-m10", *options, url))
+
+
+class Name(Container):
+    """The server as a container sees it."""
+
+    def test_the_name_host_docker_internal_reaches_the_server(self) -> None:
+        self.assertEqual(self.curl("/health")["status"], "healthy")
+        body = '{"cronName": "quick"}'
+        as_json = ("-H", "Content-Type: application/json")
+        answer = self.curl("/trigger", *as_json, "-d", body)
+        self.assertTrue(answer["success"], answer)
+        run = self.curl(f"/runs/{answer['runId']}")["run"]
+        self.assertEqual(run["client"], CONTAINER)
+
+    def test_another_network_is_refused(self) -> None:
+        answer = self.curl("/health", host="10.99.0.1")
+        self.assertEqual(answer["code"], "forbidden")
+        self.serve(CRON_TRIGGER_ALLOW="10.99.0.0/24")
+        self.assertEqual(self.curl("/health", host="10.99.0.1")["status"], "healthy")
+        self.assertEqual(self.curl("/health")["code"], "forbidden")
+
+    def test_another_name_is_refused(self) -> None:
+        answer = self.curl("/crons", "-H", "Host: attacker.example")
+        self.assertEqual(answer["code"], "misdirected_request")
+
+
+class Route(Container):
+    """README's route handler, compiled under `strict`, called in the container."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if os.environ.get("CRON_TRIGGER_TEST_FULL") != "1":
+            raise unittest.SkipTest("slow: runs with CRON_TRIGGER_TEST_FULL=1")
+        for tool in ("node", "npm"):
+            need(shutil.which(tool), f"{tool} is not installed")
+        super().setUpClass()
+        cls.application = cls.folder / "application"
+        cls.compile()
+
+    @classmethod
+    def compile(cls) -> None:
+        top = cls.application
+        route = make_folder(top / "app/api/admin/crons") / "route.ts"
+        route.write_text(route_of_readme())
+        (make_folder(top / "lib") / "session.ts").write_text(SESSION)
+        (top / "tsconfig.json").write_text(
+            json.dumps({"compilerOptions": COMPILER_OPTIONS})
+        )
+        (top / "call.js").write_text(CALL)
+        modules = node_modules()
+        make_folder(top / "node_modules")
+        for package in modules.iterdir():
+            (top / "node_modules" / package.name).symlink_to(package)
+        done = subprocess.run(
+            ["node", str(modules / "typescript/bin/tsc"), "--project", str(top)],
+            cwd=top,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise AssertionError(f"README's route does not compile: {done.stdout}")
+        # Node resolves the application's "@/lib" as if it were a package.
+        (top / "node_modules/@").symlink_to(top / "out")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.environment = {
+            "TEST_ADMIN": "admin@example.org",
+            "CRON_TRIGGER_SERVER_URL": self.url(),
+        }
+
+    def url(self) -> str:
+        return f"http://host.docker.internal:{self.server.port}/trigger"
+
+    def call(
+        self, method: str, body: str = "", kind: str = "application/json"
+    ) -> tuple[int, Any]:
+        """Call the route as Next.js would: (status, content)."""
+        changes = [f"{key}={value}" for key, value in self.environment.items()]
+        script = str(self.application / "call.js")
+        given = (method, kind, body) if body else (method,)
+        done = self.container.run("env", *changes, "node", script, *given)
+        answer = json.loads(done)
+        return answer["status"], answer["answer"]
+
+    def trigger(self, cron: str, **more: Any) -> tuple[int, Any]:
+        return self.call("POST", json.dumps({"cronName": cron, **more}))
+
+    def test_get_lists_the_crons(self) -> None:
+        status, answer = self.call("GET")
+        self.assertEqual(status, 200, answer)
+        names = [cron["cronName"] for cron in answer["crons"]]
+        self.assertEqual(names, ["sleeper", "quick"])
+
+    def test_post_starts_a_cron_in_the_administrators_name(self) -> None:
+        status, answer = self.trigger(
+            "quick", params={"days": 3}, requestedBy="somebody-else@example.org"
+        )
+        self.assertEqual(status, 202, answer)
+        run = self.curl(f"/runs/{answer['runId']}")["run"]
+        self.assertEqual(run["requestedBy"], "admin@example.org")
+        self.assertEqual(run["params"], {"days": 3})
+
+    def test_cron_that_runs_is_refused_in_words(self) -> None:
+        run_id = self.trigger("sleeper")[1]["runId"]
+        status, answer = self.trigger("sleeper")
+        self.assertEqual(status, 409)
+        self.assertEqual(
+            answer["error"], "Ce cron est déjà en cours d'exécution. Attendez sa fin."
+        )
+        self.assertEqual(answer["runId"], run_id)
+
+    def test_other_refusals_are_the_servers_own_words(self) -> None:
+        status, answer = self.trigger("unheard-of")
+        self.assertEqual((status, answer["code"]), (404, "unknown_cron"))
+        self.assertEqual(answer["availableCrons"], ["sleeper", "quick"])
+
+    def test_nobody_without_a_session(self) -> None:
+        self.environment["TEST_ADMIN"] = ""
+        self.assertEqual(self.call("GET")[0], 401)
+        self.assertEqual(self.trigger("quick")[0], 401)
+        self.assertEqual(self.curl("/runs")["runs"], [])
+
+    def test_form_of_another_site_is_refused(self) -> None:
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            status, _ = self.call("POST", '{"cronName": "quick"}', kind)
+            self.assertEqual(status, 415)
+        self.assertEqual(self.call("POST", "[1")[0], 400)
+        self.assertEqual(self.call("POST", "null")[0], 400)
+        self.assertEqual(self.curl("/runs")["runs"], [])
+
+    def test_secret(self) -> None:
+        self.serve(CRON_TRIGGER_SECRET="right-right-right")
+        self.environment["CRON_TRIGGER_SERVER_URL"] = self.url()
+        self.assertEqual(self.call("GET")[1]["code"], "wrong_secret")
+        self.environment["CRON_TRIGGER_SECRET"] = "right-right-right"
+        self.assertEqual(self.call("GET")[0], 200)
+        self.assertEqual(self.trigger("quick")[0], 202)
+
+    def test_server_that_is_away(self) -> None:
+        self.server.close()
+        status, answer = self.call("GET")
+        self.assertEqual((status, answer["code"]), (502, "unreachable"))
+
+
+if __name__ == "__main__":
+    unittest.main()
