@@ -23,6 +23,7 @@ root=${DESTDIR:-}      # Set by packagers: files only, nothing is started.
 source_dir=
 scratch=
 python=
+asked=
 action=install
 dry_run=
 wanted_port=
@@ -49,6 +50,7 @@ TEXT
 
 main() {
     parse_arguments "$@"
+    asked=$*
     source_dir=$(cd -- "$(dirname -- "$0")" && pwd)
     scratch=$(mktemp -d)
     trap 'rm -rf -- "$scratch"' EXIT
@@ -76,8 +78,9 @@ main() {
             remove_logs
             remove_service
             remove_everything_else
-            say "Nothing of $service is left. To install it again:"
-            say "sudo $0"
+            say "Removed $service with its registry, settings, logs and history."
+            say "To install it again:"
+            say "sudo $source_dir/install.sh"
             ;;
     esac
 }
@@ -481,7 +484,7 @@ start_service() {
     fi
     if ! run systemctl restart "$service"; then
         journalctl --no-pager --unit "$service" --lines 15 >&2 || :
-        err "The service did not start; the lines above say why. Mend it, then: sudo $0"
+        err "The service did not start; the lines above say why. Mend it, then: sudo $source_dir/install.sh"
         exit 1
     fi
 }
@@ -494,7 +497,7 @@ show_result() {
     fi
     if [ -n "$dry_run" ]; then
         say "That is all. To do it:"
-        say "sudo $0"
+        say "sudo $source_dir/install.sh$(printf ' %s' "$asked" | sed 's/ --dry-run//; s/^ $//')"
         return
     fi
     say
@@ -594,7 +597,7 @@ show_what_is_kept() {
         [ ! -e "$path" ] || say "    $path"
     done
     say "To remove these too:"
-    say "sudo $0 --purge"
+    say "sudo $source_dir/install.sh --purge"
 }
 
 # The log folder may hold other programs' logs: only those of the registry's crons go.

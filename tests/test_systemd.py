@@ -24,7 +24,9 @@ from support import need, wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SERVICE = "cron-trigger-server"
-PACKAGES = "systemd,systemd-sysv,dbus,python3,logrotate,procps,curl,bsdutils"
+PACKAGES = (
+    "systemd,systemd-sysv,dbus,python3,logrotate,procps,curl,bsdutils,iproute2,ufw"
+)
 TOOLS = ("systemd-nspawn", "debootstrap", "nsenter", "unshare", "setpriv")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -631,10 +633,50 @@ class Service(OnAMachine):
         own = self.machine.sh(f"cat /var/log/qadhya/{SERVICE}.log")
         self.assertIn("writer", own, "the server goes on in the renamed file")
 
+    def doctor(self) -> tuple[int, str]:
+        command = "/opt/cron-trigger-server/cron_trigger_server.py doctor"
+        done = self.machine.run("python3", *command.split(), check=False)
+        return done.returncode, done.stdout + done.stderr
+
     def test_doctor_finds_nothing_wrong(self) -> None:
-        doctor = "/opt/cron-trigger-server/cron_trigger_server.py doctor"
-        done = self.machine.run("python3", *doctor.split(), check=False)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        status, output = self.doctor()
+        self.assertEqual(status, 0, output)
+
+    def test_doctor_names_a_stopped_service_and_its_remedy(self) -> None:
+        self.addCleanup(self.systemctl, "start", SERVICE)
+        self.systemctl("stop", SERVICE)
+        status, output = self.doctor()
+        self.assertEqual(status, 1, output)
+        self.assertIn(f"sudo systemctl restart {SERVICE}", output)
+
+    def test_doctor_names_a_drop_in_that_would_kill_crons(self) -> None:
+        self.set_drop_in("[Service]\nKillMode=mixed\n")
+        status, output = self.doctor()
+        self.assertEqual(status, 1, output)
+        self.assertIn("KillMode=process", output)
+
+    def test_firewall_admits_containers_by_the_rule_that_is_shown(self) -> None:
+        self.machine.sh(DOCKER_BRIDGE)
+        self.addCleanup(self.machine.sh, "ip link del docker0; kill $(cat /run/peer)")
+        call = "nsenter -t $(cat /run/peer) -n curl -sS -m 2 http://172.17.0.1:9998"
+        self.assertIn("healthy", self.machine.sh(f"{call}/health"))
+        self.assertEqual(self.doctor()[0], 0)
+
+        self.machine.run("ufw", "--force", "enable")
+        self.addCleanup(self.machine.run, "ufw", "--force", "reset")
+        self.assertNotIn("healthy", self.machine.sh(f"{call}/health", check=False))
+        rule = "sudo ufw allow from 172.16.0.0/12 to any port 9998 proto tcp"
+        status, output = self.doctor()
+        self.assertEqual(status, 1, output)
+        self.assertIn(rule, output)
+        shown = self.install()
+        self.assertIn(rule, shown)
+        self.assertIn('extra_hosts: ["host.docker.internal:host-gateway"]', shown)
+
+        self.machine.sh(rule.replace("sudo ", ""))
+        self.assertIn("healthy", self.machine.sh(f"{call}/health"))
+        status, output = self.doctor()
+        self.assertEqual(status, 0, output)
 
     def test_a_reboot_leaves_the_run_interrupted(self) -> None:
         run_id = self.start("waiter")
@@ -652,6 +694,21 @@ class Service(OnAMachine):
 
 TEST_CRONS = ("waiter", "writer", "quick")
 BAD = "[Service]\nEnvironment=CRON_TRIGGER_PORT=none\n"
+
+# Docker's default bridge, and a container's network on it.
+DOCKER_BRIDGE = """
+ip link add docker0 type bridge
+ip addr add 172.17.0.1/16 dev docker0
+ip link set docker0 up
+setsid unshare --net sleep 300 >/dev/null 2>&1 &
+echo $! >/run/peer
+until ip link add veth0 type veth peer name eth0 netns $(cat /run/peer); do
+    sleep 0.1
+done
+ip link set veth0 master docker0 up
+nsenter -t $(cat /run/peer) -n ip addr add 172.17.0.5/16 dev eth0
+nsenter -t $(cat /run/peer) -n ip link set eth0 up
+"""
 
 
 class Removal(OnAMachine):
