@@ -1,0 +1,305 @@
+"""What the tests share: a real server in a folder of its own, and one way to wait."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROGRAM = REPOSITORY / "cron_trigger_server.py"
+sys.path.insert(0, str(REPOSITORY))
+
+#: Set where nothing may be skipped: in CI.
+NO_SKIP = os.environ.get("CRON_TRIGGER_TEST_NO_SKIP") == "1"
+#: Set where the slow tests and those that need many tools run, too.
+FULL = os.environ.get("CRON_TRIGGER_TEST_FULL") == "1"
+
+
+def need(condition: object, reason: str) -> None:
+    """Skip the test, saying why, unless `condition` holds; fail where NO_SKIP."""
+    if condition:
+        return
+    if NO_SKIP:
+        raise AssertionError(f"nothing may be skipped here, but: {reason}")
+    raise unittest.SkipTest(reason)
+
+
+def need_full() -> None:
+    """Skip a slow test in the plain run."""
+    need(FULL, "slow: set CRON_TRIGGER_TEST_FULL=1 to run it")
+
+
+def need_command(name: str) -> str:
+    """Return the path of a program; skip where it is missing."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    need(path, f"{name} is not installed")
+    return str(path)
+
+
+def wait_until(
+    predicate: Callable[[], Any], timeout_s: float = 15.0, what: str = "it"
+) -> Any:
+    """Return the predicate's first true value; the only way in which tests wait."""
+    deadline_s = time.monotonic() + timeout_s
+    pause_s = 0.002
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"{what} did not come about within {timeout_s:g} s")
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, 0.05)
+
+
+class Reply:
+    """An answer: status, headers (lower case names) and body."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = dict(headers)
+        self.body = body
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8")
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Server:
+    """A real server on a free port of loopback, with folders of its own.
+
+    `registry` is an object of entries; scripts are written by `script`.  Used as a
+    context manager: it starts the server, and at the end nothing is left, neither
+    processes (those whose environment names this registry's runs are ended by PID)
+    nor files.
+    """
+
+    def __init__(
+        self,
+        registry: Optional[Mapping[str, Any]] = None,
+        environ: Optional[Mapping[str, str]] = None,
+        arguments: Sequence[str] = (),
+        start: bool = True,
+        python: Sequence[str] = (sys.executable,),
+        program: Sequence[str] = (str(PROGRAM),),
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cron-trigger-test-"))
+        self.registry = self.folder / "crons.json"
+        self.log_dir = self.folder / "log"
+        self.state_dir = self.folder / "state"
+        self.run_dir = self.folder / "run"
+        self.environ = dict(environ or {})
+        self.arguments = list(arguments)
+        self.python = list(python)
+        self.program = list(program)
+        self.process: Optional[subprocess.Popen[bytes]] = None
+        self.port = 0
+        self._start = start
+        self.write_registry(registry or {})
+
+    # ---- files
+
+    def write_registry(self, registry: Mapping[str, Any]) -> None:
+        """Write the registry as an editor does: a new file in the old one's place."""
+        text = json.dumps(registry, ensure_ascii=False)
+        fresh = self.registry.with_suffix(".new")
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, self.registry)
+
+    def script(self, name: str, text: str, mode: int = 0o755) -> str:
+        """Write a script beside the registry; return its relative path."""
+        path = self.folder / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(mode)
+        return name
+
+    def log_text(self, name: str = "cron-trigger-server") -> str:
+        path = self.log_dir / f"{name}.log"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> List[Tuple[Any, ...]]:
+        """Ask the history itself."""
+        path = self.state_dir / "history.db"
+        with contextlib.closing(sqlite3.connect(path, timeout=10)) as db:
+            return db.execute(query, values).fetchall()
+
+    # ---- process
+
+    def folder_flags(self) -> List[str]:
+        return [
+            f"--registry={self.registry}",
+            f"--log-dir={self.log_dir}",
+            f"--state-dir={self.state_dir}",
+            f"--run-dir={self.run_dir}",
+        ]
+
+    def clean_environ(self) -> Dict[str, str]:
+        """Return an environment without settings of whoever runs the tests."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("CRON_")}
+        for name in ("NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS"):
+            kept.pop(name, None)
+        return {**kept, **self.environ}
+
+    def start(self, *arguments: str, port: int = 0) -> Server:
+        """Start the server and wait until it says that it listens."""
+        self.log = open(self.folder / "stderr", "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [
+                *self.python,
+                *self.program,
+                "--host=127.0.0.1",
+                f"--port={port}",
+                *self.folder_flags(),
+                *self.arguments,
+                *arguments,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=self.clean_environ(),
+        )
+        assert self.process.stdout
+        line = self.process.stdout.readline().decode()
+        match = re.search(r"http://\S+?:(\d+)$", line.strip())
+        if not match:
+            self.process.wait(10)
+            raise AssertionError(f"the server did not start: {line!r} {self.stderr()}")
+        self.port = int(match[1])
+        return self
+
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text(encoding="utf-8", errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL the server; its runs go on."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM the server; return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> int:
+        assert self.process and self.process.stdout
+        self.process.send_signal(number)
+        code = self.process.wait(20)
+        self.process.stdout.close()
+        self.log.close()
+        self.process = None
+        return code
+
+    def command(
+        self, *arguments: str, timeout_s: float = 30
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command line with this server's folders."""
+        return subprocess.run(
+            [*self.python, *self.program, *arguments, *self.folder_flags()],
+            capture_output=True,
+            text=True,
+            env=self.clean_environ(),
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def spawn(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the command line with this server's folders, without waiting."""
+        return subprocess.Popen(
+            [*self.python, *self.program, *arguments, *self.folder_flags()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.clean_environ(),
+        )
+
+    def __enter__(self) -> Server:
+        return self.start() if self._start else self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.kill()
+        self.end_runs()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def end_runs(self) -> None:
+        """SIGKILL what runs in this server's folders, keepers first."""
+        for pid_file in self.run_dir.glob("*.pid"):
+            words = pid_file.read_text().split()
+            if len(words) == 1 and _is_keeper(int(words[0])):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(int(words[0]), signal.SIGKILL)
+
+    # ---- requests
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Optional[Mapping[str, str]] = None,
+        timeout_s: float = 20,
+    ) -> Reply:
+        """Send one request on a connection of its own.
+
+        An object as body goes as JSON with its Content-Type, bytes as they are.
+        """
+        sent = dict(headers or {})
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=timeout_s
+        )
+        try:
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            names = {k.lower(): v for k, v in answer.getheaders()}
+            return Reply(answer.status, names, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Reply:
+        return self.request("GET", path, headers=headers)
+
+    def trigger(self, name: str, **fields: Any) -> Reply:
+        """POST /trigger for a cron, with further fields of the body."""
+        return self.request("POST", "/trigger", {"cronName": name, **fields})
+
+    def run(self, run_id: int) -> Any:
+        return self.get(f"/runs/{run_id}").json["run"]
+
+    def ended(self, run_id: int, timeout_s: float = 20) -> Any:
+        """Return a run once it has ended."""
+        return wait_until(
+            lambda: (run := self.run(run_id))["status"] != "running" and run,
+            timeout_s,
+            f"the end of run {run_id}",
+        )
+
+    def completed(self, name: str, **fields: Any) -> Any:
+        """Trigger a cron, and return its run once it has ended."""
+        reply = self.trigger(name, **fields)
+        assert reply.status == 202, reply.text
+        return self.ended(reply.json["runId"])
+
+
+def _is_keeper(pid: int) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"cron " in command and b"trap :" in command
