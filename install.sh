@@ -13,7 +13,7 @@ program=/opt/cron-trigger-server
 config=/etc/cron-trigger-server
 settings=/etc/default/cron-trigger-server
 secret_file=$config/secret
-logs=/var/log/qadhya
+logs=
 state=/var/lib/cron-trigger-server
 run_dir=/run/cron-trigger-server
 unit=/etc/systemd/system/cron-trigger-server.service
@@ -51,6 +51,8 @@ TEXT
 main() {
     parse_arguments "$@"
     asked=$*
+    logs=$(setting CRON_TRIGGER_LOG_DIR "$root$settings")
+    logs=${logs:-/var/log/qadhya}
     source_dir=$(cd -- "$(dirname -- "$0")" && pwd)
     scratch=$(mktemp -d)
     trap 'rm -rf -- "$scratch"' EXIT
@@ -75,8 +77,8 @@ main() {
             ;;
         purge)
             check_host_for_removal
-            remove_logs
             remove_service
+            remove_logs
             remove_everything_else
             say "Removed $service with its registry, settings, logs and history."
             say "To install it again:"
@@ -180,6 +182,7 @@ check_host() {
     check_systemd
     find_python
     check_port
+    check_logs
 }
 
 check_host_for_removal() {
@@ -227,6 +230,15 @@ check_port() {
     esac
     refuse "Port $port is used by ${holder#* } (process $pid): stop that, or choose \
 another port with --port N."
+}
+
+# The server refuses such a folder, too, but could not say so before it is installed.
+check_logs() {
+    local owner
+    [ -d "$logs" ] || return 0
+    owner=$(stat -c '%U' "$logs")
+    [ "$owner" = root ] || refuse "$logs belongs to $owner, who could put links there \
+that root would follow: sudo chown root $logs."
 }
 
 is_installed() { [ -e "$unit" ]; }

@@ -702,9 +702,9 @@ ip addr add 172.17.0.1/16 dev docker0
 ip link set docker0 up
 setsid unshare --net sleep 300 >/dev/null 2>&1 &
 echo $! >/run/peer
-until ip link add veth0 type veth peer name eth0 netns $(cat /run/peer); do
-    sleep 0.1
-done
+until [ "$(readlink /proc/$(cat /run/peer)/ns/net)" != "$(readlink /proc/self/ns/net)" ]
+do sleep 0.1; done
+ip link add veth0 type veth peer name eth0 netns $(cat /run/peer)
 ip link set veth0 master docker0 up
 nsenter -t $(cat /run/peer) -n ip addr add 172.17.0.5/16 dev eth0
 nsenter -t $(cat /run/peer) -n ip link set eth0 up
