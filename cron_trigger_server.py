@@ -29,6 +29,7 @@ This file, from top to bottom (a section uses only those above it):
     Events          server-sent events and notifications
     HTTP            connections, access, routes
     Daemon          a server's life, systemd
+    Doctor          what goes wrong in practice, and its remedies
     Command line    serve, run, list, history, check, doctor
 
 Threads: *main* accepts connections and handles signals; *waiter* runs the loop; one
@@ -5829,6 +5830,397 @@ def own_names() -> List[str]:
     return [name, name.partition(".")[0]]
 
 
+# ========================================================================== Doctor
+# Looks at what goes wrong in practice, and says the remedy.  Changes nothing.
+
+#: What systemd reads the service's settings from.
+ENVIRONMENT_FILE = Path("/etc/default") / SERVICE
+#: Properties of the unit on which the promises rest; a drop-in may have changed them.
+UNIT_NEEDS = {
+    "KillMode": ("process", "a restart of the server would end the crons that run"),
+    "RuntimeDirectoryPreserve": ("yes", "a restart would delete the crons' locks"),
+    "Restart": ("always", "a server that died would not come back"),
+}
+SECRET_CHARS = 16
+FREE_BYTES = 50 << 20
+DOCKER_NETWORKS = "172.16.0.0/12"
+#: linux/sockios.h
+SIOCGIFADDR, SIOCGIFNETMASK = 0x8915, 0x891B
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look found: `ok`, a `note` worth knowing, or something `wrong`."""
+
+    name: str
+    status: str
+    text: str
+    remedy: str = ""
+
+
+class Doctor:
+    """The looks at one host.  None of them raises, whatever is broken."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environ = environ
+
+    def findings(self) -> List[Finding]:
+        """Look at everything, what the rest rests on first."""
+        self._unit = unit_properties()
+        self._installed = self._unit.get("LoadState") == "loaded"
+        looks = (
+            self._python,
+            self._registry,
+            self._folders,
+            self._service,
+            self._port,
+            self._secret,
+            self._containers,
+        )
+        return [finding for look in looks for finding in look()]
+
+    def _python(self) -> Iterator[Finding]:
+        version = ".".join(map(str, sys.version_info[:3]))
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+        except (AttributeError, OSError):
+            yield Finding(
+                "python",
+                "wrong",
+                f"Python {version} on {os.uname().release} has no pidfd_open.",
+                "Use Python 3.9 or newer on Linux 5.3 or newer.",
+            )
+        else:
+            yield Finding("python", "ok", f"Python {version}")
+
+    def _registry(self) -> Iterator[Finding]:
+        path = self._settings.registry
+        crons, faults = load_registry(path)
+        for fault in faults:
+            yield Finding("registry", "wrong", fault, f"Edit {path}.")
+        unfit = list(self._unfit(crons.values()))
+        yield from unfit
+        if not faults and not unfit:
+            yield Finding("registry", "ok", f"{len(crons)} crons in {path}")
+
+    def _unfit(self, crons: Iterable[Cron]) -> Iterator[Finding]:
+        for cron in crons:
+            try:
+                script_arguments(cron, {}, os.geteuid())
+            except LaunchError as error:
+                yield Finding(
+                    "script",
+                    "wrong",
+                    f"{cron.name} can't be started: {error}.",
+                    f"Mend that, or its entry in {self._settings.registry}.",
+                )
+
+    def _folders(self) -> Iterator[Finding]:
+        settings = self._settings
+        yield look_at_folder("logs", settings.log_dir)
+        yield look_at_folder("history", settings.state_dir)
+        yield look_at_folder("locks", settings.run_dir)
+
+    def _service(self) -> Iterator[Finding]:
+        if not self._installed:
+            yield Finding(
+                "service",
+                "note",
+                "It is not installed as a service: nothing starts it at boot.",
+                "sudo ./install.sh",
+            )
+            return
+        faults = list(unit_faults(self._unit))
+        yield from faults
+        if not faults:
+            yield Finding("service", "ok", "active, and starts at boot")
+
+    def _port(self) -> Iterator[Finding]:
+        port = self._settings.port
+        try:
+            answer = self._ask("/health")
+        except OSError:
+            if self._installed:
+                yield Finding(
+                    "port",
+                    "wrong",
+                    f"Nobody answers on port {port}.",
+                    f"sudo systemctl restart {SERVICE}",
+                )
+            else:
+                yield Finding("port", "ok", f"{port} is free")
+            return
+        yield from self._health(answer)
+
+    def _health(self, answer: Mapping[str, Json]) -> Iterator[Finding]:
+        port = self._settings.port
+        if answer.get("code") == "forbidden":
+            yield Finding("port", "note", f"{port} admits other addresses than ours.")
+        elif answer.get("service") != SERVICE:
+            yield Finding(
+                "port",
+                "wrong",
+                f"Another program listens on port {port}.",
+                f"End it (sudo ss -ltnp 'sport = :{port}' shows it), or set another "
+                f"CRON_TRIGGER_PORT in {ENVIRONMENT_FILE}.",
+            )
+        elif answer.get("problems"):
+            for problem in answer["problems"]:
+                yield Finding("health", "wrong", str(problem), "Mend that.")
+        else:
+            yield Finding("health", "ok", f"healthy on port {port}")
+
+    def _ask(self, path: str) -> Dict[str, Json]:
+        """Return the JSON object that the server answers, or {}; OSError if none."""
+        host = self._settings.host
+        address = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        connection = http.client.HTTPConnection(address, self._settings.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            answer = json.loads(connection.getresponse().read(1 << 20))
+        except (http.client.HTTPException, ValueError):
+            return {}
+        finally:
+            connection.close()
+        return answer if isinstance(answer, dict) else {}
+
+    def _secret(self) -> Iterator[Finding]:
+        yield from self._readable_secrets()
+        secret = self._settings.secret
+        if secret is not None and len(secret) < SECRET_CHARS:
+            yield Finding(
+                "secret",
+                "wrong",
+                f"It has {len(secret)} characters and could be guessed.",
+                f"Make one with: openssl rand -hex 32 ({ENVIRONMENT_FILE}).",
+            )
+        elif secret is not None or self._is_asked_for():
+            yield Finding("secret", "ok", "every request needs it")
+        else:
+            yield Finding(
+                "secret",
+                "note",
+                "None is set: any program here or in a container may start a cron.",
+                "sudo ./install.sh --secret",
+            )
+
+    def _is_asked_for(self) -> bool:
+        """Tell whether the server has a secret that is not ours to see."""
+        with contextlib.suppress(OSError):
+            return self._ask("/runs?limit=1").get("code") == "unauthorized"
+        return False
+
+    def _readable_secrets(self) -> Iterator[Finding]:
+        paths = [self._environ.get("CRON_TRIGGER_SECRET_FILE")]
+        if "CRON_TRIGGER_SECRET" in environment_file():
+            paths.append(str(ENVIRONMENT_FILE))
+        for path in filter(None, paths):
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_mode & 0o077:
+                    yield Finding(
+                        "secret",
+                        "wrong",
+                        f"{path} may be read by others.",
+                        f"sudo chmod 600 {path}",
+                    )
+
+    def _containers(self) -> Iterator[Finding]:
+        bridges = docker_bridges()
+        for name, bridge in bridges.items():
+            fault = self._bridge_fault(bridge)
+            found = f"{name}: {bridge.network} may call at {bridge.ip}"
+            yield fault or Finding("containers", "ok", found)
+        if bridges:
+            yield Finding(
+                "containers",
+                "note",
+                "A container's service in compose.yaml needs the line:",
+                'extra_hosts: ["host.docker.internal:host-gateway"]',
+            )
+        else:
+            yield Finding("containers", "note", "Docker has no bridge on this host.")
+
+    def _bridge_fault(self, bridge: ipaddress.IPv4Interface) -> Optional[Finding]:
+        """Return what keeps a bridge's containers away, as far as a host can tell."""
+        host, port, network = self._settings.host, self._settings.port, bridge.network
+        if host not in ("0.0.0.0", "::", str(bridge.ip)):
+            return Finding(
+                "containers",
+                "wrong",
+                f"The server listens on {host}, but containers call {bridge.ip}.",
+                f"Set CRON_TRIGGER_HOST=0.0.0.0 in {ENVIRONMENT_FILE}.",
+            )
+        if not any(covers(allowed, network) for allowed in self._settings.allow):
+            return Finding(
+                "containers",
+                "wrong",
+                f"CRON_TRIGGER_ALLOW does not admit Docker's network {network}.",
+                f"Add {network} to it in {ENVIRONMENT_FILE}.",
+            )
+        if firewall_blocks(network, port):
+            docker = ipaddress.ip_network(DOCKER_NETWORKS)
+            source = docker if covers(docker, network) else network
+            return Finding(
+                "containers",
+                "wrong",
+                f"The firewall keeps {network} from port {port}.",
+                f"sudo ufw allow from {source} to any port {port} proto tcp",
+            )
+        return None
+
+
+def look_at_folder(name: str, folder: Path) -> Finding:
+    """Tell whether the server can write a folder, or make it."""
+    there = folder
+    while not os.path.lexists(there):
+        there = there.parent
+    try:
+        status = os.stat(there)
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Finding(name, "wrong", f"{there}: {error.strerror}.", "Mend that.")
+    if os.geteuid() == 0 and (status.st_uid != 0 or status.st_mode & 0o022):
+        text = f"{there} may be written by others, who could put links there."
+        return Finding(name, "wrong", text, f"chown root {there}; chmod go-w {there}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Finding(name, "wrong", f"{there} can't be written.", "Use sudo.")
+    if free < FREE_BYTES:
+        text = f"The disk of {folder} has {free >> 20} MB left."
+        return Finding(name, "wrong", text, "Make room: history and logs need it.")
+    return Finding(name, "ok", str(folder))
+
+
+def unit_properties() -> Dict[str, str]:
+    """Return what systemd knows of the service; nothing where it does not run."""
+    wanted = ("LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload")
+    keys = ",".join((*wanted, *UNIT_NEEDS))
+    shown = output_of("systemctl", "show", f"--property={keys}", SERVICE)
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is wrong with the installed service."""
+    if unit["ActiveState"] != "active":
+        yield Finding(
+            "service",
+            "wrong",
+            f"The service is {unit['ActiveState']}.",
+            f"sudo systemctl restart {SERVICE} (journalctl -u {SERVICE} says why)",
+        )
+    if unit["UnitFileState"] != "enabled":
+        yield Finding(
+            "service",
+            "wrong",
+            "It does not start at boot.",
+            f"sudo systemctl enable {SERVICE}",
+        )
+    if unit["NeedDaemonReload"] == "yes":
+        yield Finding(
+            "service",
+            "wrong",
+            "Its unit was changed since systemd read it.",
+            f"sudo systemctl daemon-reload && sudo systemctl restart {SERVICE}",
+        )
+    for key, (value, otherwise) in UNIT_NEEDS.items():
+        if unit[key] != value:
+            yield Finding(
+                "service",
+                "wrong",
+                f"Its unit has {key}={unit[key]}: {otherwise}.",
+                f"sudo systemctl edit {SERVICE}, and set {key}={value} there.",
+            )
+
+
+def environment_file() -> Dict[str, str]:
+    """Return the settings that the service is started with; nothing if unreadable."""
+    try:
+        lines = ENVIRONMENT_FILE.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.strip().split("=", 1) for line in lines if "=" in line)
+    return {
+        key: value.strip().strip("\"'")
+        for key, value in pairs
+        if key.startswith("CRON_TRIGGER_")
+    }
+
+
+def docker_bridges() -> Dict[str, ipaddress.IPv4Interface]:
+    """Return Docker's bridges: docker0, and br-ID for each further network."""
+    found = {}
+    for _, name in socket.if_nameindex():
+        address = interface_address(name)
+        if address and (name == "docker0" or name.startswith("br-")):
+            found[name] = address
+    return found
+
+
+def interface_address(name: str) -> Optional[ipaddress.IPv4Interface]:
+    """Return the IPv4 address and network of an interface: netdevice(7)."""
+    request = name.encode().ljust(40, b"\0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            address = fcntl.ioctl(any_socket, SIOCGIFADDR, request)[20:24]
+            mask = fcntl.ioctl(any_socket, SIOCGIFNETMASK, request)[20:24]
+        except OSError:
+            return None
+    return ipaddress.IPv4Interface(
+        f"{socket.inet_ntoa(address)}/{socket.inet_ntoa(mask)}"
+    )
+
+
+def firewall_blocks(network: ipaddress.IPv4Network, port: int) -> bool:
+    """Tell whether ufw, or a firewall of somebody's own rules, shuts the port."""
+    ufw = output_of("ufw", "status")
+    if "Status: active" in ufw:
+        return not ufw_admits(ufw, network, port)
+    rules = output_of("iptables", "-S")
+    return "-P INPUT DROP" in rules and f"--dport {port} " not in rules
+
+
+def ufw_admits(
+    status: str, network: ipaddress.IPv4Network, port: int
+) -> bool:
+    """Tell whether a rule that `ufw status` lists lets a network in to a port."""
+    for line in status.splitlines():
+        rule = re.match(r"(\S+)(?: on \S+)? +ALLOW(?: IN)? +(\S+)", line)
+        if rule and rule[1] in ("Anywhere", str(port), f"{port}/tcp"):
+            if rule[2] == "Anywhere":
+                return True
+            with contextlib.suppress(ValueError):
+                if covers(ipaddress.ip_network(rule[2]), network):
+                    return True
+    return False
+
+
+def covers(
+    wider: Union[ipaddress.IPv4Network, ipaddress.IPv6Network],
+    network: ipaddress.IPv4Network,
+) -> bool:
+    """Tell whether all of `network` is in `wider`."""
+    return isinstance(wider, ipaddress.IPv4Network) and network.subnet_of(wider)
+
+
+def output_of(*command: str) -> str:
+    """Return what a program prints; nothing where it is missing, fails or hangs."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    try:
+        return subprocess.run(
+            command,
+            env={**os.environ, "LC_ALL": "C", "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 # ==================================================================== Command line
 # serve, run, list, history, check; what a person types and reads.
 
@@ -6039,6 +6431,7 @@ def _parser() -> argparse.ArgumentParser:
     history.add_argument("name", metavar="NAME", nargs="?")
     history.add_argument("--limit", default="20", metavar="N")
     add("check", "check the registry", table=True)
+    add("doctor", "look for what goes wrong in practice", table=True)
     return parser
 
 
@@ -6258,6 +6651,26 @@ def command_check(settings: Settings, options: argparse.Namespace) -> int:
     return EX_CONFIG if faults else 0
 
 
+def command_doctor(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Look at what goes wrong in practice; return 0 where nothing is wrong, else 1."""
+    try:
+        settings = read_settings(vars(options), environ)
+        findings = Doctor(settings, environ).findings()
+    except ConfigError as error:
+        remedy = f"See {ENVIRONMENT_FILE} and the environment."
+        findings = [Finding("settings", "wrong", str(error), remedy)]
+    wrong = sum(finding.status == "wrong" for finding in findings)
+    if options.json:
+        print_json({"wrong": wrong, "findings": [asdict(f) for f in findings]})
+        return 1 if wrong else 0
+    for finding in findings:
+        print(f"{finding.status:5}  {finding.name:10}  {printable(finding.text)}")
+        if finding.remedy:
+            print(f"{'':19}-> {printable(finding.remedy)}")
+    print(f"{wrong} wrong" if wrong else "Nothing is wrong.")
+    return 1 if wrong else 0
+
+
 COMMANDS: Dict[Optional[str], Callable[[Settings, argparse.Namespace], int]] = {
     None: command_serve,
     "serve": command_serve,
@@ -6280,14 +6693,18 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Do what the arguments say.  Return the exit status; nobody sees a traceback."""
     try:
         options = _parser().parse_args(argv)
-        return COMMANDS[options.command](
-            read_settings(vars(options), os.environ), options
-        )
+        environ: Mapping[str, str] = os.environ
+        if options.command not in (None, "serve"):
+            # Root's `run` in a crontab must look for locks where the service does.
+            environ = {**environment_file(), **os.environ}
+        if options.command == "doctor":  # the settings may be what is wrong
+            return command_doctor(options, environ)
+        return COMMANDS[options.command](read_settings(vars(options), environ), options)
     except ConfigError as error:
-        sys.stderr.write(f"{SERVICE}: {error}\n")
+        complain(str(error))
         return EX_CONFIG
     except Refusal as refusal:
-        sys.stderr.write(f"{SERVICE}: {refusal.message}\n")
+        complain(refusal.message)
         return EXIT_OF_CODE.get(refusal.code, 1)
     except BrokenPipeError:
         # The reader has seen enough; keep Python from complaining at exit.
@@ -6296,8 +6713,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except OSError as error:
-        sys.stderr.write(f"{SERVICE}: {error}\n")
+        complain(str(error))
         return 1
+
+
+def complain(text: str) -> None:
+    """Say why it ends; `journalctl -p err` shows it where systemd started this."""
+    priority = f"<{PRIORITIES['error']}>" if _stderr_is_journal() else ""
+    sys.stderr.write(f"{priority}{SERVICE}: {text}\n")
 
 
 if __name__ == "__main__":
