@@ -135,6 +135,7 @@ EVENTS_KEPT = 20000
 PRUNE_EVERY_S = 86400.0
 STORE_RETRY_S = 1.0
 FOLLOW_POLL_S = 0.02
+FIND_AGAIN_S = 0.05
 
 #: Interpreters by a script's ending; `.ts` is looked up when it is needed.
 INTERPRETERS = {".sh": "bash", ".py": "python3", ".js": "node"}
@@ -3280,26 +3281,34 @@ class Runner:
                 self._find(run)
                 self._on_change(run.cron_name)
 
-    def _find(self, run: Run) -> None:
+    def _find(self, found: Run) -> None:
         """Watch a run that is recorded as running again, or record its end."""
-        path = self._settings.pid_file(run.cron_name)
-        deadline_s = time.monotonic() + 2.0
-        with self._mutexes[run.cron_name]:
-            while self.active(run.id) is None:
-                lock = self._try_lock(path)
+        path = self._settings.pid_file(found.cron_name)
+        with self._mutexes[found.cron_name]:
+            if self.active(found.id):
+                return
+            lock = self._try_lock(path)
+            try:
+                # Asked under the lock: its end may have been recorded meanwhile.
+                run = self._store.run(found.id)
+                if run is not None and run.running:
+                    self._find_locked(run, path, lock is not None)
+            finally:
                 if lock is not None:
-                    try:
-                        return self._record_found(run, read_pid_file(path))
-                    finally:
-                        os.close(lock)
-                written = read_pid_file(path)
-                if self._adopt(run, written.pid):
-                    return
-                # Held, and the keeper not found: it is being started just now, or
-                # somebody else took the lock after it went.
-                if written.exit_code is not None or time.monotonic() > deadline_s:
-                    return self._record_found(run, written)
-                time.sleep(0.01)
+                    os.close(lock)
+
+    def _find_locked(self, run: Run, path: Path, free: bool) -> None:
+        written = read_pid_file(path)
+        if not free:
+            if written.pid is None:
+                # Whoever holds the lock is just about to start it: look again.
+                self._loop.call_later(FIND_AGAIN_S, lambda: self._find(run))
+                return
+            if self._adopt(run, written.pid):
+                return
+            # The keeper went between the two looks, and may have written since.
+            written = read_pid_file(path)
+        self._record_found(run, written)
 
     def _try_lock(self, path: Path) -> Optional[int]:
         try:
@@ -4423,88 +4432,85 @@ class Views:
         return json.dumps(view, ensure_ascii=False)
 
 
-def metrics_text(registry: Registry, store: Store, runner: Runner) -> str:
-    """Return the figures in Prometheus' text format, version 0.0.4."""
-    crons = registry.crons()
-    totals = {row[:2]: row[2:] for row in store.totals()}
-    names = sorted({*crons, *(cron for cron, _ in totals)})
-    busy = {*runner.running(), *runner.external()}
-    zero: Tuple[int, int, Optional[str]] = (0, 0, None)
-    by_cron = {
-        name: {s: totals.get((name, s), zero) for s in ENDED_STATUSES} for name in names
-    }
-
-    def ends(name: str, statuses: Iterable[str]) -> Optional[float]:
-        texts = [by_cron[name][status][2] for status in statuses]
-        return max((epoch_of(text) for text in texts if text), default=None)
-
-    def label(name: str) -> str:
-        return f'cron="{name}"'
-
-    families: List[Tuple[str, str, str, List[Tuple[str, str, Optional[float]]]]] = [
-        (
-            "cron_trigger_build_info",
-            "gauge",
-            "The version that runs.",
-            [("", f'version="{VERSION}"', 1)],
-        ),
-        (
-            "cron_trigger_runs_total",
-            "counter",
-            "Ended runs, by how they ended.",
-            [
-                ("", f'{label(n)},status="{s}"', row[0])
-                for n in names
-                for s, row in by_cron[n].items()
-            ],
-        ),
-        (
-            "cron_trigger_running",
-            "gauge",
-            "1 while the cron runs.",
-            [("", label(n), int(n in busy)) for n in crons],
-        ),
-        (
-            "cron_trigger_run_duration_seconds",
-            "summary",
-            "How long runs took.",
-            [
-                part
-                for n in names
-                for part in (
-                    (
-                        "_sum",
-                        label(n),
-                        sum(row[1] for row in by_cron[n].values()) / 1000,
-                    ),
-                    ("_count", label(n), sum(row[0] for row in by_cron[n].values())),
-                )
-            ],
-        ),
-        (
-            "cron_trigger_last_run_timestamp_seconds",
-            "gauge",
-            "End of the last run.",
-            [("", label(n), ends(n, ENDED_STATUSES)) for n in names],
-        ),
-        (
-            "cron_trigger_last_success_timestamp_seconds",
-            "gauge",
-            "End of the last run that completed.",
-            [("", label(n), ends(n, [COMPLETED])) for n in names],
-        ),
-    ]
-    return "".join(_metric_family(*family) for family in families)
+#: A metric's suffix, labels and value.
+Sample = Tuple[str, str, float]
 
 
-def _metric_family(
-    name: str, kind: str, what: str, samples: Iterable[Tuple[str, str, Optional[float]]]
-) -> str:
+class Metrics:
+    """The figures in Prometheus' text format, version 0.0.4."""
+
+    def __init__(self, registry: Registry, store: Store, runner: Runner) -> None:
+        """Take the figures as they stand now."""
+        self._crons = registry.crons()
+        self._totals = {row[:2]: row[2:] for row in store.totals()}
+        self._names = sorted({*self._crons, *(cron for cron, _ in self._totals)})
+        self._busy = {*runner.running(), *runner.external()}
+
+    def text(self) -> str:
+        """Return all families."""
+        families = (
+            ("cron_trigger_build_info", "gauge", "The version that runs.", self._info),
+            ("cron_trigger_runs_total", "counter", "Ended runs, by how.", self._runs),
+            ("cron_trigger_running", "gauge", "1 while it runs.", self._running),
+            (
+                "cron_trigger_run_duration_seconds",
+                "summary",
+                "How long runs took.",
+                self._durations,
+            ),
+            (
+                "cron_trigger_last_run_timestamp_seconds",
+                "gauge",
+                "End of the last run.",
+                lambda: self._ends(ENDED_STATUSES),
+            ),
+            (
+                "cron_trigger_last_success_timestamp_seconds",
+                "gauge",
+                "End of the last run that completed.",
+                lambda: self._ends((COMPLETED,)),
+            ),
+        )
+        return "".join(
+            _metric_family(name, kind, what, samples())
+            for name, kind, what, samples in families
+        )
+
+    def _total(self, name: str, status: str) -> Tuple[int, int, Optional[str]]:
+        """Return runs, summed milliseconds and the last end."""
+        return self._totals.get((name, status), (0, 0, None))
+
+    def _info(self) -> Iterator[Sample]:
+        yield "", f'version="{VERSION}"', 1
+
+    def _runs(self) -> Iterator[Sample]:
+        for name in self._names:
+            for status in ENDED_STATUSES:
+                labels = f'cron="{name}",status="{status}"'
+                yield "", labels, self._total(name, status)[0]
+
+    def _running(self) -> Iterator[Sample]:
+        for name in self._crons:
+            yield "", f'cron="{name}"', int(name in self._busy)
+
+    def _durations(self) -> Iterator[Sample]:
+        for name in self._names:
+            totals = [self._total(name, status) for status in ENDED_STATUSES]
+            yield "_sum", f'cron="{name}"', sum(total[1] for total in totals) / 1000
+            yield "_count", f'cron="{name}"', sum(total[0] for total in totals)
+
+    def _ends(self, statuses: Sequence[str]) -> Iterator[Sample]:
+        for name in self._names:
+            texts = [self._total(name, status)[2] for status in statuses]
+            ends = [epoch_of(text) for text in texts if text]
+            if ends:
+                yield "", f'cron="{name}"', max(ends)
+
+
+def _metric_family(name: str, kind: str, what: str, samples: Iterable[Sample]) -> str:
     lines = [f"# HELP {name} {what}", f"# TYPE {name} {kind}"]
     lines += [
-        f"{name}{suffix}{{{labels}}} {value:.15g}"
-        for suffix, labels, value in samples
-        if value is not None
+        f"{name}{suffix}{{{labels}}} {value:.15g}" for suffix, labels, value in samples
     ]
     return "\n".join(lines) + "\n"
 
@@ -4767,7 +4773,7 @@ class Api:
         )
 
     def metrics(self, request: Request, query: Mapping[str, str], _id: int) -> Answer:
-        text = metrics_text(self._registry, self._store, self._runner)
+        text = Metrics(self._registry, self._store, self._runner).text()
         kind = "text/plain; version=0.0.4; charset=utf-8"
         return Answer(200, text.encode(), kind)
 
