@@ -6,13 +6,11 @@ belong to processes, so that nothing of them is left once these ended.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,9 +18,8 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from support import need
+from support import REPOSITORY, Server, need, need_full
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 NPM_PACKAGES = {
     "next": "^16.0.0",
     "react": "^19.0.0",
@@ -64,9 +61,10 @@ const request = new NextRequest("http://app.example/api/admin/crons", {
   headers: type ? { "Content-Type": type } : {},
   body: body || undefined,
 });
-route[method](request).then(async (response) =>
-  console.log(JSON.stringify({ status: response.status, answer: await response.json() })),
-);
+route[method](request).then(async (response) => {
+  const answer = await response.json();
+  console.log(JSON.stringify({ status: response.status, answer }));
+});
 """
 REGISTRY = {
     "sleeper": {"description": "sleeps", "command": ["/bin/sleep", "600"]},
@@ -101,8 +99,15 @@ def node_modules() -> Path:
         (half / "package.json").write_text(wanted)
         # Types and plain JavaScript only: no install scripts, no binaries.
         subprocess.run(
-            ["npm", "install", "--ignore-scripts", "--omit=optional"]
-            + ["--no-audit", "--no-fund", "--loglevel=error"],
+            [
+                "npm",
+                "install",
+                "--ignore-scripts",
+                "--omit=optional",
+                "--no-audit",
+                "--no-fund",
+                "--loglevel=error",
+            ],
             cwd=half,
             stdout=subprocess.DEVNULL,
             timeout=300,
@@ -121,10 +126,10 @@ class Namespace:
     """A network namespace with mounts of its own, until `close`."""
 
     def __init__(self) -> None:
+        # It ends with its standard input: no later than this test.
+        script = "ip link set lo up && echo ready && exec cat"
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "sh", "-c"]
-            # It ends with its standard input: no later than this test.
-            + ["ip link set lo up && echo ready && exec cat"],
+            ["unshare", "--net", "--mount", "sh", "-c", script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -150,33 +155,12 @@ class Namespace:
         self._holder.communicate(timeout=10)
 
 
-class Server:
-    """The real server, in a namespace, on a free port."""
-
-    def __init__(self, namespace: Namespace, folder: Path, **settings: str) -> None:
-        (folder / "crons.json").write_text(json.dumps(REGISTRY))
-        self._process = subprocess.Popen(
-            namespace.within(sys.executable, str(REPOSITORY / "cron_trigger_server.py"))
-            + ["serve", "--port=0", f"--registry={folder}/crons.json"]
-            + [f"--{kind}-dir={folder}/{kind}" for kind in ("log", "state", "run")],
-            env={"PATH": os.environ["PATH"], **settings},
-            stdout=subprocess.PIPE,
-            stderr=(folder / "stderr").open("wb"),
-            text=True,
-        )
-        assert self._process.stdout
-        listens = self._process.stdout.readline()
-        found = re.search(r":(\d+)\s*$", listens)
-        assert found, (listens, (folder / "stderr").read_text())
-        self.port = int(found.group(1))
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.communicate(timeout=20)
-
-
 class Container(unittest.TestCase):
     """A host that serves, and a container on its bridge that calls."""
+
+    folder: Path
+    host: Namespace
+    container: Namespace
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -212,18 +196,14 @@ class Container(unittest.TestCase):
         self.serve()
 
     def serve(self, **settings: str) -> None:
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        self.server = Server(self.host, folder, **settings)
-        self.addCleanup(self.server.close)
-        self.addCleanup(self.end_runs, folder)
-
-    def end_runs(self, folder: Path) -> None:
-        """End what the server started and left: crons outlive it."""
-        for pid_file in (folder / "run").glob("*.pid"):
-            pid = (pid_file.read_text().split() or ["0"])[0]
-            if pid != "0":
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(int(pid), signal.SIGKILL)
+        self.server = Server(
+            REGISTRY,
+            environ=settings,
+            arguments=("--host=0.0.0.0",),
+            python=self.host.within(sys.executable),
+        )
+        self.addCleanup(self.server.__exit__)
+        self.server.__enter__()
 
     def curl(self, path: str, *options: str, host: str = "host.docker.internal") -> Any:
         url = f"http://{host}:{self.server.port}{path}"
@@ -257,10 +237,11 @@ class Name(Container):
 class Route(Container):
     """README's route handler, compiled under `strict`, called in the container."""
 
+    application: Path
+
     @classmethod
     def setUpClass(cls) -> None:
-        if os.environ.get("CRON_TRIGGER_TEST_FULL") != "1":
-            raise unittest.SkipTest("slow: runs with CRON_TRIGGER_TEST_FULL=1")
+        need_full()
         for tool in ("node", "npm"):
             need(shutil.which(tool), f"{tool} is not installed")
         super().setUpClass()
@@ -369,7 +350,7 @@ class Route(Container):
         self.assertEqual(self.trigger("quick")[0], 202)
 
     def test_server_that_is_away(self) -> None:
-        self.server.close()
+        self.server.kill()
         status, answer = self.call("GET")
         self.assertEqual((status, answer["code"]), (502, "unreachable"))
 

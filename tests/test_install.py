@@ -1,4 +1,4 @@
-"""install.sh, the unit and the logrotate entry, as far as no booted systemd is needed."""
+"""install.sh, unit and logrotate entry, as far as no booted systemd is needed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from support import need
+from support import REPOSITORY, need
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 INSTALL = REPOSITORY / "install.sh"
 UNIT = REPOSITORY / "cron-trigger-server.service"
 
@@ -228,8 +227,14 @@ class Call(unittest.TestCase):
             # The repository may be where only root can read.
             copy = Path(shutil.copytree(REPOSITORY, f"{folder}/src", ignore=no_git))
             done = subprocess.run(
-                ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-                + ["sh", str(copy / "install.sh")],
+                [
+                    "setpriv",
+                    "--reuid=65534",
+                    "--regid=65534",
+                    "--clear-groups",
+                    "sh",
+                    str(copy / "install.sh"),
+                ],
                 env={"PATH": "/usr/bin:/bin"},
                 capture_output=True,
                 text=True,

@@ -7,22 +7,26 @@ install.sh, systemctl, pkill, logrotate, a reboot. Takes a few minutes and needs
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 import unittest
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support import need, wait_until
+from support import REPOSITORY, Server, need, need_full, wait_until
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 SERVICE = "cron-trigger-server"
 PACKAGES = (
     "systemd,systemd-sysv,dbus,python3,logrotate,procps,curl,bsdutils,iproute2,ufw"
@@ -84,8 +88,18 @@ class Machine:
 
     def boot(self) -> None:
         self._nspawn = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", BOOT, "boot"]
-            + [str(self._base), str(self._work), self._name, str(REPOSITORY)],
+            [
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                BOOT,
+                "boot",
+                str(self._base),
+                str(self._work),
+                self._name,
+                str(REPOSITORY),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -119,8 +133,19 @@ class Machine:
         leader = self._leader()
         assert leader, "the container is down"
         done = subprocess.run(
-            ["nsenter", "--target", leader, "--all", "--", "env", "-i"]
-            + [f"PATH={SYSTEM_PATH}", "HOME=/root", "LC_ALL=C.UTF-8", *command],
+            [
+                "nsenter",
+                "--target",
+                leader,
+                "--all",
+                "--",
+                "env",
+                "-i",
+                f"PATH={SYSTEM_PATH}",
+                "HOME=/root",
+                "LC_ALL=C.UTF-8",
+                *command,
+            ],
             input=given,
             capture_output=True,
             text=True,
@@ -166,7 +191,7 @@ class Machine:
         for top in (Path("/sys/fs/cgroup", top, self._name) for top in tops):
             if top.is_dir():
                 # A group can be removed once the last of its processes is reaped.
-                wait_until(lambda top=top: remove_group(top), what=f"{top} empty")
+                wait_until(partial(remove_group, top), what=f"{top} empty")
 
 
 def remove_group(top: Path) -> bool:
@@ -196,8 +221,14 @@ def make_debian(made: Path) -> None:
     half = made.with_suffix(".half")
     shutil.rmtree(half, ignore_errors=True)
     done = subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm"]
-        + [str(half), *debian_mirror()],
+        [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={PACKAGES}",
+            "bookworm",
+            str(half),
+            *debian_mirror(),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -211,14 +242,129 @@ def make_debian(made: Path) -> None:
 def debian_mirror() -> list[str]:
     """The mirror that this host's apt uses, if it has one of Debian."""
     targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
-        + ["Origin: Debian", "Label: Debian", "Component: main"],
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(REPO_URI)",
+            "Created-By: Packages",
+            "Origin: Debian",
+            "Label: Debian",
+            "Component: main",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         check=False,
     )
     return targets.stdout.split()[:1]
+
+
+# Starts the server so that one of its two threads hangs once a file is there.
+HANGING = """
+import os, sys, time
+sys.path.insert(0, {repository!r})
+import cron_trigger_server as server
+
+def hanging(method):
+    def wrapper(*arguments):
+        if os.path.exists({flag!r}):
+            time.sleep(1000)
+        return method(*arguments)
+    return wrapper
+
+server.{name} = hanging(server.{name})
+sys.exit(server.main(sys.argv[1:]))
+"""
+
+
+class Protocol(unittest.TestCase):
+    """What the server tells systemd: sd_notify(3), without systemd."""
+
+    def setUp(self) -> None:
+        folder = tempfile.mkdtemp(prefix="cron-trigger-notify-")
+        self.addCleanup(shutil.rmtree, folder)
+        self.flag = f"{folder}/hang"
+        self.environ = {"NOTIFY_SOCKET": f"{folder}/notify"}
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(self.socket.close)
+        self.socket.bind(self.environ["NOTIFY_SOCKET"])
+        self.socket.settimeout(10)
+
+    def serve(self, **options: Any) -> Server:
+        registry = {"quick": {"description": "is over at once", "command": "/bin/true"}}
+        server = Server(registry, self.environ, start=False, **options)
+        self.addCleanup(server.__exit__)
+        return server.start()
+
+    def message(self) -> dict[str, str]:
+        """The next message, as its assignments."""
+        lines = self.socket.recv(4096).decode().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def message_with(self, key: str) -> dict[str, str]:
+        while True:
+            message = self.message()
+            if key in message:
+                return message
+
+    def pings_in(self, duration_s: float) -> int:
+        """Count the watchdog's pings from now on."""
+        deadline_s = time.monotonic() + duration_s
+        count = 0
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            self.socket.settimeout(left_s)
+            try:
+                count += "WATCHDOG" in self.message()
+            except socket.timeout:
+                break
+        self.socket.settimeout(10)
+        return count
+
+    def test_ready_reloading_and_stopping(self) -> None:
+        server = self.serve()
+        ready = self.message_with("READY")
+        self.assertEqual(ready, {"READY": "1", "STATUS": "1 crons, 0 running"})
+        assert server.process
+        server.process.send_signal(signal.SIGHUP)
+        reloading = self.message_with("RELOADING")
+        self.assertGreater(int(reloading["MONOTONIC_USEC"]), 0)
+        self.message_with("READY")
+        self.assertEqual(server.stop(), 0)
+        self.message_with("STOPPING")
+
+    def test_the_listening_socket_is_handed_over(self) -> None:
+        server = self.serve()
+        data, ancillary, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(4))
+        self.assertEqual(data, b"FDSTORE=1\nFDNAME=http")
+        ((_, _, descriptor),) = ancillary
+        with socket.socket(fileno=int.from_bytes(descriptor, sys.byteorder)) as kept:
+            self.assertEqual(kept.getsockname(), ("127.0.0.1", server.port))
+
+    def test_watchdog_hears_nothing_while_the_accepting_loop_hangs(self) -> None:
+        self.check_hang("HttpServer.accept")
+
+    def test_watchdog_hears_nothing_while_the_waiting_thread_hangs(self) -> None:
+        self.check_hang("Loop.step")
+
+    def check_hang(self, name: str) -> None:
+        self.environ["WATCHDOG_USEC"] = "600000"
+        code = HANGING.format(repository=str(REPOSITORY), flag=self.flag, name=name)
+        server = self.serve(program=("-c", code))
+        self.message_with("READY")
+        self.assertGreaterEqual(self.pings_in(1.5), 3)
+        Path(self.flag).touch()
+        with contextlib.suppress(OSError):
+            server.request("GET", "/health", timeout_s=0.5)
+        self.pings_in(0.3)  # one may have been on its way
+        self.assertEqual(self.pings_in(1.5), 0)
+
+    def test_without_systemd_nothing_is_said(self) -> None:
+        del self.environ["NOTIFY_SOCKET"]
+        self.serve()
+        self.socket.settimeout(0.2)
+        with self.assertRaises(socket.timeout):
+            self.message()
 
 
 class OnAMachine(unittest.TestCase):
@@ -228,8 +374,7 @@ class OnAMachine(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        if os.environ.get("CRON_TRIGGER_TEST_FULL") != "1":
-            raise unittest.SkipTest("slow: runs with CRON_TRIGGER_TEST_FULL=1")
+        need_full()
         need(os.geteuid() == 0, "booting a container needs root")
         for tool in TOOLS:
             need(shutil.which(tool, path=SYSTEM_PATH), f"{tool} is not installed")
@@ -361,7 +506,7 @@ class Callers:
         self._come = threading.Thread(target=self._keep_coming, name="callers")
         self.statuses: list[int] = []
 
-    def __enter__(self) -> Callers:  # noqa: PYI034
+    def __enter__(self) -> Callers:
         self._come.start()
         return self
 
@@ -491,6 +636,15 @@ class Service(OnAMachine):
         self.assertGreater(len(callers.statuses), 10)
         self.assertEqual(set(callers.statuses), {200})
         self.assertEqual(self.ended(late)["status"], "completed")
+        self.assert_goes_on(run_id)
+
+    def test_a_server_that_dies_often_is_started_as_often(self) -> None:
+        self.set_drop_in("[Service]\nRestartSec=100ms\n")
+        run_id = self.start("waiter")
+        for _ in range(8):
+            pid = self.show("MainPID")
+            self.machine.run("kill", "-KILL", pid)
+            self.wait_for_another_server(pid, timeout_s=10)
         self.assert_goes_on(run_id)
 
     def test_end_of_a_run_while_the_server_is_away_is_recorded(self) -> None:
@@ -731,6 +885,26 @@ class Removal(OnAMachine):
         )
         self.assertEqual(self.machine.sh("ls /opt"), "")
         self.assertIn('"port": 9990', self.install("--port", "9990"))
+
+    def test_python_that_is_too_old_is_refused(self) -> None:
+        self.machine.write(
+            "/root/old", "#!/bin/sh\necho Python 3.8.20; exit 1\n", "0755"
+        )
+        python = self.machine.sh("readlink -f /usr/bin/python3")
+        self.machine.sh(f"mv {python} /root/python && cp /root/old {python}")
+        self.addCleanup(self.machine.sh, f"mv /root/python {python}")
+        self.assertRegex(self.refused(), "Python 3.9 or newer is needed, .*3.8.20")
+        self.assertEqual(self.machine.sh("ls /opt"), "")
+
+    def test_log_folder_of_another_user_is_refused(self) -> None:
+        self.machine.sh("mkdir /var/log/qadhya; chown 1000 /var/log/qadhya")
+        self.assertIn("sudo chown root /var/log/qadhya", self.refused())
+        self.machine.sh("chown root /var/log/qadhya")
+        self.install()
+
+    def test_a_start_that_fails_shows_why(self) -> None:
+        self.machine.write(f"/etc/default/{SERVICE}", "CRON_TRIGGER_ALLOW=nonsense\n")
+        self.assertIn('list of networks such as "127.0.0.0/8', self.refused())
 
     def test_secret_is_made_and_never_printed(self) -> None:
         output = self.install("--secret")
