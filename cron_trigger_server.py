@@ -361,10 +361,11 @@ class Parameter:
         """Return the definition for clients, without a password's default."""
         hidden = {"name"} | ({"default", "enum"} if self.secret else set())
         words = {"min_length": "minLength", "max_length": "maxLength"}
+        unasked = ("required", False)
         return {
             words.get(key, key): list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
-            if key not in hidden and value is not None and value is not False
+            if key not in hidden and value is not None and (key, value) != unasked
         }
 
     def fault_of(self, value: Json) -> Optional[str]:
@@ -402,9 +403,9 @@ class Parameter:
         if isinstance(value, (str, bool)):
             return None
         if self.minimum is not None and value < self.minimum:
-            return f"must be at least {self.minimum:g}, got {value}"
+            return f"must be at least {value_text(self.minimum)}, got {_shown(value)}"
         if self.maximum is not None and value > self.maximum:
-            return f"must be at most {self.maximum:g}, got {value}"
+            return f"must be at most {value_text(self.maximum)}, got {_shown(value)}"
         return None
 
     def _text_fault(self, value: Json) -> Optional[str]:
@@ -707,8 +708,9 @@ def parse_json(text: str) -> Json:
 
     try:
         value = json.loads(text, object_pairs_hook=_Object, parse_constant=refuse)
-        # A lone surrogate ("\ud800") parses, and fails wherever it is written.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        # A lone surrogate ("\ud800") and an endless number (1e999) parse, and fail
+        # wherever they are written.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
@@ -749,7 +751,8 @@ class Checker:
 
     def _twice(self, place: Sequence[str], value: Json) -> None:
         for key in getattr(value, "twice", ()):
-            self.fault([*place, printable(key, 80)], "is given twice")
+            shown = printable(key, 80)
+            self.fault([*place, shown if place else f'"{shown}"'], "is given twice")
 
     def _cron(self, name: str, entry: Json) -> Optional[Cron]:
         place = [f'"{printable(name, 80)}"']
@@ -961,12 +964,14 @@ class ParameterChecker:
             self._fault([], f"expected an object, got {_shown(definition)}")
             return None
         self._checker._twice(self._place, definition)
+        of_type = definition.get("type")
         for key, value in definition.items():
-            self._key(key, value, definition.get("type"))
-        if definition.get("type") not in self.TYPES:
+            self._key(key, value, of_type)
+        if "type" not in definition:
+            self._fault(["type"], "is required")
+        elif isinstance(definition["type"], str) and of_type not in self.TYPES:
             choices = ", ".join(f'"{t}"' for t in self.TYPES)
-            shown = _shown(definition.get("type"))
-            self._fault(["type"], f"expected one of {choices}, got {shown}")
+            self._fault(["type"], f"expected one of {choices}, got {_shown(of_type)}")
         if len(self._checker.faults) > before:
             return None
         parameter = self._built(name, definition)
@@ -1012,10 +1017,9 @@ class ParameterChecker:
         """Check the definition's own values against its own rules."""
         if parameter.enum is not None and not parameter.enum:
             self._fault(["enum"], "must list at least one value")
-        plain = replace(parameter, enum=None)
         for value in parameter.enum or ():
-            fault = plain.fault_of(value)
-            if fault and not (isinstance(value, str) and value.startswith("-")):
+            fault = parameter.fault_of(value)
+            if fault:
                 self._fault(["enum"], fault)
         if parameter.default is not None and parameter.fault_of(parameter.default):
             self._fault(["default"], str(parameter.fault_of(parameter.default)))
@@ -2508,7 +2512,9 @@ class Loop:
             if not self._timers:
                 return None
             # Up to the next millisecond: epoll rounds down, and would spin.
-            return max(0.0, self._timers[0][0] - self._monotonic() + 0.001)
+            # At most a day: it takes no more than 24 of them.
+            left_s = self._timers[0][0] - self._monotonic() + 0.001
+            return min(max(0.0, left_s), 86400.0)
 
     def _call_due(self) -> None:
         now_s = self._monotonic()
@@ -2622,17 +2628,27 @@ def script_arguments(
 def _program(cron: Cron) -> str:
     """Return the path of the program; a name without a slash may be one of PATH's."""
     first = cron.command[0]
-    path = cron.folder / first
-    if "/" not in first and not path.exists():
+    path = str(cron.folder / first)
+    if "/" not in first and not os.path.exists(path):
         found = shutil.which(first)
         if found:
             return found
-    if path.is_dir():
-        raise LaunchError(f"its script {path} is a folder: name a file")
-    if not path.is_file():
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
         remedy = "put it there or correct the command in the registry"
-        raise LaunchError(f"its script {path} is missing: {remedy}")
-    return str(path)
+        if " " in first:
+            remedy += ', where program and arguments are an array: ["program", "-x"]'
+        raise LaunchError(f"its script {path} is missing: {remedy}") from None
+    except OSError as error:
+        shown = printable(path, 300)
+        raise LaunchError(
+            f"its script {shown} can't be reached ({error.strerror}): correct the "
+            "command in the registry, or the permissions of its folders"
+        ) from None
+    if not stat.S_ISREG(mode):
+        raise LaunchError(f"its script {path} is not a file: name a file")
+    return path
 
 
 def _interpreted(cron: Cron, program: str, arguments: Sequence[str]) -> List[str]:
@@ -2923,7 +2939,7 @@ class Runner:
         )
         try:
             arguments = script_arguments(cron, values, self._user_id)
-            if not cron.directory.is_dir():
+            if not os.path.isdir(cron.directory):
                 raise LaunchError(f"its folder {cron.directory} is missing: create it")
             log = open_cron_log(path, self._user_id)
         except LaunchError as error:
@@ -4662,6 +4678,9 @@ class Api:
                 f'"follow" must be true or false, got "{printable(follow, 40)}".',
             )
         run = self._run(run_id)
+        if run.running and self._runner.active(run_id) is None:
+            self._runner.sync()  # the crontab began it, and its message is on the way
+            run = self._run(run_id)
         if run.log_inode is None and run.pid is None:
             return Answer(200, b"", TEXT_TYPE)
         log = RunLog(run)
