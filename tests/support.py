@@ -65,6 +65,14 @@ def wait_until(
         pause_s = min(pause_s * 1.5, 0.05)
 
 
+def patched(*statements: str) -> Tuple[str, str]:
+    """Return a `program` for Server: the module, `m`, changed before it starts."""
+    head = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})"
+    return "-c", "\n".join(
+        [head, "import cron_trigger_server as m", *statements, "sys.exit(m.main())"]
+    )
+
+
 class Reply:
     """An answer: status, headers (lower case names) and body."""
 

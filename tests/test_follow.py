@@ -1,0 +1,270 @@
+"""A run's output while it runs: as it comes, only its own, to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import signal
+import socket
+import statistics
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Iterator
+
+from support import FULL, Server, need_full, patched, wait_until
+
+#: A script that says what the test asks it to say, when it asks: what stands in the
+#: file `more` is printed, and it ends when that is "end".
+SPEAKER = """#!/usr/bin/env python3
+import os, sys, time
+folder = os.path.dirname(os.path.abspath(__file__))
+for number in range(1000000):
+    path = os.path.join(folder, f"say{number}")
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    text = open(path).read()
+    if text == "end":
+        break
+    sys.stdout.write(text)
+    sys.stdout.flush()
+"""
+
+REGISTRY = {
+    "speaker": {"description": "Speaks", "command": "speaker.py"},
+    "quiet": {"description": "Sleeps", "command": ["sleep", "60"]},
+    "brief": {"description": "Says one line", "command": ["echo", "brief"]},
+    "dated": {"description": "Says when", "command": "dated.sh"},
+    "raw": {"description": "Says bytes", "command": ["printf", "a\\0b\\377\\r\\nend"]},
+}
+DATED = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do date +%s.%N; sleep 0.037; done\n"
+
+
+def speaking(server: Server) -> Server:
+    server.script("speaker.py", SPEAKER)
+    server.script("dated.sh", "#!/bin/sh\n" + DATED)
+    return server
+
+
+class Speaker:
+    """A running `speaker` that prints what it is told."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.said = 0
+        for path in server.folder.glob("say*"):
+            path.unlink()
+        self.run_id: int = server.trigger("speaker").json["runId"]
+
+    def say(self, text: str) -> None:
+        fresh = self.server.folder / "fresh"
+        fresh.write_text(text)
+        os.replace(fresh, self.server.folder / f"say{self.said}")
+        self.said += 1
+
+    def end(self) -> Any:
+        self.say("end")
+        return self.server.ended(self.run_id)
+
+
+@contextlib.contextmanager
+def following(
+    server: Server, run_id: int, query: str = "follow=true"
+) -> Iterator[http.client.HTTPResponse]:
+    """A client that follows a run; its answer is read as it comes."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", f"/runs/{run_id}/log?{query}")
+    try:
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def threads(server: Server) -> int:
+    assert server.process
+    return len(os.listdir(f"/proc/{server.process.pid}/task"))
+
+
+class FollowTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        program = patched("m.FOLLOW_LIMIT = 2")
+        cls.server = speaking(Server(REGISTRY, program=program))
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.server.start()
+
+    def test_output_comes_as_it_is_written_and_ends_with_the_run(self) -> None:
+        speaker = Speaker(self.server)
+        with following(self.server, speaker.run_id) as answer:
+            self.assertEqual(answer.getheader("Transfer-Encoding"), "chunked")
+            kind = answer.getheader("Content-Type")
+            self.assertEqual(kind, "text/plain; charset=utf-8")
+            speaker.say("first\n")
+            self.assertEqual(answer.read1(100), b"first\n")
+            speaker.say("half a li")
+            self.assertEqual(answer.read1(100), b"half a li")
+            speaker.end()
+            self.assertEqual(answer.read(), b"")
+
+    def test_first_byte_comes_soon_after_it_was_written(self) -> None:
+        run_id = self.server.trigger("dated").json["runId"]
+        delays = []
+        with following(self.server, run_id) as answer:
+            while line := answer.readline():
+                delays.append(time.time() - float(line))
+        self.assertEqual(len(delays), 12)
+        # 50 ms is the promise; a busy test machine gets more.
+        limit_s = 0.05 if FULL else 0.5
+        self.assertLess(statistics.median(delays), limit_s, delays)
+
+    def test_tail_begins_with_the_last_lines_and_goes_on(self) -> None:
+        speaker = Speaker(self.server)
+        speaker.say("one\ntwo\nthree\n")
+        path = f"/runs/{speaker.run_id}/log"
+        wait_until(lambda: b"three" in self.server.get(path).body)
+        for lines, text in ((0, b""), (1, b"three\n"), (2, b"two\nthree\n")):
+            self.assertEqual(self.server.get(f"{path}?tail={lines}").body, text)
+        self.assertEqual(self.server.get(f"{path}?tail=99").body, b"one\ntwo\nthree\n")
+        with following(self.server, speaker.run_id, "follow=true&tail=1") as answer:
+            speaker.say("four\n")
+            speaker.end()
+            self.assertEqual(answer.read(), b"three\nfour\n")
+
+    def test_an_ended_run_is_answered_whole_with_its_length(self) -> None:
+        run = self.server.completed("raw")
+        with following(self.server, run["id"]) as answer:
+            self.assertEqual(answer.getheader("Content-Length"), "9")
+            self.assertEqual(answer.read(), b"a\0b\xff\r\nend")
+
+    def test_only_this_runs_bytes_also_after_a_rotation(self) -> None:
+        self.server.completed("brief")
+        log = self.server.log_dir / "speaker.log"
+        speaker = Speaker(self.server)
+        with following(self.server, speaker.run_id) as answer:
+            speaker.say("before\n")
+            self.assertEqual(answer.read1(100), b"before\n")
+            log.rename(f"{log}.1")
+            speaker.say("after\n")
+            speaker.end()
+            self.assertEqual(answer.read(), b"after\n")
+        following_one = Speaker(self.server)
+        following_one.say("another run\n")
+        following_one.end()
+        path = f"/runs/{speaker.run_id}/log"
+        self.assertEqual(self.server.get(path).body, b"before\nafter\n")
+        self.assertEqual(self.server.get(f"{path}?tail=1").body, b"after\n")
+
+    def test_a_client_that_goes_away_frees_its_thread(self) -> None:
+        before = threads(self.server)
+        run_id = self.server.trigger("quiet").json["runId"]
+        try:
+            # More than may follow at once, one after the other.
+            for _ in range(5):
+                with following(self.server, run_id) as answer:
+                    self.assertEqual(answer.status, 200)
+                wait_until(lambda: threads(self.server) <= before, what="the thread")
+        finally:
+            self.server.request("POST", f"/runs/{run_id}/cancel")
+            self.server.ended(run_id)
+
+    def test_too_many_followers_are_told_to_come_later(self) -> None:
+        speaker = Speaker(self.server)
+        with following(self.server, speaker.run_id) as one:
+            with following(self.server, speaker.run_id) as two:
+                reply = self.server.get(f"/runs/{speaker.run_id}/log?follow=true")
+                self.assertEqual(reply.status, 503)
+                self.assertEqual(reply.json["code"], "overloaded")
+                self.assertIn("retry-after", reply.headers)
+                speaker.end()
+                self.assertEqual(one.read() + two.read(), b"")
+
+    def test_http_1_0_gets_plain_bytes_until_the_end(self) -> None:
+        speaker = Speaker(self.server)
+        with socket.create_connection(("127.0.0.1", self.server.port), 20) as client:
+            request = f"GET /runs/{speaker.run_id}/log?follow=true HTTP/1.0\r\n\r\n"
+            client.sendall(request.encode())
+            speaker.say("plain\n")
+            speaker.end()
+            received = b"".join(iter(lambda: client.recv(65536), b""))
+        head, _, body = received.partition(b"\r\n\r\n")
+        self.assertNotIn(b"chunked", head.lower())
+        self.assertIn(b"Connection: close", head)
+        self.assertEqual(body, b"plain\n")
+
+    def test_head_answers_at_once_without_a_body(self) -> None:
+        speaker = Speaker(self.server)
+        path = f"/runs/{speaker.run_id}/log?follow=true"
+        reply = self.server.request("HEAD", path)
+        self.assertEqual((reply.status, reply.body), (200, b""))
+        speaker.end()
+
+    def test_a_wrong_query_is_refused(self) -> None:
+        run_id = self.server.completed("brief")["id"]
+        for query in ("tail=-1", "tail=x", "follow=yes", "follow=", "lines=3"):
+            reply = self.server.get(f"/runs/{run_id}/log?{query}")
+            self.assertEqual(reply.status, 400, query)
+
+    def test_the_crontabs_run_is_followed_too(self) -> None:
+        for path in self.server.folder.glob("say*"):
+            path.unlink()
+        caller = self.server.spawn("run", "speaker")
+        rows = "select id from cron_executions where status = 'running' and pid > 0"
+        run_id = wait_until(lambda: self.server.rows(rows))[0][0]
+        with following(self.server, run_id) as answer:
+            (self.server.folder / "say0").write_text("from the crontab\n")
+            self.assertEqual(answer.read1(100), b"from the crontab\n")
+            (self.server.folder / "say1").write_text("end")
+            self.assertEqual(answer.read(), b"")
+        self.assertEqual(caller.communicate(timeout=20)[0], "")
+        self.assertEqual(caller.returncode, 0)
+
+
+class FollowAcrossRestartTest(unittest.TestCase):
+    def test_a_follower_is_cut_off_and_reads_all_from_the_next_server(self) -> None:
+        with speaking(Server(REGISTRY)) as server:
+            speaker = Speaker(server)
+            speaker.say("one\n")
+            with following(server, speaker.run_id) as answer:
+                self.assertEqual(answer.read1(100), b"one\n")
+                server.stop()
+                with self.assertRaises((http.client.HTTPException, OSError)):
+                    answer.read()
+            server.start()
+            with following(server, speaker.run_id) as answer:
+                speaker.say("two\n")
+                speaker.end()
+                self.assertEqual(answer.read(), b"one\ntwo\n")
+
+    def test_a_killed_keeper_ends_the_stream(self) -> None:
+        with Server(REGISTRY) as server:
+            run = server.trigger("quiet").json
+            with following(server, run["runId"]) as answer:
+                os.kill(run["pid"], signal.SIGKILL)
+                self.assertEqual(answer.read(), b"")
+            self.assertEqual(server.ended(run["runId"])["exitCode"], 137)
+
+    def test_a_million_lines_byte_for_byte(self) -> None:
+        need_full()
+        lines = "import sys\nfor i in range(1000000): print('line', i, 'of a million')"
+        with Server() as server:
+            server.script("million.py", lines, mode=0o644)
+            server.write_registry(
+                {"million": {"description": "Much", "command": "million.py"}}
+            )
+            run_id = server.trigger("million").json["runId"]
+            digest = hashlib.sha256()
+            with following(server, run_id) as answer:
+                while block := answer.read1(1 << 20):
+                    digest.update(block)
+            wanted = "".join(f"line {i} of a million\n" for i in range(1000000))
+            self.assertEqual(
+                digest.hexdigest(), hashlib.sha256(wanted.encode()).hexdigest()
+            )
+            log = Path(server.log_dir / "million.log").read_bytes().split(b"\n", 1)[1]
+            self.assertTrue(log.startswith(wanted.encode()))
+
+
+if __name__ == "__main__":
+    unittest.main()
