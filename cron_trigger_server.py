@@ -721,9 +721,10 @@ def parse_json(text: str) -> Json:
 class Checker:
     """Checks a registry and collects its faults, each with its place."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, log_dir: Path) -> None:
         self.path = path
         self.faults: List[str] = []
+        self._log_dir = log_dir
 
     def fault(self, place: Sequence[str], what: str) -> None:
         """Note a fault: `crons.json: "index-kb": timeout: expected ...`."""
@@ -906,9 +907,9 @@ class Checker:
 
     def _shared_logs(self, crons: Mapping[str, Cron]) -> None:
         # In a shared log, one run's output could not be told from another's.
-        owners: Dict[Path, str] = {Path(f"{SERVICE}.log"): SERVICE}
+        owners = {str(self._log_dir / f"{SERVICE}.log"): SERVICE}
         for name, cron in crons.items():
-            path = cron.log_path(Path())
+            path = os.path.normpath(cron.log_path(self._log_dir))
             owner = owners.setdefault(path, name)
             if owner != name:
                 self.fault(
@@ -1065,12 +1066,12 @@ def _place_fault(place: Path, user_id: int) -> Optional[str]:
     return None
 
 
-def load_registry(path: Path) -> Tuple[Dict[str, Cron], List[str]]:
+def load_registry(path: Path, log_dir: Path) -> Tuple[Dict[str, Cron], List[str]]:
     """Return the crons of a registry file and every fault that it has.
 
     Where there is a fault, the crons are those that hold; nobody may run them.
     """
-    checker = Checker(path)
+    checker = Checker(path, log_dir)
     try:
         unsafe = writable_by_others(path, 0) if os.geteuid() == 0 else None
         if unsafe:
@@ -1093,9 +1094,13 @@ class Registry:
     """The crons in force: the last registry file that held.  Any thread may ask."""
 
     def __init__(
-        self, path: Path, on_change: Callable[[Registry], None] = lambda _: None
+        self,
+        path: Path,
+        log_dir: Path,
+        on_change: Callable[[Registry], None] = lambda _: None,
     ) -> None:
         self.path = path
+        self._log_dir = log_dir
         self.faults: List[str] = []
         #: Goes up with each file that was taken, for caches.
         self.version = 0
@@ -1128,7 +1133,7 @@ class Registry:
         """Read the file; take it if it holds, else keep the last good one."""
         with self._lock:
             signature = self._read_signature()
-            crons, faults = load_registry(self.path)
+            crons, faults = load_registry(self.path, self._log_dir)
             changed = (faults or crons) != (self.faults or self._crons)
             self.faults = faults
             self._signature = signature
@@ -1142,14 +1147,17 @@ class Registry:
         """Return what tells a changed file, or None while that can't be told.
 
         A file written twice within a tick of the kernel's clock keeps its times, so
-        a file that changed just now is read again at the next look.
+        a file that changed just now is read again at the next look.  One with a fault
+        is, each second: the remedy may be a chmod of a folder, which it doesn't show.
         """
         try:
             status = os.stat(self.path)
         except OSError:
             return (0,)
-        age_s = time.time() - status.st_mtime
+        age_s = time.time() - status.st_ctime
         mark = int(time.monotonic() * 1e6) if 0 <= age_s < REGISTRY_RACY_S else 0
+        if self.faults:
+            mark = mark or int(time.monotonic())
         return (
             status.st_mtime_ns,
             status.st_ctime_ns,
@@ -2671,6 +2679,12 @@ def _check_first_line(program: str) -> None:
         return
     words = line[2:].strip(b" \t").split(None if b"\r" not in line else b" ")
     interpreter = os.fsdecode(words[0]) if words else ""
+    if words and words[-1].endswith(b"\r"):
+        # The kernel, and env, would look for a program whose name ends in "\r".
+        raise LaunchError(
+            f"the first line of its script {program} ends as Windows has it (CR LF): "
+            f"sed -i 's/\\r$//' {program}"
+        )
     if not os.access(interpreter, os.X_OK):
         raise LaunchError(
             f"its script {program} asks for the interpreter "
@@ -4695,6 +4709,10 @@ class Api:
     def _log_answer(self, log: RunLog, lines: Optional[int], follow: bool) -> Answer:
         try:
             end = log.end()
+            # The line after the output is written once the end is recorded: where
+            # it is recorded by now, that line may have been in what was measured.
+            log.run = self._store.run(log.run.id) or log.run
+            end = min(end, log.end())
             start = log.start if lines is None else log.tail_start(end, lines)
         except BaseException:
             log.close()
@@ -4837,6 +4855,9 @@ class Reader:
         """Return the request line and the header lines; else `invalid_request`."""
         searched = 0
         while True:
+            # Some clients send an empty line after a body (RFC 9112, 2.2).
+            while not searched and self._buffer.startswith(b"\r\n"):
+                del self._buffer[:2]
             end = self._buffer.find(b"\r\n\r\n", searched)
             if end >= 0:
                 break
@@ -5657,7 +5678,9 @@ class Daemon:
         settings, say = self._settings, self._log.say
         self._loop = Loop(say)
         self._store = Store(settings.history, say)
-        self._registry = Registry(settings.registry, self._on_registry)
+        self._registry = Registry(
+            settings.registry, settings.log_dir, self._on_registry
+        )
         locks = LockTable(settings.run_dir, self._lock)
         self._runner = Runner(
             settings,
@@ -5921,7 +5944,7 @@ class Doctor:
 
     def _registry(self) -> Iterator[Finding]:
         path = self._settings.registry
-        crons, faults = load_registry(path)
+        crons, faults = load_registry(path, self._settings.log_dir)
         for fault in faults:
             yield Finding("registry", "wrong", fault, f"Edit {path}.")
         unfit = list(self._unfit(crons.values()))
@@ -6398,6 +6421,14 @@ def _secret(
     return secret
 
 
+def _limit(text: str) -> int:
+    """Return the number of runs to list, for argparse."""
+    try:
+        return _number("it", text, 1, 100000)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 class _Parser(argparse.ArgumentParser):
     """Ends a wrong call with EX_USAGE instead of argparse's 2."""
 
@@ -6454,7 +6485,7 @@ def _parser() -> argparse.ArgumentParser:
     add("list", "list the crons", table=True)
     history = add("history", "list the last runs", table=True)
     history.add_argument("name", metavar="NAME", nargs="?")
-    history.add_argument("--limit", default="20", metavar="N")
+    history.add_argument("--limit", default=20, metavar="N", type=_limit)
     add("check", "check the registry", table=True)
     add("doctor", "look for what goes wrong in practice", table=True)
     return parser
@@ -6474,7 +6505,7 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
     messages = MessageSocket(settings.run_dir)
     loop = Loop(log.say)
     store = Store(settings.history, log.say)
-    registry = Registry(settings.registry)
+    registry = Registry(settings.registry, settings.log_dir)
     runner = Runner(settings, registry, store, loop, log.say, messages.send)
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
@@ -6566,14 +6597,16 @@ def print_json(value: Json) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def _quiet(level: str, text: str) -> None:
-    """Say nothing: for commands that print what they find themselves."""
+def _complain(level: str, text: str) -> None:
+    """Tell a person who asks for a table of what is wrong with the history."""
+    if level == "error":
+        sys.stderr.write(f"{SERVICE}: {text}\n")
 
 
 def command_list(settings: Settings, options: argparse.Namespace) -> int:
     """List the crons as the page shows them."""
-    registry = Registry(settings.registry)
-    store = Store(settings.history, _quiet)
+    registry = Registry(settings.registry, settings.log_dir)
+    store = Store(settings.history, _complain)
     running = {run.cron_name: run for run in store.running()}
     views = []
     for cron in registry.crons().values():
@@ -6595,7 +6628,7 @@ def command_list(settings: Settings, options: argparse.Namespace) -> int:
         )
     for fault in registry.faults:
         sys.stderr.write(f"{fault}\n")
-    return EX_CONFIG if registry.faults else 0
+    return EX_CONFIG if registry.faults else int(store.problem is not None)
 
 
 def _list_row(view: Mapping[str, Json]) -> Tuple[str, ...]:
@@ -6619,13 +6652,12 @@ def _local_time(text: str) -> str:
 
 def command_history(settings: Settings, options: argparse.Namespace) -> int:
     """List the last runs, newest first."""
-    limit = _number("--limit", options.limit, 1, 100000)
-    store = Store(settings.history, _quiet)
-    runs = store.runs(cron_name=options.name, limit=limit)
+    store = Store(settings.history, _complain)
+    runs = store.runs(cron_name=options.name, limit=options.limit)
     store.close()
     if options.json:
         print_json({"runs": [run.view() for run in runs]})
-        return 0
+        return int(store.problem is not None)
     print_table(
         ("RUN", "CRON", "STATUS", "STARTED", "TOOK", "EXIT", "BY"),
         (
@@ -6641,7 +6673,7 @@ def command_history(settings: Settings, options: argparse.Namespace) -> int:
             for run in runs
         ),
     )
-    return 0
+    return int(store.problem is not None)
 
 
 def _or_dash(value: Optional[int]) -> str:
@@ -6650,7 +6682,7 @@ def _or_dash(value: Optional[int]) -> str:
 
 def command_check(settings: Settings, options: argparse.Namespace) -> int:
     """Check the registry: every fault that it has, then what would fail to start."""
-    crons, faults = load_registry(settings.registry)
+    crons, faults = load_registry(settings.registry, settings.log_dir)
     warnings = []
     for cron in crons.values():
         try:
