@@ -703,7 +703,11 @@ class Service(OnAMachine):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("broken", self.machine.sh(f"journalctl -u {SERVICE} -n 20"))
         self.assertEqual(self.show("ActiveState"), "active")
-        self.assertEqual(self.start("quick") and self.http("/health")[0], 200)
+        self.assertEqual(self.http("/health")[1]["status"], "degraded")
+        errors = f"journalctl -u {SERVICE} -p err -o cat"
+        wait_until(lambda: "broken" in self.machine.sh(errors), what="the error")
+        # The last good registry stays in force.
+        self.ended(self.start("quick"))
 
     def test_watchdog_restarts_a_server_that_hangs(self) -> None:
         self.set_drop_in("[Service]\nWatchdogSec=2s\nRestartSec=1s\n")

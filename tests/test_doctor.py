@@ -1,0 +1,206 @@
+"""`doctor`: each thing that goes wrong is named, with its remedy."""
+
+from __future__ import annotations
+
+import http.server
+import ipaddress
+import json
+import os
+import tempfile
+import threading
+import unittest
+from pathlib import Path
+from typing import Any
+
+from support import Server, need
+
+import cron_trigger_server as program
+
+QUICK = {"quick": {"description": "is over at once", "command": "/bin/true"}}
+
+# What `ufw status` of ufw 0.36 prints.
+UFW_STATUS = """\
+Status: active
+
+To                         Action      From
+--                         ------      ----
+22/tcp                     ALLOW       Anywhere
+9998/tcp                   ALLOW       172.16.0.0/12              # crons
+9997                       ALLOW       Anywhere
+9996/tcp                   DENY        Anywhere
+9995/udp                   ALLOW       Anywhere
+9994/tcp on docker0        ALLOW       172.17.0.0/16
+Anywhere                   ALLOW       172.30.0.0/16
+22/tcp (v6)                ALLOW       Anywhere (v6)
+"""
+
+
+class Doctor(unittest.TestCase):
+    """The findings on a host where one thing is wrong."""
+
+    def setUp(self) -> None:
+        self.server = Server(QUICK, start=False)
+        self.addCleanup(self.server.__exit__)
+        for folder in (
+            self.server.log_dir,
+            self.server.state_dir,
+            self.server.run_dir,
+        ):
+            folder.mkdir()
+        # A port that is free, and stays so unless the test serves there.
+        with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as listener:
+            self.port = listener.server_address[1]
+
+    def examine(self, *flags: str) -> tuple[int, list[dict[str, str]]]:
+        done = self.server.command("doctor", "--json", f"--port={self.port}", *flags)
+        self.assertEqual(done.stderr, "")
+        answer: dict[str, Any] = json.loads(done.stdout)
+        wrong = [one for one in answer["findings"] if one["status"] == "wrong"]
+        self.assertEqual(answer["wrong"], len(wrong))
+        return done.returncode, wrong
+
+    def assert_wrong(self, name: str, text: str, remedy: str, *flags: str) -> None:
+        """Exactly one thing is wrong, and it is this."""
+        status, wrong = self.examine(*flags)
+        self.assertEqual([one["name"] for one in wrong], [name], wrong)
+        self.assertIn(text, wrong[0]["text"])
+        self.assertIn(remedy, wrong[0]["remedy"])
+        self.assertEqual(status, 1)
+
+    def test_nothing_is_wrong_before_the_first_start(self) -> None:
+        self.assertEqual(self.examine(), (0, []))
+
+    def test_nothing_is_wrong_while_it_serves(self) -> None:
+        self.server.start(port=self.port)
+        self.assertEqual(self.examine(), (0, []))
+
+    def test_table_for_people(self) -> None:
+        done = self.server.command("doctor", f"--port={self.port}", "--secret=short")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("wrong  secret      It has 5 characters", done.stdout)
+        self.assertIn("-> Make one with: openssl rand -hex 32", done.stdout)
+        self.assertTrue(done.stdout.endswith("1 wrong\n"), done.stdout)
+
+    def test_setting_that_does_not_hold(self) -> None:
+        self.assert_wrong(
+            "settings", "CRON_TRIGGER_ALLOW must be", "environment", "--allow=nonsense"
+        )
+
+    def test_registry_with_a_fault(self) -> None:
+        self.server.write_registry({"quick": {"description": "no command"}})
+        self.assert_wrong("registry", "command", f"Edit {self.server.registry}")
+
+    def test_registry_that_is_no_json(self) -> None:
+        self.server.registry.write_text("{")
+        self.assert_wrong("registry", "crons.json", f"Edit {self.server.registry}")
+
+    def test_script_that_is_missing(self) -> None:
+        entry = {"description": "lost", "command": "lost.sh"}
+        self.server.write_registry({**QUICK, "lost": entry})
+        self.assert_wrong("script", "lost.sh", f"its entry in {self.server.registry}")
+
+    def test_script_that_others_may_change(self) -> None:
+        need(os.geteuid() == 0, "only root's scripts are looked at so")
+        self.server.script("open.sh", "#!/bin/sh\n", 0o777)
+        entry = {"description": "open", "command": "open.sh"}
+        self.server.write_registry({"open": entry})
+        self.assert_wrong("script", "open can't be started", "Mend that")
+
+    def test_folder_that_others_may_write(self) -> None:
+        need(os.geteuid() == 0, "only root's folders are looked at so")
+        self.server.log_dir.chmod(0o777)
+        folder = self.server.log_dir
+        self.assert_wrong("logs", "written by others", f"chmod go-w {folder}")
+
+    def test_port_of_another_program(self) -> None:
+        with http.server.HTTPServer(("127.0.0.1", self.port), Quiet) as other:
+            threading.Thread(target=other.handle_request, name="other").start()
+            self.assert_wrong("port", "Another program listens", "ss -ltnp")
+
+    def test_degraded_server(self) -> None:
+        self.server.start(port=self.port)
+        self.server.write_registry({"quick": {}})
+        status, wrong = self.examine()
+        self.assertEqual(status, 1)
+        self.assertIn("health", [one["name"] for one in wrong])
+
+    def test_secret_in_a_file_that_others_may_read(self) -> None:
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("long-enough-to-be-safe\n")
+            file.flush()
+            os.chmod(file.name, 0o644)
+            self.server.environ["CRON_TRIGGER_SECRET_FILE"] = file.name
+            # One look: the secret holds, its file does not.
+            status, wrong = self.examine()
+        self.assertEqual(
+            [one["remedy"] for one in wrong], [f"sudo chmod 600 {file.name}"]
+        )
+        self.assertEqual(status, 1)
+
+    def test_secret_is_never_shown(self) -> None:
+        done = self.server.command("doctor", "--secret=not-for-anybody")
+        self.assertNotIn("not-for-anybody", done.stdout + done.stderr)
+
+
+class Quiet(http.server.BaseHTTPRequestHandler):
+    """Another program's server."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+class Firewall(unittest.TestCase):
+    """What `ufw status` says about a network and a port."""
+
+    def admits(self, port: int, network: str = "172.18.0.0/16") -> bool:
+        return program.ufw_admits(UFW_STATUS, ipaddress.IPv4Network(network), port)
+
+    def test_rule_for_dockers_networks(self) -> None:
+        self.assertTrue(self.admits(9998))
+        self.assertFalse(self.admits(9998, "192.168.16.0/20"))
+
+    def test_rule_for_all(self) -> None:
+        self.assertTrue(self.admits(9997))
+
+    def test_rules_that_do_not_let_in(self) -> None:
+        for port in (9995, 9996, 80, 2):
+            self.assertFalse(self.admits(port), port)
+
+    def test_rule_for_one_interface(self) -> None:
+        self.assertTrue(self.admits(9994, "172.17.0.0/16"))
+        self.assertFalse(self.admits(9994))
+
+    def test_rule_for_every_port(self) -> None:
+        self.assertTrue(self.admits(80, "172.30.0.0/16"))
+
+
+class EnvironmentFile(unittest.TestCase):
+    """How the service's settings are read by who is not the service."""
+
+    def test_settings_without_their_quotes(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "cron-trigger-server")
+            path.write_text(
+                "# a comment = nothing\n"
+                "CRON_TRIGGER_PORT=9100\n"
+                'CRON_TRIGGER_ALLOW="10.0.0.0/8 ::1"\n'
+                "CRON_TRIGGER_SECRET=a=b\n"
+                "#CRON_TRIGGER_HOST=0.0.0.0\n"
+                "LD_PRELOAD=/tmp/evil.so\n"
+            )
+            self.assertEqual(
+                program.environment_file(path),
+                {
+                    "CRON_TRIGGER_PORT": "9100",
+                    "CRON_TRIGGER_ALLOW": "10.0.0.0/8 ::1",
+                    "CRON_TRIGGER_SECRET": "a=b",
+                },
+            )
+            self.assertEqual(program.environment_file(Path(folder, "none")), {})
+
+
+if __name__ == "__main__":
+    unittest.main()
