@@ -437,11 +437,13 @@ class Parameter:
         """
         if self.type == "boolean":
             return {"true": True, "false": False}.get(text.lower(), text)
-        if self.type == "integer" and re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII):
+        numeric = self.type in ("integer", "number")
+        if numeric and re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII):
             return int(text)
-        if self.type == "number":
-            with contextlib.suppress(ValueError):
-                return float(text)
+        # Not all that `float` takes: "nan", "1_0" and " 1" are no numbers here.
+        decimal = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+        if self.type == "number" and re.fullmatch(decimal, text, re.ASCII):
+            return float(text)
         return text
 
 
@@ -1174,7 +1176,10 @@ class Registry:
 #
 #   descriptor   of the keeper             of the script
 #   0            NAME.pid, locked          /dev/null
-#   1, 2         the cron's log            the cron's log
+#   1            the cron's log            the cron's log
+#   2            /dev/null                 the cron's log
+#
+# What the keeper says itself ("Terminated") is no part of the script's output.
 #
 # The lock belongs to the open file, not to a process: it is free when the keeper,
 # which alone holds it, is gone.  A PID file holds "PID\n" from the keeper's first
@@ -1184,7 +1189,12 @@ class Registry:
 #: `trap :` sets a handler that does nothing: the keeper outlives the signal that
 #: ends the script, while the script, unlike with `trap ''`, does not inherit it
 #: (POSIX, Shell Command Language, 2.11).
-KEEPER = 'trap : HUP INT TERM;echo $$>&0;"$@"</dev/null;s=$?;echo $s>&0;exit $s'
+#: `exec` in a subshell: dash applies a command's redirections to itself meanwhile,
+#: and would say "Terminated" into the log.
+KEEPER = (
+    "trap : HUP INT TERM;echo $$>&0;"
+    '(exec "$@" </dev/null 2>&1);s=$?;echo $s>&0;exit $s'
+)
 SHELL = "/bin/sh"
 
 
@@ -1232,11 +1242,12 @@ def read_pid_file(path: Path) -> PidFile:
 
 @dataclass(frozen=True)
 class Process:
-    """A process that belongs to a run, as its environment says."""
+    """A process.  Equal are those of one PID and one start, whatever they run now."""
 
     pid: int
     group: int
-    name: str
+    started: int
+    name: str = field(compare=False)
 
 
 def run_of_process(pid: int) -> Optional[Tuple[str, int, str]]:
@@ -1278,18 +1289,29 @@ def _process(pid: int) -> List[Process]:
         return []
     # The name stands in parentheses and may itself hold parentheses: proc(5).
     name, _, rest = text.partition("(")[2].rpartition(")")
-    state, _, group = rest.split()[:3]
-    return [] if state == "Z" else [Process(pid, int(group), name)]
+    values = rest.split()
+    group, started = int(values[2]), int(values[19])
+    return [] if values[0] == "Z" else [Process(pid, group, started, name)]
 
 
-def kill_leftovers(cron_name: str, run_id: int, group: int) -> List[Process]:
+def members_of_group(group: int) -> List[Process]:
+    """Return the living processes of a process group."""
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    return [p for pid in pids for p in _process(pid) if p.group == group]
+
+
+def kill_leftovers(
+    cron_name: str, run_id: int, group: int, known: Iterable[Process] = ()
+) -> List[Process]:
     """SIGKILL what is left of a run's process group; return what left the group.
 
     Only for a keeper that is gone.  Its number may have been given to others since,
-    so the group is killed only where a process in it is of this run.
+    so the group is killed only where a process in it is of this run: as its
+    environment says, or because it is `known` to have been in it all the time.
     """
     found = processes_of_run(cron_name, run_id)
-    if any(process.group == group for process in found):
+    left = [process for process in known if process in _process(process.pid)]
+    if any(process.group == group for process in (*found, *left)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
     return [process for process in found if process.group != group]
@@ -2760,6 +2782,8 @@ class ActiveRun:
         self.started_s = started_s
         self.done = threading.Event()
         self.killed = False
+        #: What was left of its group when its keeper went, looked up if needed.
+        self.left: List[Process] = []
         self.timeout: Optional[Timer] = None
         self.kill: Optional[Timer] = None
 
@@ -3013,7 +3037,7 @@ class Runner:
             [SHELL, "-c", KEEPER, f"cron {cron.name}", *arguments],
             stdin=lock,
             stdout=log,
-            stderr=log,
+            stderr=subprocess.DEVNULL,
             cwd=cron.directory,
             env={**self._environment, **cron.environment, **parameters, **own},
             start_new_session=True,
@@ -3091,11 +3115,16 @@ class Runner:
         os.close(active.pidfd)
         if active.timeout:
             active.timeout.cancel()
+        killed = self._keeper_killed(active)
+        cut_short = killed or active.run.end_reason is not None
+        if cut_short:
+            # Before the keeper is reaped: the group's number is still its own.
+            active.left = members_of_group(active.run.pid or 0)
         ended = self._ended_run(active, now_s)
-        if ended.exit_code is None or active.run.end_reason:
-            self._clear_group(active)
+        strays = self._clear_group(active, killed) if cut_short else []
         try:
             self._record_end(ended)
+            self._name_strays(active.run, strays)
         finally:
             with self._lock:
                 self._by_id.pop(active.run.id, None)
@@ -3103,6 +3132,18 @@ class Runner:
                     del self._by_cron[active.run.cron_name]
             active.done.set()
             self.changed(active.run.cron_name)
+
+    def _keeper_killed(self, active: ActiveRun) -> bool:
+        """Return True where the keeper went before its script: it wrote no status."""
+        written = read_pid_file(self._settings.pid_file(active.run.cron_name))
+        if written.pid == active.run.pid and written.exit_code is not None:
+            return False
+        if active.process is None:
+            return True
+        # A disk that took no status is no reason to kill what a script left running.
+        options = os.WEXITED | os.WNOWAIT
+        peeked = os.waitid(os.P_PID, active.process.pid, options)
+        return peeked is None or peeked.si_code != os.CLD_EXITED
 
     def _ended_run(self, active: ActiveRun, now_s: float) -> Run:
         run = active.run
@@ -3269,22 +3310,25 @@ class Runner:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
             elif pid:
-                kill_leftovers(active.run.cron_name, active.run.id, pid)
+                run = active.run
+                kill_leftovers(run.cron_name, run.id, pid, active.left)
 
-    def _clear_group(self, active: ActiveRun) -> None:
+    def _clear_group(self, active: ActiveRun, killed: bool) -> List[Process]:
         """See to what is left of a run that did not end by itself.
 
         Its group gets the rest of its 10 s, but nothing where the keeper was killed:
-        the lock is free then, and a script that goes on would not be alone.  What has
-        left the group is named in both logs.
+        the lock is free then, and a script that goes on would not be alone.  Return
+        what has left the group.
         """
         run = active.run
         assert run.pid is not None
-        if run.end_reason and not active.killed:
+        if not killed:
             found = processes_of_run(run.cron_name, run.id)
-            strays = [process for process in found if process.group != run.pid]
-        else:
-            strays = kill_leftovers(run.cron_name, run.id, run.pid)
+            return [process for process in found if process.group != run.pid]
+        return kill_leftovers(run.cron_name, run.id, run.pid, active.left)
+
+    def _name_strays(self, run: Run, strays: Iterable[Process]) -> None:
+        """Name what has left a run's group in both logs, after the run's output."""
         log = RunLog(run)
         for stray in strays:
             text = (
@@ -6180,10 +6224,10 @@ def unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
             )
 
 
-def environment_file() -> Dict[str, str]:
+def environment_file(path: Path = ENVIRONMENT_FILE) -> Dict[str, str]:
     """Return the settings that the service is started with; nothing if unreadable."""
     try:
-        lines = ENVIRONMENT_FILE.read_text("utf-8", "replace").splitlines()
+        lines = path.read_text("utf-8", "replace").splitlines()
     except OSError:
         return {}
     pairs = (line.strip().split("=", 1) for line in lines if "=" in line)
