@@ -295,7 +295,8 @@ put() {
         say "would write: $target (mode $3)"
         return 0
     fi
-    cp -- "$1" "$target.new"
+    # Nobody may read the settings meanwhile: a secret may stand there.
+    (umask 077 && cp -- "$1" "$target.new")
     own "$target.new"
     chmod "$3" "$target.new"
     mv -f -- "$target.new" "$target"
