@@ -1,0 +1,623 @@
+"""The registry: every fault with its place, and taken again when the file changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Union
+
+from support import REPOSITORY, Server, need, wait_until
+
+import cron_trigger_server as server
+
+GOOD = {"a": {"description": "A", "command": ["true"]}}
+
+
+class FolderCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cron-trigger-test-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.path = self.folder / "crons.json"
+
+    def write(self, content: Union[str, bytes, Mapping[str, Any]]) -> None:
+        if isinstance(content, Mapping):
+            content = json.dumps(content)
+        data = content.encode() if isinstance(content, str) else content
+        self.path.write_bytes(data)
+
+    def faults(self, content: Union[str, bytes, Mapping[str, Any]]) -> List[str]:
+        """Return the faults of a registry file without its name at their beginning."""
+        self.write(content)
+        faults = server.load_registry(self.path, Path("/var/log/qadhya"))[1]
+        for fault in faults:
+            self.assertTrue(fault.startswith("crons.json: "), fault)
+            self.assertTrue(fault.isprintable(), fault)
+        return [fault[len("crons.json: ") :] for fault in faults]
+
+    def entry_faults(self, **keys: Any) -> List[str]:
+        """Return the faults of a good entry with some keys of its own."""
+        entry = {"description": "A", "command": "a.sh", **keys}
+        faults = self.faults({"a": entry})
+        for fault in faults:
+            self.assertTrue(fault.startswith('"a": '), fault)
+        return [fault[len('"a": ') :] for fault in faults]
+
+
+class WholeFileTest(FolderCase):
+    def test_the_fault_of_the_contract_reads_exactly_so(self) -> None:
+        self.write({"index-kb": {"description": "d", "command": "c", "timeout": "12x"}})
+        self.assertEqual(
+            server.load_registry(self.path, Path("/log"))[1],
+            [
+                'crons.json: "index-kb": timeout: expected a duration such as "90s", '
+                'got "12x"'
+            ],
+        )
+
+    def test_a_file_that_is_no_json_object_is_one_fault(self) -> None:
+        table: Dict[Union[str, bytes], str] = {
+            "": "this is not JSON: Expecting value: line 1 column 1 (char 0)",
+            "{": "this is not JSON: Expecting property name",
+            '{"a": NaN}': "this is not JSON: NaN is not JSON",
+            '{"a": 1e999}': "this is not JSON: ",
+            "[" * 100_000: "this is not JSON: it is nested too deeply",
+            '{"a": "\\ud800"}': "this is not JSON: it holds half of a surrogate pair",
+            "[]": "expected an object, got []",
+            "null": "expected an object, got null",
+            '"x"': 'expected an object, got "x"',
+            b"\xff{}": "this is not UTF-8: byte 0",
+            b'{"a": "\xc3("}': "this is not UTF-8: byte 7",
+            b"\xef\xbb\xbf{}": "this is not JSON: ",
+            b"\x00": "this is not JSON: ",
+        }
+        for content, beginning in table.items():
+            with self.subTest(content[:20]):
+                faults = self.faults(content)
+                self.assertEqual(len(faults), 1)
+                self.assertEqual(faults[0][: len(beginning)], beginning)
+
+    def test_a_file_that_is_not_there_or_a_folder_or_too_large_is_a_fault(self) -> None:
+        log = Path("/log")
+        self.assertEqual(
+            server.load_registry(self.path, log)[1],
+            [f"crons.json: can't be read: No such file or directory ({self.path})"],
+        )
+        self.assertIn("Is a directory", server.load_registry(self.folder, log)[1][0])
+        with self.path.open("wb") as file:
+            file.truncate(server.REGISTRY_BYTES + 1)
+        self.assertEqual(
+            server.load_registry(self.path, log)[1],
+            ["crons.json: must be at most 16 MiB"],
+        )
+
+    def test_every_fault_is_named_at_once_in_the_order_of_the_file(self) -> None:
+        text = """{
+          "b": {"command": "x", "timeout": 5, "surprise": 1},
+          "b": {"description": "x", "command": "x", "logFile": "../up", "timeout": "1s",
+                "timeout": "2s"},
+          "_c": {"description": "x", "command": "x"},
+          "cron-trigger-server": {"description": " ", "command": []},
+          "d": "scripts/d.sh"
+        }"""
+        known = "description, command, logFile, estimatedDuration, timeout, "
+        known += "workingDirectory, environment, parameters, notify"
+        rule = "a letter or digit, then up to 63 letters, digits, dots, _ or -"
+        self.assertEqual(
+            self.faults(text),
+            [
+                '"b": is given twice',
+                '"b": timeout: is given twice',
+                '"b": logFile: expected a file name in the log folder or an absolute '
+                'path, got "../up"',
+                f'"_c": a cron\'s name is {rule}',
+                '"cron-trigger-server": this name is reserved for the server itself',
+                '"cron-trigger-server": description: expected a text, got " "',
+                '"cron-trigger-server": command: expected a script\'s path or an array '
+                "of texts that begins with one, got []",
+                '"d": expected an object, got "scripts/d.sh"',
+            ],
+        )
+        self.assertEqual(
+            self.faults({"b": {"timeout": 5, "surprise": 1}}),
+            [
+                f'"b": surprise: expected one of {known}',
+                '"b": description: is required',
+                '"b": command: is required',
+                '"b": timeout: expected a duration such as "90s", got 5',
+            ],
+        )
+
+    def test_names_that_hold_and_names_that_do_not(self) -> None:
+        entry = GOOD["a"]
+        for name in ("a", "0", "A.b_c-d", "x" * 64, "a..b"):
+            with self.subTest(name):
+                self.assertEqual(self.faults({name: entry}), [])
+        for name in ("", ".a", "-a", "_a", "a b", "a/b", "é", "x" * 65, "a\n", "a\x00"):
+            with self.subTest(name):
+                self.assertEqual(len(self.faults({name: entry})), 1)
+
+    def test_an_empty_registry_holds(self) -> None:
+        self.assertEqual(self.faults({}), [])
+
+
+class EntryTest(FolderCase):
+    def assert_fault(self, expected: str, **keys: Any) -> None:
+        with self.subTest(keys):
+            self.assertEqual(self.entry_faults(**keys), [expected])
+
+    def test_everything_that_an_entry_may_hold(self) -> None:
+        text = self.entry_faults(
+            logFile="/var/log/elsewhere/a.log",
+            estimatedDuration="1m30s",
+            timeout="2h",
+            workingDirectory="/tmp",
+            environment={"PATH": "/bin", "_x1": "", "é".upper().lower() and "B": "é\n"},
+            parameters={"n": {"type": "integer"}},
+            notify="failure",
+        )
+        self.assertEqual(text, [])
+
+    def test_texts(self) -> None:
+        value: Any
+        for key in ("description", "logFile", "workingDirectory"):
+            for value in (None, 5, [], "", " ", False):
+                shown = json.dumps(value)
+                self.assert_fault(
+                    f"{key}: expected a text, got {shown}", **{key: value}
+                )
+            self.assert_fault(
+                f"{key}: must not hold a NUL character", **{key: "a\x00b"}
+            )
+
+    def test_commands(self) -> None:
+        value: Any
+        rule = "command: expected a script's path or an array of texts that begins with"
+        for value in (None, 5, {}, "", " ", [], [5], ["x", 5], [""], ["x", "\x00"]):
+            shown = json.dumps(value)
+            self.assert_fault(f"{rule} one, got {shown}", command=value)
+        self.assertEqual(self.entry_faults(command=["x", "", " "]), [])
+
+    def test_durations(self) -> None:
+        value: Any
+        for key in ("timeout", "estimatedDuration"):
+            for value in (None, 5, True, [], "", "0s", "5", "1.5h", "-5s"):
+                shown = json.dumps(value)
+                what = f'expected a duration such as "90s", got {shown}'
+                self.assert_fault(f"{key}: {what}", **{key: value})
+
+    def test_log_files(self) -> None:
+        rule = "logFile: expected a file name in the log folder or an absolute path"
+        for value in ("a/b.log", "./b.log", "../b.log", ".", ".."):
+            self.assert_fault(f'{rule}, got "{value}"', logFile=value)
+
+    def test_environments(self) -> None:
+        own = "this variable is the server's own"
+        rule = "a variable's name is letters, digits and _"
+        self.assert_fault(
+            "environment: expected an object of texts, got []", environment=[]
+        )
+        for name in ("1A", "A B", "A=B", "", "É"):
+            self.assert_fault(f"environment: {name}: {rule}", environment={name: "x"})
+        for name in (
+            *("CRON_NAME", "CRON_RUN_ID", "CRON_TRIGGER", "CRON_TRIGGER_SECRET"),
+            "CRON_PARAM_X",
+        ):
+            self.assert_fault(f"environment: {name}: {own}", environment={name: "x"})
+        value: Any
+        for value in (5, None, [], "a\x00"):
+            shown = json.dumps(value)
+            self.assert_fault(
+                f"environment: A: expected a text, got {shown}",
+                environment={"A": value},
+            )
+
+    def test_notify(self) -> None:
+        value: Any
+        for value in ("sometimes", None, True, []):
+            self.assert_fault(
+                'notify: expected "always", "failure" or "never", '
+                f"got {json.dumps(value)}",
+                notify=value,
+            )
+
+    def test_a_long_value_is_shown_short(self) -> None:
+        faults = self.entry_faults(timeout="x" * 5000)
+        self.assertLess(len(faults[0]), 200)
+
+
+class ParameterDefinitionTest(FolderCase):
+    def assert_fault(self, expected: str, **definition: Any) -> None:
+        with self.subTest(definition):
+            faults = self.entry_faults(parameters={"p": definition})
+            self.assertEqual(faults, [f"parameters: p: {expected}"])
+
+    def test_the_type_is_one_of_four(self) -> None:
+        value: Any
+        choices = '"string", "integer", "number", "boolean"'
+        self.assert_fault("type: is required", title="x")
+        self.assert_fault(f'type: expected one of {choices}, got "text"', type="text")
+        for value in (["string"], None, 5, {}):
+            shown = json.dumps(value)
+            self.assert_fault(f"type: expected a text, got {shown}", type=value)
+
+    def test_each_key_has_its_kind(self) -> None:
+        for keys, expected in (
+            ({"title": 5}, "title: expected a text, got 5"),
+            ({"description": None}, "description: expected a text, got null"),
+            ({"enum": "a"}, 'enum: expected an array, got "a"'),
+            ({"minLength": 1.5}, "minLength: expected a whole number, got 1.5"),
+            ({"minLength": True}, "minLength: expected a whole number, got true"),
+            ({"maxLength": -1}, "maxLength: must not be negative, got -1"),
+            ({"pattern": 5}, "pattern: expected a text, got 5"),
+            ({"required": "yes"}, 'required: expected a boolean, got "yes"'),
+            ({"required": 1}, "required: expected a boolean, got 1"),
+            ({"enum": []}, "enum: must list at least one value"),
+            ({"enum": ["a", 1]}, "enum: expected a string, got 1"),
+            ({"enum": ["-a\x00"]}, "enum: must not hold control characters"),
+            ({"default": 5}, "default: expected a string, got 5"),
+            ({"default": "-x"}, 'default: must not begin with "-": it could be taken '
+                                "for an option"),
+            ({"enum": ["a"], "default": "b"}, 'default: expected one of "a", got "b"'),
+            ({"format": "date", "default": "x"},
+             "default: expected a date such as 2026-11-23"),
+            ({"minLength": 5, "maxLength": 2}, "minLength: 5 is above maxLength"),
+            ({"format": "email"},
+             'format: expected one of "date", "date-time", "password", got "email"'),
+        ):  # fmt: skip
+            self.assert_fault(expected, type="string", **keys)
+        self.assert_fault(
+            "minimum: expected a number, got true", type="integer", minimum=True
+        )
+        self.assert_fault(
+            "minimum: 5 is above maximum", type="number", minimum=5, maximum=2.5
+        )
+        self.assert_fault(
+            "default: must be at least 1" + "0" * 400 + ", got 5",
+            type="integer",
+            minimum=10**400,
+            default=5,
+        )
+
+    def test_a_bound_that_no_json_can_carry_is_refused(self) -> None:
+        faults = self.faults(
+            '{"a": {"description": "A", "command": "x", "parameters": '
+            '{"n": {"type": "number", "maximum": 1e999}}}}'
+        )
+        self.assertEqual(len(faults), 1)
+
+    def test_an_unknown_key_is_named_with_those_that_are_known(self) -> None:
+        keys = "type, title, description, default, enum, minimum, maximum, minLength, "
+        keys += "maxLength, pattern, format, required"
+        self.assert_fault(f"min: expected one of {keys}", type="integer", min=1)
+
+    def test_a_key_goes_with_its_types_only(self) -> None:
+        for kind, key, value in (
+            ("string", "minimum", 1),
+            ("boolean", "maximum", 1),
+            ("integer", "minLength", 1),
+            ("number", "pattern", "x"),
+            ("boolean", "format", "date"),
+        ):
+            self.assert_fault(
+                f"{key}: does not go with the type {kind}", type=kind, **{key: value}
+            )
+
+    def test_a_pattern_must_be_a_regular_expression(self) -> None:
+        for pattern in ("[", "(", "a**", "(?P<x", "\\"):
+            with self.subTest(pattern):
+                faults = self.entry_faults(
+                    parameters={"p": {"type": "string", "pattern": pattern}}
+                )
+                self.assertEqual(len(faults), 1)
+                self.assertIn("pattern: is not a regular expression: ", faults[0])
+
+    def test_names_and_their_variables(self) -> None:
+        rule = "a parameter's name is letters, digits, _ and -"
+        text = {"type": "string"}
+        for name in ("1a", "", "a b", "é", "a.b", "-a", "x" * 65):
+            self.assertEqual(
+                self.entry_faults(parameters={name: text}),
+                [f"parameters: {name}: {rule}"],
+            )
+        self.assertEqual(
+            self.entry_faults(parameters={"a-b": text, "A_B": text}),
+            ['parameters: A_B: has the same variable as "a-b"'],
+        )
+        self.assertEqual(
+            self.entry_faults(parameters=[]), ["parameters: expected an object, got []"]
+        )
+        self.assertEqual(
+            self.entry_faults(parameters={"p": 5}),
+            ["parameters: p: expected an object, got 5"],
+        )
+
+    def test_a_placeholder_is_neither_the_program_nor_a_password(self) -> None:
+        secret = {"type": "string", "format": "password"}
+        self.assertEqual(
+            self.entry_faults(command=["{p}"], parameters={"p": {"type": "string"}}),
+            ["command: the program can't hold {p}"],
+        )
+        self.assertEqual(
+            self.entry_faults(command=["x", "--token={p}"], parameters={"p": secret}),
+            ["command: can't hold {p}: a password goes by environment only"],
+        )
+
+    def test_the_default_of_a_password_is_not_shown(self) -> None:
+        faults = self.entry_faults(
+            parameters={"p": {"type": "string", "format": "password", "default": 77123}}
+        )
+        self.assertEqual(len(faults), 1)
+        self.assertNotIn("77123", faults[0])
+
+
+class SharedLogTest(FolderCase):
+    def shared(self, one: str, other: str) -> List[str]:
+        def entry(log_file: str) -> Dict[str, str]:
+            own = {"logFile": log_file} if log_file else {}
+            return {"description": "A", "command": "x", **own}
+
+        return self.faults({"one": entry(one), "two": entry(other)})
+
+    def test_two_crons_may_not_share_a_log_however_it_is_written(self) -> None:
+        log = "/var/log/qadhya"
+        for one, other, path in (
+            ("x.log", "x.log", f"{log}/x.log"),
+            ("two.log", "", f"{log}/two.log"),
+            ("", "one.log", f"{log}/one.log"),
+            ("", f"{log}/one.log", f"{log}/one.log"),
+            ("", f"{log}/../qadhya//one.log", f"{log}/one.log"),
+            ("/a/b.log", "/a/./c/../b.log", "/a/b.log"),
+        ):
+            with self.subTest(one=one, other=other):
+                self.assertEqual(
+                    self.shared(one, other),
+                    [
+                        f'"two": logFile: "{path}" is the log of "one": give each cron '
+                        "its own"
+                    ],
+                )
+
+    def test_nobody_may_take_the_servers_own_log(self) -> None:
+        log = "/var/log/qadhya/cron-trigger-server.log"
+        for one in ("cron-trigger-server.log", log):
+            with self.subTest(one):
+                self.assertEqual(
+                    self.shared(one, ""),
+                    [
+                        f'"one": logFile: "{log}" is the log of "cron-trigger-server": '
+                        "give each cron its own"
+                    ],
+                )
+
+    def test_different_logs_hold(self) -> None:
+        self.assertEqual(self.shared("", ""), [])
+        self.assertEqual(self.shared("x.log", "/srv/x.log"), [])
+
+
+class SafetyTest(FolderCase):
+    """Root only: another user puts only that user's own account at stake."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        need(os.geteuid() == 0, "only root refuses what others may write")
+
+    def test_a_file_or_folder_that_others_may_write_is_refused(self) -> None:
+        self.write(GOOD)
+        for place, mode, who in (
+            (self.path, 0o666, "others may write"),
+            (self.path, 0o664, "its group may write"),
+            (self.folder, 0o777, "others may write"),
+            (self.folder, 0o770, "its group may write"),
+        ):
+            with self.subTest(place=place.name, mode=oct(mode)):
+                before = place.stat().st_mode & 0o7777
+                place.chmod(mode)
+                faults = server.load_registry(self.path, Path("/log"))[1]
+                place.chmod(before)
+                letter = "o" if "others" in who else "g"
+                self.assertEqual(
+                    faults,
+                    [
+                        f"crons.json: refused, because {who} {place}: "
+                        f"chmod {letter}-w {place}"
+                    ],
+                )
+        self.assertEqual(server.load_registry(self.path, Path("/log"))[1], [])
+
+    def test_somebody_elses_file_or_folder_is_refused(self) -> None:
+        self.write(GOOD)
+        for place in (self.path, self.folder):
+            with self.subTest(place.name):
+                os.chown(place, 65534, -1)
+                faults = server.load_registry(self.path, Path("/log"))[1]
+                os.chown(place, 0, -1)
+                self.assertEqual(
+                    faults,
+                    [
+                        f"crons.json: refused, because {place} belongs to user 65534: "
+                        f"chown root {place}"
+                    ],
+                )
+
+    def test_a_link_into_a_foreign_folder_is_refused(self) -> None:
+        foreign = self.folder / "foreign"
+        foreign.mkdir()
+        (foreign / "crons.json").write_text(json.dumps(GOOD))
+        os.chown(foreign, 65534, -1)
+        self.path.symlink_to(foreign / "crons.json")
+        faults = server.load_registry(self.path, Path("/log"))[1]
+        self.assertEqual(len(faults), 1)
+        self.assertIn(f"{foreign} belongs to user 65534", faults[0])
+
+
+class ReloadTest(unittest.TestCase):
+    """A running server takes a file that holds, and no other, without a restart."""
+
+    server: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = Server(GOOD)
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.server.start()
+
+    def setUp(self) -> None:
+        self.server.write_registry(GOOD)
+        self.assertEqual(self.health()["status"], "healthy")
+
+    def health(self) -> Any:
+        return self.server.get("/health").json
+
+    def names(self) -> List[str]:
+        return [cron["cronName"] for cron in self.server.get("/crons").json["crons"]]
+
+    def test_a_changed_file_is_in_force_at_the_next_request(self) -> None:
+        for count in range(5):
+            names = [f"cron{i}" for i in range(count)]
+            self.server.write_registry(dict.fromkeys(names, GOOD["a"]))
+            self.assertEqual(self.names(), names)
+            self.assertEqual(self.health()["available_crons"], count)
+
+    def test_a_removed_cron_is_unknown_at_once_and_a_new_one_runs(self) -> None:
+        self.server.write_registry({"b": GOOD["a"]})
+        self.assertEqual(self.server.trigger("a").status, 404)
+        self.assertEqual(self.server.completed("b")["status"], "completed")
+
+    def test_rewritten_in_place_within_a_clock_tick_it_is_not_missed(self) -> None:
+        path = self.server.registry
+        for letter in "bcdefghijk":
+            text = json.dumps({letter: GOOD["a"]})
+            times = path.stat()
+            path.write_text(text)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            self.assertEqual(self.names(), [letter])
+
+    def test_a_broken_file_is_never_taken_and_health_says_why_until_mended(
+        self,
+    ) -> None:
+        self.server.registry.write_text('{"a": {"description": "A"}, "b": 5')
+        health = self.health()
+        self.assertEqual(
+            list(health),
+            ["status", "service", "port", "available_crons", "problems"],
+        )
+        self.assertEqual(health["status"], "degraded")
+        self.assertEqual(health["available_crons"], 1)
+        self.assertTrue(
+            health["problems"][0].startswith("crons.json: this is not JSON")
+        )
+        self.assertEqual(self.names(), ["a"])
+        self.assertEqual(self.server.completed("a")["status"], "completed")
+        self.server.write_registry({"b": GOOD["a"]})
+        self.assertEqual(list(self.health()), list(health)[:4])
+        self.assertEqual(self.names(), ["b"])
+
+    def test_one_bad_entry_keeps_the_whole_file_out_and_all_faults_are_told(
+        self,
+    ) -> None:
+        self.server.write_registry(
+            {"b": {**GOOD["a"], "timeout": "12x"}, "c": {"command": 5}, "d": GOOD["a"]}
+        )
+        self.assertEqual(
+            self.health()["problems"],
+            [
+                'crons.json: "b": timeout: expected a duration such as "90s", '
+                'got "12x"',
+                'crons.json: "c": description: is required',
+                'crons.json: "c": command: expected a script\'s path or an array of '
+                "texts that begins with one, got 5",
+            ],
+        )
+        self.assertEqual(self.names(), ["a"])
+        self.assertEqual(self.server.trigger("d").status, 404)
+        self.assertIn('registry: crons.json: "c": description', self.server.log_text())
+
+    def test_another_fault_replaces_the_one_before(self) -> None:
+        self.server.registry.write_text("{")
+        first = self.health()["problems"]
+        self.server.registry.write_text("[]")
+        self.assertEqual(
+            self.health()["problems"], ["crons.json: expected an object, got []"]
+        )
+        self.assertNotEqual(first, self.health()["problems"])
+
+    def test_a_file_that_went_away_keeps_the_last_good_one_in_force(self) -> None:
+        self.server.registry.unlink()
+        self.assertIn("can't be read: No such file", self.health()["problems"][0])
+        self.assertEqual(self.names(), ["a"])
+        self.server.write_registry(GOOD)
+        self.assertEqual(self.health()["status"], "healthy")
+
+    def test_a_mended_folder_is_noticed_though_the_file_did_not_change(self) -> None:
+        need(os.geteuid() == 0, "only root refuses what others may write")
+        self.server.folder.chmod(0o777)
+        self.addCleanup(self.server.folder.chmod, 0o700)
+        self.server.write_registry(GOOD)
+        wanted = f"others may write {self.server.folder}: chmod o-w"
+        self.assertIn(wanted, self.health()["problems"][0])
+        self.server.folder.chmod(0o700)
+        wait_until(lambda: self.health()["status"] == "healthy", 5, "health")
+
+    def test_nobodys_changes_are_lost_while_many_ask(self) -> None:
+        """A reader never sees half a file that was moved into place."""
+        big = {f"c{i}": GOOD["a"] for i in range(50)}
+        for _ in range(10):
+            self.server.write_registry(big)
+            self.assertEqual(self.health()["available_crons"], 50)
+            self.server.write_registry(GOOD)
+            self.assertEqual(self.health()["available_crons"], 1)
+        self.assertEqual(self.server.log_text().count("internal error"), 0)
+
+    def test_a_sighup_reads_it_again(self) -> None:
+        assert self.server.process
+        before = self.server.log_text().count("was read again")
+        self.server.write_registry({"h": GOOD["a"]})
+        self.server.process.send_signal(1)
+        wait_until(
+            lambda: self.server.log_text().count("was read again") > before,
+            what="the reload",
+        )
+        self.assertEqual(self.names(), ["h"])
+
+
+class StartTest(unittest.TestCase):
+    def test_with_a_broken_file_it_starts_degraded_and_takes_the_mended_one(
+        self,
+    ) -> None:
+        with Server(start=False) as broken:
+            broken.registry.write_text("{")
+            broken.start()
+            health = broken.get("/health").json
+            self.assertEqual(
+                (health["status"], health["available_crons"]), ("degraded", 0)
+            )
+            self.assertEqual(broken.get("/crons").json["crons"], [])
+            self.assertEqual(broken.trigger("a").json["availableCrons"], [])
+            broken.write_registry(GOOD)
+            self.assertEqual(broken.get("/health").json["status"], "healthy")
+
+
+class ShippedTest(unittest.TestCase):
+    def test_the_shipped_registry_has_no_fault_and_its_parameters_work(self) -> None:
+        crons, faults = server.load_registry(
+            REPOSITORY / "crons.json", Path("/var/log/qadhya")
+        )
+        if os.geteuid() == 0 and any("refused" in fault for fault in faults):
+            raise unittest.SkipTest(f"this clone is not safe for root: {faults}")
+        self.assertEqual(faults, [])
+        self.assertEqual(len(crons), 7)
+        folders = crons["largest-folders"]
+        self.assertEqual(
+            folders.arguments(folders.resolve({"folder": "/var/log", "count": 3})),
+            ["/var/log", "3"],
+        )
+        for cron in crons.values():
+            cron.resolve({})
+
+
+if __name__ == "__main__":
+    unittest.main()
