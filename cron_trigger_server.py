@@ -1192,8 +1192,7 @@ class Registry:
 #: `exec` in a subshell: dash applies a command's redirections to itself meanwhile,
 #: and would say "Terminated" into the log.
 KEEPER = (
-    "trap : HUP INT TERM;echo $$>&0;"
-    '(exec "$@" </dev/null 2>&1);s=$?;echo $s>&0;exit $s'
+    'trap : HUP INT TERM;echo $$>&0;(exec "$@" </dev/null 2>&1);s=$?;echo $s>&0;exit $s'
 )
 SHELL = "/bin/sh"
 
@@ -1778,14 +1777,14 @@ class Store:
         """Record what a running run will have ended for; return it so.
 
         Written before the signal is sent: whoever records the end, the server, its
-        successor or the command line, finds it there.
+        successor or the command line, finds it there.  The first reason stays.
         """
         marked = replace(run, end_reason=reason, cancelled_by=by)
 
         def change(db: sqlite3.Connection) -> None:
             db.execute(
                 "update cron_executions set end_reason = ?, cancelled_by = ? "
-                "where id = ? and status = 'running'",
+                "where id = ? and status = 'running' and end_reason is null",
                 [reason, by, run.id],
             )
 

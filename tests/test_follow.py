@@ -88,6 +88,8 @@ def threads(server: Server) -> int:
 
 
 class FollowTest(unittest.TestCase):
+    server: Server
+
     @classmethod
     def setUpClass(cls) -> None:
         program = patched("m.FOLLOW_LIMIT = 2")
@@ -171,14 +173,15 @@ class FollowTest(unittest.TestCase):
 
     def test_too_many_followers_are_told_to_come_later(self) -> None:
         speaker = Speaker(self.server)
-        with following(self.server, speaker.run_id) as one:
-            with following(self.server, speaker.run_id) as two:
-                reply = self.server.get(f"/runs/{speaker.run_id}/log?follow=true")
-                self.assertEqual(reply.status, 503)
-                self.assertEqual(reply.json["code"], "overloaded")
-                self.assertIn("retry-after", reply.headers)
-                speaker.end()
-                self.assertEqual(one.read() + two.read(), b"")
+        one = following(self.server, speaker.run_id)
+        two = following(self.server, speaker.run_id)
+        with one as first, two as second:
+            reply = self.server.get(f"/runs/{speaker.run_id}/log?follow=true")
+            self.assertEqual(reply.status, 503)
+            self.assertEqual(reply.json["code"], "overloaded")
+            self.assertIn("retry-after", reply.headers)
+            speaker.end()
+            self.assertEqual(first.read() + second.read(), b"")
 
     def test_http_1_0_gets_plain_bytes_until_the_end(self) -> None:
         speaker = Speaker(self.server)

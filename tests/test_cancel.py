@@ -1,0 +1,355 @@
+"""A run that is ended early: by a person, by its time limit, whoever began it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Iterator, List
+
+from support import Server, need_full, patched, wait_until
+
+#: The 10 s between SIGTERM and SIGKILL, for tests.
+GRACE_S = 0.25
+#: And a second of a registry's time limit.
+SECOND_S = 0.12
+SHORT = patched(
+    f"m.CANCEL_GRACE_S = {GRACE_S}",
+    "whole = m.duration_s",
+    f"m.duration_s = lambda text: whole(text) * {SECOND_S}",
+)
+
+SCRIPTS = {
+    # Ends by SIGTERM, as most do.
+    "soft.sh": "#!/bin/sh\necho $$ >soft.pid\nexec sleep 60\n",
+    # Ends when it is told to, in order.
+    "tidy.sh": "#!/bin/sh\ntrap 'echo tidied up; exit 3' TERM\n"
+    "echo $$ >tidy.pid\nwhile :; do sleep 0.01; done\n",
+    # Does not care, nor do its children.
+    "deaf.sh": "#!/bin/sh\ntrap '' TERM\nsleep 61 &\necho $! >child.pid\n"
+    "echo $$ >deaf.pid\nwhile :; do sleep 0.05; done\n",
+    # Ends at once, and leaves a deaf child in its group.
+    "parent.sh": "#!/bin/sh\n(trap '' TERM; exec sleep 62) &\n"
+    "echo $! >child.pid\nexec sleep 62\n",
+    # As before, with a child that does not know whose it is.
+    "stranger.sh": "#!/bin/sh\n(trap '' TERM; exec env -i /bin/sleep 63) &\n"
+    "echo $! >child.pid\nexec sleep 63\n",
+    # Leaves a process outside of its group.
+    "leaver.sh": "#!/bin/sh\nsetsid sh -c 'echo $$ >left.pid; exec sleep 64' &\n"
+    "echo before\nexec sleep 64\n",
+}
+REGISTRY = {
+    **{
+        name[:-3]: {"description": name, "command": name, "workingDirectory": "."}
+        for name in SCRIPTS
+    },
+    "limited": {"description": "Limited", "command": ["sleep", "65"], "timeout": "2s"},
+    "limited-deaf": {"description": "Both", "command": "deaf.sh", "timeout": "2s"},
+    "brief": {"description": "Brief", "command": ["true"]},
+}
+
+
+def alive(pid: int) -> bool:
+    """Return True for a process that is there and no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def members(group: int) -> List[int]:
+    """Return the living processes of a process group."""
+    found = []
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError, ValueError):
+            stat = Path(f"/proc/{int(entry)}/stat").read_text().rpartition(")")[2]
+            state, _, owner = stat.split()[:3]
+            if int(owner) == group and state != "Z":
+                found.append(int(entry))
+    return found
+
+
+def with_scripts(server: Server) -> Server:
+    for name, text in SCRIPTS.items():
+        server.script(name, text)
+    return server
+
+
+def started(server: Server, cron: str, mark: str) -> Any:
+    """Trigger a cron; return the answer once its script has written its PID."""
+    for path in server.folder.glob("*.pid"):
+        path.unlink()
+    reply = server.trigger(cron)
+    assert reply.status == 202, reply.text
+    pid_of(server, mark)
+    return reply.json
+
+
+def pid_of(server: Server, mark: str) -> int:
+    path = server.folder / f"{mark}.pid"
+    return int(wait_until(lambda: path.exists() and path.read_text().strip()))
+
+
+def cancel(server: Server, run_id: int, **body: Any) -> Any:
+    return server.request("POST", f"/runs/{run_id}/cancel", body or None)
+
+
+@contextlib.contextmanager
+def from_the_crontab(server: Server, cron: str, mark: str) -> Iterator[Any]:
+    """A run that the crontab's `run NAME` began; yields its process and its row."""
+    for path in server.folder.glob("*.pid"):
+        path.unlink()
+    caller = server.spawn("run", cron)
+    try:
+        pid_of(server, mark)
+        rows = (
+            "select id, pid from cron_executions where status = 'running' and pid > 0"
+        )
+        yield caller, wait_until(lambda: server.rows(rows))[0]
+    finally:
+        caller.kill()
+        caller.communicate(timeout=20)
+
+
+class CancelTest(unittest.TestCase):
+    server: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = with_scripts(Server(REGISTRY, program=SHORT))
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.server.start()
+
+    def test_a_cancelled_run_ends_by_term_and_says_by_whom(self) -> None:
+        run = started(self.server, "soft", "soft")
+        reply = cancel(self.server, run["runId"], requestedBy="admin@example.org")
+        self.assertEqual(reply.status, 202)
+        self.assertTrue(reply.json["success"])
+        self.assertEqual(reply.json["run"]["id"], run["runId"])
+        ended = self.server.ended(run["runId"])
+        self.assertEqual(ended["status"], "cancelled")
+        self.assertEqual(ended["cancelledBy"], "admin@example.org")
+        self.assertEqual((ended["exitCode"], ended["signal"]), (143, "SIGTERM"))
+        self.assertEqual(members(run["pid"]), [])
+        self.assertIn("cancelled by admin@example.org", self.server.log_text())
+
+    def test_without_a_name_the_address_is_recorded(self) -> None:
+        run = started(self.server, "soft", "soft")
+        self.assertEqual(cancel(self.server, run["runId"]).status, 202)
+        self.assertEqual(self.server.ended(run["runId"])["cancelledBy"], "127.0.0.1")
+
+    def test_a_script_may_tidy_up(self) -> None:
+        run = started(self.server, "tidy", "tidy")
+        cancel(self.server, run["runId"])
+        ended = self.server.ended(run["runId"])
+        self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 3))
+        log = self.server.get(f"/runs/{run['runId']}/log").text
+        self.assertTrue(log.endswith("tidied up\n"), log)
+
+    def test_a_deaf_script_is_killed_with_its_children(self) -> None:
+        run = started(self.server, "deaf", "deaf")
+        begun_s = time.monotonic()
+        cancel(self.server, run["runId"])
+        ended = self.server.ended(run["runId"])
+        self.assertGreaterEqual(time.monotonic() - begun_s, GRACE_S)
+        self.assertEqual(ended["status"], "cancelled")
+        self.assertEqual((ended["exitCode"], ended["signal"]), (137, "SIGKILL"))
+        wait_until(lambda: not members(run["pid"]), 2, "the group's end")
+
+    def test_a_deaf_child_in_the_group_is_killed_after_its_parent(self) -> None:
+        for cron in ("parent", "stranger"):
+            with self.subTest(cron):
+                run = started(self.server, cron, "child")
+                child = pid_of(self.server, "child")
+                cancel(self.server, run["runId"])
+                self.assertEqual(self.server.ended(run["runId"])["exitCode"], 143)
+                wait_until(lambda pid=child: not alive(pid), 3, "the child's end")
+                self.assertEqual(members(run["pid"]), [])
+
+    def test_what_left_the_group_is_named_in_the_log(self) -> None:
+        run = started(self.server, "leaver", "left")
+        left = pid_of(self.server, "left")
+        try:
+            cancel(self.server, run["runId"])
+            self.server.ended(run["runId"])
+            self.assertTrue(alive(left))
+            text = f"run {run['runId']} left process {left} (sleep) outside"
+            wait_until(lambda: text in self.server.log_text())
+            wait_until(lambda: text in self.server.log_text("leaver"))
+            # Named beside the run's output, not in it.
+            log = self.server.get(f"/runs/{run['runId']}/log").text
+            self.assertEqual(log, "before\n")
+        finally:
+            os.kill(left, signal.SIGKILL)
+
+    def test_a_run_whose_keeper_is_killed_leaves_nothing_behind(self) -> None:
+        # The keeper's end frees the lock: the script must not go on beside another.
+        run = started(self.server, "deaf", "deaf")
+        os.kill(run["pid"], signal.SIGKILL)
+        ended = self.server.ended(run["runId"])
+        self.assertEqual((ended["status"], ended["exitCode"]), ("failed", 137))
+        self.assertEqual(members(run["pid"]), [])
+
+    def test_a_second_cancel_changes_nothing(self) -> None:
+        run = started(self.server, "deaf", "deaf")
+        cancel(self.server, run["runId"], requestedBy="first")
+        self.assertEqual(
+            cancel(self.server, run["runId"], requestedBy="second").status, 202
+        )
+        self.assertEqual(self.server.ended(run["runId"])["cancelledBy"], "first")
+
+    def test_what_can_not_be_cancelled_is_refused(self) -> None:
+        run = self.server.completed("brief")
+        reply = cancel(self.server, run["id"])
+        self.assertEqual((reply.status, reply.json["code"]), (409, "not_running"))
+        reply = cancel(self.server, 999999)
+        self.assertEqual((reply.status, reply.json["code"]), (404, "not_found"))
+        reply = cancel(self.server, run["id"], because="x")
+        self.assertEqual((reply.status, reply.json["code"]), (400, "invalid_request"))
+        self.assertEqual(self.server.run(run["id"])["status"], "completed")
+
+    def test_the_cron_may_be_triggered_again_at_once(self) -> None:
+        run = started(self.server, "soft", "soft")
+        cancel(self.server, run["runId"])
+        self.server.ended(run["runId"])
+        again = started(self.server, "soft", "soft")
+        # The rest of the first one's 10 s is not the second one's.
+        time.sleep(2 * GRACE_S)
+        self.assertEqual(self.server.run(again["runId"])["status"], "running")
+        cancel(self.server, again["runId"])
+        self.server.ended(again["runId"])
+
+    def test_a_time_limit_ends_a_run(self) -> None:
+        run_id = self.server.trigger("limited").json["runId"]
+        ended = self.server.ended(run_id)
+        self.assertEqual((ended["status"], ended["exitCode"]), ("timed_out", 143))
+        self.assertIsNone(ended["cancelledBy"])
+        self.assertGreaterEqual(ended["durationMs"], 2000 * SECOND_S)
+        self.assertIn(f"run {run_id} timed_out", self.server.log_text("limited"))
+
+    def test_a_time_limit_kills_a_deaf_run(self) -> None:
+        run = started(self.server, "limited-deaf", "deaf")
+        ended = self.server.ended(run["runId"])
+        self.assertEqual((ended["status"], ended["exitCode"]), ("timed_out", 137))
+        wait_until(lambda: not members(run["pid"]), 2, "the group's end")
+
+    def test_the_first_reason_stays(self) -> None:
+        # Its time limit comes within the grace of its cancel; where the crontab began
+        # it, in another process.
+        run = started(self.server, "limited-deaf", "deaf")
+        cancel(self.server, run["runId"], requestedBy="person")
+        self.assertEqual(self.server.ended(run["runId"])["cancelledBy"], "person")
+        with from_the_crontab(self.server, "limited-deaf", "deaf") as (caller, row):
+            cancel(self.server, row[0], requestedBy="person")
+            caller.wait(20)
+            ended = self.server.ended(row[0])
+        self.assertEqual(ended["status"], "cancelled")
+        self.assertEqual(ended["cancelledBy"], "person")
+
+    def test_the_crontabs_run_is_cancelled_too(self) -> None:
+        with from_the_crontab(self.server, "soft", "soft") as (caller, (run_id, pid)):
+            self.assertEqual(cancel(self.server, run_id, requestedBy="me").status, 202)
+            self.assertEqual(caller.wait(20), 143)
+            ended = self.server.ended(run_id)
+            self.assertEqual(ended["status"], "cancelled")
+            self.assertEqual(ended["cancelledBy"], "me")
+            self.assertEqual(members(pid), [])
+
+    def test_the_crontabs_deaf_run_is_killed_too(self) -> None:
+        with from_the_crontab(self.server, "deaf", "deaf") as (caller, (run_id, pid)):
+            self.assertEqual(cancel(self.server, run_id).status, 202)
+            self.assertEqual(caller.wait(20), 137)
+            self.assertEqual(self.server.ended(run_id)["status"], "cancelled")
+            wait_until(lambda: not members(pid), 2, "the group's end")
+
+    def test_a_signal_to_run_cancels_its_run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with from_the_crontab(self.server, "soft", "soft") as (caller, row):
+                caller.send_signal(number)
+                self.assertEqual(caller.wait(20), 143)
+                ended = self.server.ended(row[0])
+                self.assertEqual(ended["status"], "cancelled")
+                self.assertIn("(signal)", ended["cancelledBy"])
+
+
+class CancelAcrossRestartTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.server = with_scripts(Server(REGISTRY, program=SHORT))
+        self.addCleanup(self.server.__exit__)
+        self.server.start()
+
+    def test_a_run_that_was_found_again_is_cancelled(self) -> None:
+        run = started(self.server, "deaf", "deaf")
+        self.server.kill()
+        self.server.start()
+        self.assertEqual(self.server.run(run["runId"])["status"], "running")
+        cancel(self.server, run["runId"], requestedBy="later")
+        ended = self.server.ended(run["runId"])
+        self.assertEqual(ended["status"], "cancelled")
+        self.assertEqual((ended["exitCode"], ended["signal"]), (137, "SIGKILL"))
+        self.assertEqual(ended["cancelledBy"], "later")
+        wait_until(lambda: not members(run["pid"]), 2, "the group's end")
+
+    def test_a_kill_within_the_grace_does_not_save_a_run(self) -> None:
+        run = started(self.server, "deaf", "deaf")
+        cancel(self.server, run["runId"], requestedBy="before")
+        self.server.kill()
+        self.assertTrue(members(run["pid"]))
+        self.server.start()
+        ended = self.server.ended(run["runId"])
+        self.assertEqual(ended["status"], "cancelled")
+        self.assertEqual(ended["cancelledBy"], "before")
+        wait_until(lambda: not members(run["pid"]), 2, "the group's end")
+
+    def test_a_cancelled_run_that_ends_while_no_server_runs_is_cancelled(self) -> None:
+        run = started(self.server, "tidy", "tidy")
+        os.kill(pid_of(self.server, "tidy"), signal.SIGSTOP)
+        cancel(self.server, run["runId"])
+        self.server.kill()
+        os.kill(pid_of(self.server, "tidy"), signal.SIGCONT)
+        wait_until(lambda: not members(run["pid"]), 5, "its end")
+        self.server.start()
+        ended = self.server.run(run["runId"])
+        self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 3))
+
+    def test_an_orderly_stop_finishes_what_was_cancelled(self) -> None:
+        run = started(self.server, "parent", "child")
+        child = pid_of(self.server, "child")
+        cancel(self.server, run["runId"])
+        self.server.ended(run["runId"])
+        self.assertEqual(self.server.stop(), 0)
+        wait_until(lambda: not alive(child), 2, "the child's end")
+
+    def test_the_time_limit_goes_on_after_a_restart(self) -> None:
+        run_id = self.server.trigger("limited").json["runId"]
+        self.server.kill()
+        self.server.start()
+        ended = self.server.ended(run_id)
+        self.assertEqual(ended["status"], "timed_out")
+        self.assertLess(ended["durationMs"], 3000)
+
+    def test_a_time_limit_that_passed_without_a_server_ends_the_run(self) -> None:
+        run_id = self.server.trigger("limited").json["runId"]
+        self.server.kill()
+        time.sleep(2 * SECOND_S)
+        self.server.start()
+        self.assertEqual(self.server.ended(run_id, 3)["status"], "timed_out")
+
+
+class WholeGraceTest(unittest.TestCase):
+    def test_kill_comes_after_ten_seconds(self) -> None:
+        need_full()
+        with with_scripts(Server(REGISTRY)) as server:
+            run = started(server, "deaf", "deaf")
+            begun_s = time.monotonic()
+            cancel(server, run["runId"])
+            server.ended(run["runId"])
+            self.assertAlmostEqual(time.monotonic() - begun_s, 10, delta=0.5)
+
+
+if __name__ == "__main__":
+    unittest.main()
