@@ -991,7 +991,8 @@ class ParameterChecker:
             return
         kind = self.KEYS[key][1]
         stray_boolean = isinstance(value, bool) and kind not in (bool, object)
-        if not isinstance(value, kind) or stray_boolean:
+        endless = kind == (int, float) and not _finite(value)
+        if not isinstance(value, kind) or stray_boolean or endless:
             word = self.WORDS.get(kind, "a number")
             self._fault([key], f"expected {word}, got {_shown(value)}")
         elif of_type in self.TYPES and of_type not in self.OF_TYPE.get(key, (of_type,)):
@@ -2407,10 +2408,10 @@ class RunLog:
                 missing -= found
                 position -= size
                 continue
+            cut = len(block)
             for _ in range(missing):
-                cut = block.rindex(b"\n")
-                block = block[:cut]
-            return position - size + len(block) + 1
+                cut = block.rindex(b"\n", 0, cut)
+            return position - size + cut + 1
         return position if lines else end
 
     def blocks(self, start: int, end: int) -> Iterator[bytes]:
@@ -2743,7 +2744,12 @@ def _typescript_runner() -> str:
 def _node_version(node: str) -> Tuple[int, ...]:
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
         asked = subprocess.run(
-            [node, "--version"], capture_output=True, text=True, timeout=5, check=True
+            [node, "--version"],
+            env=script_environment(os.environ),
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
         return tuple(int(part) for part in asked.stdout.strip()[1:].split(".")[:2])
     return (0, 0)
@@ -3715,13 +3721,18 @@ class Stream:
         return self.send(queued)
 
     def gone(self) -> bool:
-        """Return True if the client has closed; what it sends is thrown away."""
+        """Return True if the client has closed, or sent what nobody asked for.
+
+        The answer said that the connection closes after it, so no request may follow;
+        one who sends without end would keep the loop, and so all runs' ends, busy.
+        """
         try:
-            return not self.connection.recv(4096)
+            self.connection.recv(4096)
         except BlockingIOError:
             return False
         except OSError:
-            return True
+            pass
+        return True
 
 
 class Broadcaster:
@@ -4014,7 +4025,8 @@ class Request:
 
     @property
     def has_body(self) -> bool:
-        return self.headers.get("content-length", "0").strip("0") != ""
+        text = self.headers.get("content-length", "0")
+        return not text or text.strip("0") != ""
 
 
 @dataclass
@@ -4109,6 +4121,12 @@ def find_routes(path: str) -> Tuple[Dict[str, Route], Optional[int]]:
     return {}, None
 
 
+def same_secret(given: bytes, secret: bytes) -> bool:
+    """Compare in constant time; hashed, so that the length does not show either."""
+    digests = (hashlib.sha256(text).digest() for text in (given, secret))
+    return hmac.compare_digest(*digests)
+
+
 class WrongSecrets:
     """Counts wrong secrets by address, in a table that can't grow without bound."""
 
@@ -4174,7 +4192,7 @@ class Access:
         host = request.headers.get("host")
         if host is None and request.old:
             return
-        if host is None or not self._host_allowed(host):
+        if host is None or len(host) > 300 or not self._host_allowed(host):
             raise Refusal(
                 "misdirected_request",
                 f'The Host "{printable(host or "", 80)}" is not one of ours; use '
@@ -4237,7 +4255,7 @@ class Access:
                 {"Retry-After": str(math.ceil(blocked_s))},
             )
         given = self._given_secret(request)
-        if given is not None and hmac.compare_digest(given, secret):
+        if given is not None and same_secret(given, secret):
             return
         if given is not None:
             self._wrong.add(request.address)
@@ -4253,7 +4271,8 @@ class Access:
         given = request.headers.get("x-trigger-secret")
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if given is None and scheme.lower() == "bearer":
-            given = token.strip()
+            # Only blanks: a UTF-8 secret may end in a byte that latin-1 calls a space.
+            given = token.strip(" \t")
         return given.encode("latin-1") if given is not None else None
 
 
@@ -5044,7 +5063,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def setup(self) -> None:
         self.connection = self.request
         self.reader = Reader(self.connection)
-        self.address = str(self.client_address[0]).replace("::ffff:", "")
+        # IPv4-mapped IPv6 (RFC 4291, 2.5.5.2) is shown and counted as IPv4.
+        self.address = re.sub(r"^::ffff:(?=\d+\.)", "", str(self.client_address[0]))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def finish(self) -> None:
@@ -5113,14 +5133,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Check a request and read its body; return what to do with it."""
         routes, number = find_routes(request.path)
         method = "GET" if request.method == "HEAD" else request.method
-        if method == "OPTIONS" and self.server.access.origin_listed(request):
-            self.server.access.check(request, PREFLIGHT)
-            return replace(PREFLIGHT, path=self._allowed(routes)), {}, None
         route = routes.get(method)
+        if method == "OPTIONS" and self.server.access.origin_listed(request):
+            route = replace(PREFLIGHT, path=self._allowed(routes))
         self.server.access.check(request, route)
         if route is None:
             raise self._no_route(request, routes)
         length = content_length(request, route)
+        if route.action == PREFLIGHT.action:
+            length and self.reader.body(length)  # or it were read as a request
+            return route, {}, None
         check_content_type(request, route)
         query = read_query(request, route)
         if length:
@@ -5179,7 +5201,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         }
 
     def _continue(self, request: Request) -> None:
-        if request.headers.get("expect", "").lower() == "100-continue":
+        expected = request.headers.get("expect", "").lower()
+        if expected == "100-continue" and not request.old:
             self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _has_unread(self, request: Request) -> bool:
