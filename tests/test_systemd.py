@@ -720,8 +720,10 @@ class Service(OnAMachine):
             self.machine.run("kill", "-STOP", pid)
             self.wait_for_another_server(pid, timeout_s=15)
         self.assertEqual(set(callers.statuses), {200, 202})
-        journal = self.machine.sh(f"journalctl -u {SERVICE} -n 50")
+        journal = self.machine.sh(f"journalctl -u {SERVICE} -n 200")
         self.assertIn("Watchdog timeout", journal)
+        # Where it hung: every thread's traceback.
+        self.assertIn("Fatal Python error: Aborted", journal)
         self.assert_goes_on(run_id)
 
     def test_watchdog_leaves_a_healthy_server_alone(self) -> None:
@@ -748,6 +750,9 @@ class Service(OnAMachine):
         self.assertEqual(self.http("/crons")[0], 401)
         right = ("X-Trigger-Secret: from-a-credential-1234",)
         self.assertEqual(self.http("/crons", headers=right)[0], 200)
+        status, output = self.doctor()
+        self.assertEqual(status, 0, output)
+        self.assertRegex(output, "ok +secret +every request needs it")
 
     def test_systemctl_edit(self) -> None:
         self.machine.write("/root/editor", '#!/bin/sh\ncat /root/edit >"$1"\n', "0755")
@@ -902,6 +907,12 @@ class Removal(OnAMachine):
         self.addCleanup(self.machine.sh, f"mv /root/python {python}")
         self.assertRegex(self.refused(), "Python 3.9 or newer is needed, .*3.8.20")
         self.assertEqual(self.machine.sh("ls /opt"), "")
+        # A newer one beside it is found.
+        self.machine.sh("cp /root/python /usr/bin/python3.12")
+        self.addCleanup(self.machine.run, "rm", "/usr/bin/python3.12")
+        self.install()
+        program = self.machine.sh(f"readlink /proc/{self.show('MainPID')}/exe")
+        self.assertEqual(program, "/usr/bin/python3.12")
 
     def test_log_folder_of_another_user_is_refused(self) -> None:
         self.machine.sh("mkdir /var/log/qadhya; chown 1000 /var/log/qadhya")
