@@ -93,7 +93,6 @@ from typing import (
     NoReturn,
     Optional,
     Sequence,
-    Set,
     Tuple,
     TypeVar,
     Union,
@@ -113,6 +112,8 @@ PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)
 CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
+#: What Python makes of bytes of a command line that are not UTF-8 (PEP 383).
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 REGISTRY_BYTES = 16 << 20
 #: A change within this time of the last read may not show in the file's times.
@@ -420,6 +421,8 @@ class Parameter:
             return f"must have at least {self.min_length} characters, got {len(value)}"
         if CONTROL_CHARACTER.search(value):
             return "must not hold control characters"
+        if SURROGATE.search(value):
+            return "must be text in UTF-8"
         if self.pattern is not None and not re.fullmatch(self.pattern, value):
             return f"must match the pattern {self.pattern}"
         if self._looks_like_option(value):
@@ -1036,23 +1039,48 @@ class ParameterChecker:
 def writable_by_others(path: Path, user_id: int) -> Optional[str]:
     """Return who else may replace the file `path`, and the remedy; or None.
 
-    Looks at the file and every folder above it, before and after links are
-    resolved: whoever may write one of them may put another file in this place.
+    Looks at the file, and at every folder and link on the way to it: whoever may
+    write one of them may put another file in this place.
     A sticky folder (/tmp) is held to be safe for what trusted users own in it.
     """
-    seen: Set[Path] = set()
-    for start in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):
-        for place in (start, *start.parents):
-            if place in seen:
-                continue
-            seen.add(place)
-            fault = _place_fault(place, user_id)
-            if fault:
-                return fault
-    return None
+    faults = (_place_fault(place, user_id) for place in places_of(path))
+    return next(filter(None, faults), None)
 
 
-def _place_fault(place: Path, user_id: int) -> Optional[str]:
+def folder_fault(folder: Path) -> Optional[str]:
+    """Return who else may put links into a folder of root's, and the remedy; or None.
+
+    A folder above it may be its group's: Ubuntu's /var/log is that of syslog.
+    """
+    with contextlib.suppress(OSError):
+        status = os.stat(folder)
+        if status.st_uid != 0 or status.st_mode & 0o022:
+            remedy = f"chown root {folder}; chmod go-w {folder}"
+            return f"others may write {folder}: {remedy}"
+    faults = (_place_fault(place, 0, group=False) for place in places_of(folder))
+    return next(filter(None, faults), None)
+
+
+def places_of(path: Path) -> Iterator[Path]:
+    """Yield all that leads to a file: folders, links and their targets, itself.
+
+    Each link by itself, as the kernel goes: of a chain of links, the one in the middle
+    lies neither on the first path nor on the last.
+    """
+    left = list(reversed(Path(os.getcwd(), path).parts))
+    place, links = Path(left.pop()), 0
+    while True:
+        yield place
+        with contextlib.suppress(OSError):
+            left += reversed(Path(os.readlink(place)).parts)
+            place, links = place.parent, links + 1
+        if not left or links > 40:  # path_resolution(7)
+            return
+        name = left.pop()
+        place = place.parent if name == ".." else place / name
+
+
+def _place_fault(place: Path, user_id: int, group: bool = True) -> Optional[str]:
     try:
         status = os.lstat(place)
     except OSError:
@@ -1064,7 +1092,7 @@ def _place_fault(place: Path, user_id: int) -> Optional[str]:
     sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     if status.st_mode & stat.S_IWOTH and not sticky:
         return f"others may write {place}: chmod o-w {place}"
-    if status.st_mode & stat.S_IWGRP and not sticky:
+    if group and status.st_mode & stat.S_IWGRP and not sticky:
         return f"its group may write {place}: chmod g-w {place}"
     return None
 
@@ -2309,12 +2337,9 @@ def open_cron_log(path: Path, user_id: int) -> int:
     output.  Raises LaunchError for a place where a log must not be written.
     """
     try:
-        parent = os.stat(path.parent)
-        if user_id == 0 and (parent.st_uid != 0 or parent.st_mode & 0o022):
-            remedy = f"chown root {path.parent}; chmod go-w {path.parent}"
-            raise LaunchError(
-                f"others may write its log folder {path.parent}: {remedy}"
-            )
+        unsafe = folder_fault(path.parent) if user_id == 0 else None
+        if unsafe:
+            raise LaunchError(f"its log folder is not safe, because {unsafe}")
         descriptor = os.open(path, APPEND | os.O_NONBLOCK, 0o644)
     except OSError as error:
         if error.errno in DISK_FAULTS:
@@ -2645,14 +2670,23 @@ def script_arguments(
     program = _program(cron)
     arguments = cron.arguments(values)
     if user_id == 0:
-        for path in (program, *_interpreted(cron, program, arguments)):
-            unsafe = writable_by_others(Path(path), user_id)
-            if unsafe:
-                raise LaunchError(f"its script {path} is not safe, because {unsafe}")
+        for path in (program, *_programs(cron, program, arguments)):
+            _refuse_unsafe("script", path)
     if os.access(program, os.X_OK):
-        _check_first_line(program)
-        return [program, *arguments]
-    return [*_interpreter(program), program, *arguments]
+        interpreter = _first_line(program)
+        vector = [program, *arguments]
+    else:
+        vector = [*_interpreter(program), program, *arguments]
+        interpreter = vector[0]
+    if user_id == 0 and interpreter:
+        _refuse_unsafe("interpreter", interpreter)
+    return vector
+
+
+def _refuse_unsafe(what: str, path: str) -> None:
+    unsafe = writable_by_others(Path(path), 0)
+    if unsafe:
+        raise LaunchError(f"its {what} {path} is not safe, because {unsafe}")
 
 
 def _program(cron: Cron) -> str:
@@ -2681,24 +2715,32 @@ def _program(cron: Cron) -> str:
     return path
 
 
-def _interpreted(cron: Cron, program: str, arguments: Sequence[str]) -> List[str]:
-    """Return the script among the arguments of an interpreter, as in `bash x.sh`."""
-    if not INTERPRETER_NAME.fullmatch(os.path.basename(program)):
-        return []
-    scripts = (a for a in arguments if not a.startswith("-"))
-    paths = (str(cron.directory / script) for script in itertools.islice(scripts, 1))
-    return [path for path in paths if os.path.isfile(path)]
+def _programs(cron: Cron, program: str, arguments: Sequence[str]) -> List[str]:
+    """Return the programs among the arguments, as in `bash x.sh` or `nice ./x`."""
+    paths = (str(cron.directory / argument) for argument in arguments)
+    files = [path for path in paths if os.path.isfile(path)]
+    interpreted = INTERPRETER_NAME.fullmatch(os.path.basename(program))
+    return [
+        path
+        for place, path in enumerate(files)
+        if (interpreted and place == 0)
+        or os.access(path, os.X_OK)
+        or os.path.splitext(path)[1] in (*INTERPRETERS, ".ts")
+    ]
 
 
-def _check_first_line(program: str) -> None:
-    """Refuse a script whose `#!` line names no program: sh would only say 126."""
+def _first_line(program: str) -> Optional[str]:
+    """Return the interpreter that a script's `#!` line names, None without one.
+
+    Refuses a line that names no program: sh would only say 126.
+    """
     try:
         with open(program, "rb") as file:
             line = file.read(256).partition(b"\n")[0]
     except OSError:
-        return  # execute permission alone is enough for a binary
+        return None  # execute permission alone is enough for a binary
     if not line.startswith(b"#!"):
-        return
+        return None
     words = line[2:].strip(b" \t").split(None if b"\r" not in line else b" ")
     interpreter = os.fsdecode(words[0]) if words else ""
     if words and words[-1].endswith(b"\r"):
@@ -2712,6 +2754,7 @@ def _check_first_line(program: str) -> None:
             f"its script {program} asks for the interpreter "
             f'"{printable(interpreter)}", which is not there: correct its first line'
         )
+    return interpreter
 
 
 def _interpreter(program: str) -> List[str]:
@@ -5616,7 +5659,6 @@ def make_folders(settings: Settings) -> None:
     ):
         try:
             path.mkdir(mode=mode, parents=True, exist_ok=True)
-            status = path.stat()
         except OSError as error:
             if needed or error.errno not in DISK_FAULTS:
                 raise ConfigError(
@@ -5624,11 +5666,11 @@ def make_folders(settings: Settings) -> None:
                     "name another (--run-dir, --state-dir, --log-dir)."
                 ) from None
             continue
-        user_id = os.geteuid()
-        if user_id == 0 and (status.st_uid != 0 or status.st_mode & 0o022):
+        unsafe = folder_fault(path) if os.geteuid() == 0 else None
+        if unsafe:
             raise ConfigError(
-                f"The folder {path} may be written by others, who could put links "
-                f"there: chown root {path}; chmod go-w {path}."
+                f"The folder {path} is refused, where others could put links, because "
+                f"{unsafe}."
             )
 
 
