@@ -1483,10 +1483,16 @@ end;
 
 RUN_ROW = ", ".join(RUN_COLUMNS)
 RUN_VALUES = ", ".join("?" * len(RUN_COLUMNS))
+#: What the row knows and the run does not stays: a run that was found under way, while
+#: the history could not be read, does not know who asked for it.
 RUN_UPSERT = (
     f"insert into cron_executions ({RUN_ROW}) values ({RUN_VALUES}) "
     "on conflict (id) do update set "
-    + ", ".join(f"{c} = excluded.{c}" for c in RUN_COLUMNS if c != "id")
+    + ", ".join(
+        f"{c} = coalesce(excluded.{c}, {c})"
+        for c in RUN_COLUMNS
+        if c not in ("id", "started_at", "params")
+    )
 )
 SCHEDULED_ROW = ", ".join(SCHEDULED_COLUMNS)
 SCHEDULED_VALUES = ", ".join("?" * len(SCHEDULED_COLUMNS))
@@ -1582,6 +1588,9 @@ class Store:
         self._lock = threading.RLock()
         self._db: Optional[sqlite3.Connection] = None
         self._unwritten = Unwritten()
+        #: Runs that have begun and not ended: a new history begins with them, should
+        #: this one turn out to be corrupt.
+        self._under_way: Dict[int, Run] = {}
         self._last_ids = {"cron_executions": 0, "scheduled_triggers": 0, "events": 0}
         self._write(lambda db: None, lambda: None)
 
@@ -1639,6 +1648,7 @@ class Store:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")
+        self._unwritten.runs = {**self._under_way, **self._unwritten.runs}
         self._say(
             "error",
             f"the history {self.path} is corrupt ({error}): it was moved to {aside} "
@@ -1855,8 +1865,8 @@ class Store:
             return self._ended(db, run)
 
         def remember() -> Optional[Run]:
-            known = self._unwritten.runs.get(run.id, run)
-            if not known.running:
+            known = self.run(run.id)  # the history may be readable all the same
+            if known and not known.running:
                 return None
             ended = replace(run, status=run.end_reason or run.status)
             self._unwritten.runs[run.id] = ended
