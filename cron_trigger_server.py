@@ -121,6 +121,7 @@ REGISTRY_RACY_S = 0.1
 
 #: The longest value of a string parameter: bounds the work of a `pattern` as well.
 PARAMETER_CHARS = 1000
+PATTERN_S = 1.0
 REQUESTED_BY_CHARS = 200
 INTEGER_LIMIT = 2**63
 
@@ -423,8 +424,9 @@ class Parameter:
             return "must not hold control characters"
         if SURROGATE.search(value):
             return "must be text in UTF-8"
-        if self.pattern is not None and not re.fullmatch(self.pattern, value):
-            return f"must match the pattern {self.pattern}"
+        fault = pattern_fault(self.pattern, value)
+        if fault:
+            return fault
         if self._looks_like_option(value):
             return 'must not begin with "-": it could be taken for an option'
         return _format_fault(self.format, value)
@@ -448,6 +450,49 @@ class Parameter:
         if self.type == "number" and re.fullmatch(decimal, text, re.ASCII):
             return float(text)
         return text
+
+
+def pattern_fault(pattern: Optional[str], value: str) -> Optional[str]:
+    """Return why a text does not match a registry's pattern, or None where it does.
+
+    Python's `re` may take for ever, and no other thread runs meanwhile (ReDoS,
+    CWE-1333): `([a-z]+-?)+` does on thirty letters and a dot.  A pattern that is not
+    fast at first sight is tried in a process of its own, which has a second.
+    """
+    if pattern is None:
+        return None
+    try:
+        slow = not _fast(pattern)
+        held = _matches_apart(pattern, value) if slow else re.fullmatch(pattern, value)
+    except (subprocess.TimeoutExpired, OSError):
+        return f"can't be compared with the pattern {pattern} within {PATTERN_S:g} s"
+    return None if held else f"must match the pattern {pattern}"
+
+
+def _fast(pattern: str) -> bool:
+    """Tell whether matching at most 1000 characters surely takes milliseconds.
+
+    So it is with at most two quantifiers, none of them on a group, and three groups.
+    """
+    text = re.sub(r"\\[^1-9]|\[\^?\]?[^]]*\]", "x", pattern)
+    quantifiers = re.findall(r"[*+]|\{\d*,|(?<!\()\?", text)
+    hard = re.search(r"\)[*+?{]|\\[1-9]|\(\?[^:]", text)
+    return not hard and len(quantifiers) <= 2 and text.count("(") <= 3
+
+
+def _matches_apart(pattern: str, value: str) -> bool:
+    """Match in a process that is killed after a second; raises TimeoutExpired."""
+    code = "import re, sys; sys.exit(not re.fullmatch(*eval(sys.stdin.read())))"
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code],
+        input=ascii((pattern, value)),
+        text=True,
+        env={},
+        stderr=subprocess.DEVNULL,
+        timeout=PATTERN_S,
+        check=False,
+    )
+    return ended.returncode == 0
 
 
 def _finite(value: Json) -> bool:
@@ -1589,14 +1634,18 @@ class Store:
         self._db: Optional[sqlite3.Connection] = None
         self._unwritten = Unwritten()
         #: Runs that have begun and not ended: a new history begins with them, should
-        #: this one turn out to be corrupt.
+        #: this one turn out to be corrupt, or be moved or removed.
         self._under_way: Dict[int, Run] = {}
+        self._file = (0, 0)  # device and inode of what _db has open
         self._last_ids = {"cron_executions": 0, "scheduled_triggers": 0, "events": 0}
         self._write(lambda db: None, lambda: None)
 
     # ---- connection, faults, recovery
 
     def _connect(self) -> sqlite3.Connection:
+        if self._db is not None and not self._in_place():
+            self._say("error", f"the history {self.path} was moved or removed in use")
+            self._disconnect()
         if self._db is None:
             try:
                 self._db = self._opened()
@@ -1606,6 +1655,24 @@ class Store:
                 self._move_aside(error)
                 self._db = self._opened()
         return self._db
+
+    def _in_place(self) -> bool:
+        """Return False where the open file is not the one of that name any more.
+
+        SQLite goes on writing a file that was removed, or that the command line has
+        moved aside as corrupt, and nobody would ever read that.
+        """
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == self._file
+
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
 
     def _opened(self) -> sqlite3.Connection:
         with contextlib.suppress(OSError):
@@ -1622,6 +1689,9 @@ class Store:
             db.executescript(SCHEMA)
             for table in self._last_ids:
                 self._align_ids(db, table)
+            self._carry_over(db)
+            status = os.stat(self.path)
+            self._file = (status.st_dev, status.st_ino)
         except BaseException:
             db.close()
             raise
@@ -1642,13 +1712,19 @@ class Store:
         elif row:
             self._last_ids[table] = row[0]
 
+    def _carry_over(self, db: sqlite3.Connection) -> None:
+        """Give a history that does not know of the runs under way their rows."""
+        for run in self._under_way.values():
+            query = "select 1 from cron_executions where id = ?"
+            if not db.execute(query, [run.id]).fetchall():
+                db.execute(RUN_UPSERT, _row_of(run))
+
     def _move_aside(self, error: Exception) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")
-        self._unwritten.runs = {**self._under_way, **self._unwritten.runs}
         self._say(
             "error",
             f"the history {self.path} is corrupt ({error}): it was moved to {aside} "
@@ -1657,10 +1733,7 @@ class Store:
 
     def _fault(self, error: Exception) -> None:
         """Note a fault; from here on, memory takes what the history can't."""
-        if self._db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.close()
-            self._db = None
+        self._disconnect()
         if _is_corrupt(error):
             with contextlib.suppress(OSError):
                 self._move_aside(error)
@@ -1777,9 +1850,17 @@ class Store:
             if scheduled:
                 fired = replace(scheduled, status=FIRED, run_id=begun.id)
                 self._unwritten.scheduled[scheduled.id] = fired
+                self._remember_event("schedule.fired", {"scheduled": fired.view()})
             return begun
 
-        return self._write(change, remember)
+        begun = self._write(change, remember)
+        self.note_under_way(begun)
+        return begun
+
+    def note_under_way(self, run: Run) -> None:
+        """Keep what is known of a running run, should the history be lost."""
+        with self._lock:
+            self._under_way[run.id] = run
 
     def _fire(self, db: sqlite3.Connection, entry: Scheduled, begun: Run) -> None:
         cursor = db.execute(
@@ -1789,6 +1870,8 @@ class Store:
         )
         if not cursor.rowcount:
             raise Refusal("not_pending", "It was cancelled just before its time.")
+        fired = replace(entry, status=FIRED, run_id=begun.id)
+        self._put_event(db, "schedule.fired", {"scheduled": fired.view()})
 
     def _insert_run(self, db: sqlite3.Connection, run: Run) -> int:
         row = (None, *_row_of(run)[1:])
@@ -1810,6 +1893,7 @@ class Store:
             self._unwritten.runs[run.id] = run
             self._remember_event("run.started", {"run": run.view()})
 
+        self.note_under_way(run)
         self._write(change, remember)
 
     def set_end_reason(self, run: Run, reason: str, by: Optional[str]) -> Run:
@@ -1830,6 +1914,7 @@ class Store:
         def remember() -> None:
             self._unwritten.runs[run.id] = marked
 
+        self.note_under_way(marked)
         self._write(change, remember)
         return marked
 
@@ -1873,7 +1958,10 @@ class Store:
             self._remember_event("run.finished", {"run": ended.view()})
             return ended
 
-        return self._write(change, remember)
+        try:
+            return self._write(change, remember)
+        finally:
+            self._under_way.pop(run.id, None)
 
     def _ended(self, db: sqlite3.Connection, run: Run) -> Run:
         query = f"select {RUN_ROW} from cron_executions where id = ?"
@@ -2091,14 +2179,6 @@ class Store:
             _row_of(changed),
         )
 
-    def tell_scheduled(self, name: str, scheduled: Scheduled) -> None:
-        """Tell of a scheduled trigger whose change is recorded already."""
-        data = {"scheduled": scheduled.view()}
-        self._write(
-            lambda db: self._put_event(db, name, data),
-            lambda: self._remember_event(name, data),
-        )
-
     def end_scheduled(self, scheduled: Scheduled, must: bool = False) -> bool:
         """Record the end of a pending trigger.  Return False if it has ended already.
 
@@ -2113,13 +2193,15 @@ class Store:
                 [scheduled.status, scheduled.reason, scheduled.id],
             )
             if cursor.rowcount:
-                name = f"schedule.{scheduled.status}"
-                self._put_event(db, name, {"scheduled": scheduled.view()})
+                self._put_event(db, *told)
             return bool(cursor.rowcount)
 
         def remember() -> bool:
             self._unwritten.scheduled[scheduled.id] = scheduled
+            self._remember_event(*told)
             return True
+
+        told = f"schedule.{scheduled.status}", {"scheduled": scheduled.view()}
 
         otherwise: Callable[[], bool] = self._unavailable if must else remember
         return self._write(change, otherwise)
@@ -2268,10 +2350,7 @@ class Store:
         with self._lock:
             if self._unwritten:
                 self.retry()
-            if self._db is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.close()
-                self._db = None
+            self._disconnect()
 
 
 def _is_corrupt(error: Exception) -> bool:
@@ -2892,6 +2971,8 @@ class Runner:
         self._by_cron: Dict[str, ActiveRun] = {}
         self._kills: Dict[int, ActiveRun] = {}  # the loop's thread only, and close()
         self.closing = False
+        #: Called in the loop's thread when the history can be written again.
+        self.on_heal: Callable[[], None] = self.sync
         self._retrying = False
 
     # ---- what runs
@@ -3297,6 +3378,7 @@ class Runner:
         def attempt() -> None:
             if self._store.retry():
                 self._retrying = False
+                self.on_heal()
             else:
                 self._loop.call_later(STORE_RETRY_S, attempt)
 
@@ -3461,6 +3543,7 @@ class Runner:
         if owner is None or owner[:2] != (run.cron_name, run.id):
             self._unwatch(active)
             return False
+        self._store.note_under_way(active.run)
         if run.pid is None:
             self._store.launched(active.run)
         if run.end_reason:
@@ -3590,7 +3673,10 @@ class Schedule:
         self._timer = WallTimer(loop, self.tick)
 
     def start(self) -> None:
-        """Take up what is pending; give up what came due over an hour ago."""
+        """Take up what is pending; give up what came due over an hour ago.
+
+        At start, and whenever the history can be read again.
+        """
         now_s = self._clock()
         for entry in self._store.pending():
             if entry.due_s < now_s - SCHEDULE_LATE_S:
@@ -3598,7 +3684,8 @@ class Schedule:
                 why = f"The server was not running at that time; it is {late} late."
                 self._end(replace(entry, status=MISSED, reason=why))
             else:
-                self._pending[entry.id] = entry
+                with self._lock:
+                    self._pending[entry.id] = entry
         self.tick()
 
     def tick(self) -> None:
@@ -3624,20 +3711,19 @@ class Schedule:
             entry.client,
             scheduled=entry,
         )
-        run_id: Optional[int]
         try:
-            run_id = self._runner.trigger(request).id
+            self._runner.trigger(request)
         except Refusal as refusal:
             if refusal.code == "shutting_down":
                 return
-            run_id = refusal.extra.get("runId")
-            if refusal.code != "launch_failed" or run_id is None:
-                self._end(replace(entry, status=SKIPPED, reason=refusal.message))
-                return
+            recorded = refusal.extra.get("runId") is not None
+            if refusal.code != "launch_failed" or not recorded:
+                return self._end(replace(entry, status=SKIPPED, reason=refusal.message))
+        except Exception as error:  # one that fails must not keep the others waiting
+            why = f"The server met a fault of its own: {error!r}."
+            return self._end(replace(entry, status=SKIPPED, reason=why))
         with self._lock:
             self._pending.pop(entry.id, None)
-        fired = replace(entry, status=FIRED, run_id=run_id)
-        self._store.tell_scheduled("schedule.fired", fired)
         self._runner.changed(entry.cron_name)
 
     def _end(self, entry: Scheduled) -> None:
@@ -3656,12 +3742,12 @@ class Schedule:
         self._runner.refuse_if_closing()
         cron = self._registry.get(request.cron_name)
         values = cron.resolve(request.params)
-        self._check(cron, request, values)
         with self._lock:
             earlier = self._runner.replay(request)
             known = earlier and self._store.scheduled(earlier.scheduled_id or 0)
             if known:
                 return known
+            self._check(cron, request)
             if len(self._pending) >= SCHEDULED_LIMIT:
                 raise Refusal(
                     "too_many_scheduled",
@@ -3674,7 +3760,7 @@ class Schedule:
                     cron.name,
                     str(request.run_at),
                     PENDING,
-                    dict(values),
+                    cron.shown(values),
                     request.requested_by,
                     created_at=now_text(self._clock()),
                     client=request.client,
@@ -3691,16 +3777,14 @@ class Schedule:
         self._runner.changed(cron.name)
         return created
 
-    def _check(
-        self, cron: Cron, request: Trigger, values: Mapping[str, ParameterValue]
-    ) -> None:
+    def _check(self, cron: Cron, request: Trigger) -> None:
         if epoch_of(str(request.run_at)) <= self._clock():
             raise Refusal(
                 "invalid_request",
                 f'"runAt" must be in the future, got {request.run_at}.',
             )
-        if cron.shown(values) != dict(values):
-            secret = next(n for n in values if cron.parameters[n].secret)
+        secret = next((n for n in request.params if cron.parameters[n].secret), None)
+        if secret:
             raise Refusal(
                 "invalid_params",
                 f'"{secret}" is a password, which is never stored: a planned trigger '
@@ -5151,21 +5235,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return False
         request: Optional[Request] = None
         answer: Optional[Answer] = None
-        working = False
         try:
             try:
                 request = parse_head(self.reader.head(), self.address)
                 route, query, number = self._admit(request)
                 self.server.begin_work(self.connection, route)
-                working = True
+                self._at_work = True
                 answer = self._act(request, route, query, number)
                 unread = False
             except Refusal as refusal:
                 answer = self._refused(request, refusal)
                 unread = request is None or self._has_unread(request)
             if answer.lasting:
-                self.server.end_work()
-                working = False
+                self._leave_work()
             close = (
                 unread or not request or not request.keep_alive or self.server.closing
             )
@@ -5174,13 +5256,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self._hand_over(answer.hand_over)
                 return False
         finally:
-            if working:
-                self.server.end_work()
+            self._leave_work()
             if answer and answer.release:
                 answer.release()
         if unread:
             self._linger()
         return not close and not answer.hand_over
+
+    _at_work = False
+
+    def _leave_work(self) -> None:
+        if self._at_work:
+            self._at_work = False
+            self.server.end_work()
 
     def _admit(self, request: Request) -> Tuple[Route, Dict[str, str], Optional[int]]:
         """Check a request and read its body; return what to do with it."""
@@ -5310,27 +5398,41 @@ class Handler(http.server.BaseHTTPRequestHandler):
             lines.append(f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n")
         lines.append("Connection: close\r\n\r\n" if close else "\r\n")
         head = "".join(lines).encode("latin-1", "replace")
-        self.connection.settimeout(SEND_S)
         only_head = request is not None and request.method == "HEAD"
         if answer.stream is not None:
             return self._send_stream(head, answer.stream, chunked, only_head)
-        self.connection.sendall(head if only_head else head + answer.body)
+        self._push(head if only_head else head + answer.body)
+
+    def _push(self, data: bytes) -> None:
+        """Send; raises OSError where the client does not take it within 10 s.
+
+        Who reads slowly has no place in work any more, or 64 of them would keep all
+        others out.  The connection waits for its client, so it may be pushed out.
+        """
+        self.connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            data = data[self.connection.send(data) :]
+        if not data:
+            return
+        if self._at_work:
+            self._leave_work()
+            self.server.waits(self.connection)
+        self.connection.settimeout(SEND_S)
+        self.connection.sendall(data)
 
     def _send_stream(
         self, head: bytes, stream: Iterator[bytes], chunked: bool, only_head: bool
     ) -> None:
-        self.connection.sendall(head)
+        self._push(head)
         if only_head:
             return
         for block in stream:
             if not block:
                 self._check_client()
-            elif chunked:
-                self.connection.sendall(b"%x\r\n%b\r\n" % (len(block), block))
             else:
-                self.connection.sendall(block)
+                self._push(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
         if chunked:
-            self.connection.sendall(b"0\r\n\r\n")
+            self._push(b"0\r\n\r\n")
 
     def _check_client(self) -> None:
         """Raise ConnectionError if the client has gone or the server is to stop."""
@@ -5478,8 +5580,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def waits(self, connection: socket.socket) -> None:
         """Note that a connection waits for its client from now on."""
-        if connection in self._connections:
-            self._connections[connection] = time.monotonic()
+        with self._lock:
+            if connection in self._connections:
+                self._connections[connection] = time.monotonic()
 
     def forget(self, connection: socket.socket) -> None:
         """Count a connection no more: it is closed, or somebody else's."""
@@ -5501,7 +5604,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
                 self._connections[connection] = None
 
     def end_work(self) -> None:
-        """Count it no more: its answer was sent, or lasts and has its own limit."""
+        """Count it no more: its answer was sent, lasts, or waits for its client."""
         with self._lock:
             self._working -= 1
 
@@ -5816,6 +5919,7 @@ class Daemon:
         self._schedule = Schedule(
             self._runner, self._store, self._registry, self._loop, say
         )
+        self._runner.on_heal = self._on_heal
         self._broadcaster = Broadcaster(self._store, self._loop)
         self._notifier = None
         if settings.notify_url:
@@ -5912,6 +6016,11 @@ class Daemon:
         if status != self._running_shown:
             self._running_shown = status
             self._systemd.notify(status)
+
+    def _on_heal(self) -> None:
+        """Do what could not be done while the history could not be read."""
+        self._runner.sync()
+        self._schedule.start()
 
     def _on_messages(self, _events: int) -> None:
         """The command line has begun or ended a run."""
