@@ -482,11 +482,15 @@ def _fast(pattern: str) -> bool:
 
 def _matches_apart(pattern: str, value: str) -> bool:
     """Match in a process that is killed after a second; raises TimeoutExpired."""
-    code = "import re, sys; sys.exit(not re.fullmatch(*eval(sys.stdin.read())))"
+    # By standard input: everybody may see a process's arguments, passwords among them.
+    code = (
+        "import re, sys\n"
+        "value, pattern = sys.stdin.buffer.read().decode().split('\\0', 1)\n"
+        "sys.exit(not re.fullmatch(pattern, value))"
+    )
     ended = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code],
-        input=ascii((pattern, value)),
-        text=True,
+        input=f"{value}\0{pattern}".encode(),
         env={},
         stderr=subprocess.DEVNULL,
         timeout=PATTERN_S,
