@@ -1043,8 +1043,7 @@ class ParameterChecker:
             return
         kind = self.KEYS[key][1]
         stray_boolean = isinstance(value, bool) and kind not in (bool, object)
-        endless = kind == (int, float) and not _finite(value)
-        if not isinstance(value, kind) or stray_boolean or endless:
+        if not isinstance(value, kind) or stray_boolean:
             word = self.WORDS.get(kind, "a number")
             self._fault([key], f"expected {word}, got {_shown(value)}")
         elif of_type in self.TYPES and of_type not in self.OF_TYPE.get(key, (of_type,)):
