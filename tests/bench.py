@@ -38,9 +38,9 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from support import PROGRAM, REPOSITORY, Server, wait_until  # noqa: E402
+from support import REPOSITORY, Server, wait_until
 
-import cron_trigger_server as product  # noqa: E402
+import cron_trigger_server as product
 
 # ========================================================================== Figures
 # How much is measured, and what becomes of it: rows of one table.
@@ -271,7 +271,7 @@ def cron_names(count: int) -> List[str]:
 def our_server(crons: int = 7, rows: int = 0, **more: Any) -> Iterator[Bench]:
     """Run our server with so many crons that ring, and so many rows of history."""
     entry = {"description": "Rings", "command": "ring", "estimatedDuration": "1s"}
-    server = Server({name: entry for name in cron_names(crons)}, start=False)
+    server = Server(dict.fromkeys(cron_names(crons), entry), start=False)
     with contextlib.ExitStack() as stack:
         stack.enter_context(server)
         bench = stack.enter_context(contextlib.closing(Bench(server, crons)))
@@ -771,7 +771,7 @@ def occupy(bench: Bench, count: int) -> None:
     """Have so many crons run, those after the first seven."""
     entry = {"description": "Rests", "command": "ring-not"}
     registry = json.loads(bench.server.registry.read_text())
-    registry.update({name: entry for name in cron_names(7 + count)[7:]})
+    registry.update(dict.fromkeys(cron_names(7 + count)[7:], entry))
     bench.server.write_registry(registry)
     for cron_name in cron_names(7 + count)[7:]:
         bench.connection.ask(post_trigger(cron_name))
