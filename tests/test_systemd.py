@@ -34,22 +34,22 @@ PACKAGES = (
 TOOLS = ("systemd-nspawn", "debootstrap", "nsenter", "unshare", "setpriv")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Started by unshare in a mount namespace of its own, so that no mount can be left
-# behind, and killed with the test that started it.
+# Runs in namespaces of its own for mounts and processes, so that neither can be left
+# behind: they end with the test, however that ends.
 BOOT = """
 set -e
 base=$1 work=$2 name=$3 repository=$4
 for folder in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
     if [ -e "$folder/cgroup.procs" ]; then
         mkdir -p "$folder/$name"
-        echo $$ >"$folder/$name/cgroup.procs"
+        echo 0 >"$folder/$name/cgroup.procs"
     fi
 done
 layers=lowerdir=$base,upperdir=$work/changes,workdir=$work/overlay
 [ -e "$work/root/usr" ] ||
     mount -t overlay overlay -o "$layers" "$work/root" 2>/dev/null ||
     cp -a "$base/." "$work/root"
-exec setpriv --pdeathsig KILL systemd-nspawn --quiet --boot --register=no \
+exec systemd-nspawn --quiet --boot --register=no \
     --keep-unit --private-network --link-journal=no --resolv-conf=off \
     --timezone=off --settings=no --console=pipe --machine="$name" \
     --bind-ro="$repository:/src" --directory="$work/root"
@@ -75,7 +75,7 @@ done
 
 
 class Machine:
-    """A booted Debian. `close` leaves nothing of it."""
+    """A Debian, once `boot` was called. `close` leaves nothing of it."""
 
     def __init__(self) -> None:
         self._base = debian()
@@ -84,22 +84,14 @@ class Machine:
         for folder in ("root", "changes", "overlay"):
             (self._work / folder).mkdir()
         self._log = (self._work / "console").open("wb")
-        self.boot()
+        self._nspawn: subprocess.Popen[bytes] | None = None
 
     def boot(self) -> None:
+        command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid"]
+        command += ["--fork", "--kill-child=KILL", "--mount-proc", "sh", "-c", BOOT]
+        command += ["boot", str(self._base), str(self._work), self._name]
         self._nspawn = subprocess.Popen(
-            [
-                "unshare",
-                "--mount",
-                "sh",
-                "-c",
-                BOOT,
-                "boot",
-                str(self._base),
-                str(self._work),
-                self._name,
-                str(REPOSITORY),
-            ],
+            [*command, str(REPOSITORY)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -107,6 +99,7 @@ class Machine:
         wait_until(self._is_up, timeout_s=60, what="a booted container")
 
     def _is_up(self) -> bool:
+        assert self._nspawn
         if self._nspawn.poll() is not None:
             console = (self._work / "console").read_text(errors="replace")
             raise AssertionError(f"the container ended: {console[-2000:]}")
@@ -115,16 +108,13 @@ class Machine:
         state = self.run("systemctl", "is-system-running", check=False).stdout
         return state.strip() in ("running", "degraded")
 
-    def _leader(self) -> str | None:
+    def _leader(self) -> int | None:
         """The PID, on this host, of the container's systemd."""
-        pid = self._nspawn.pid
-        try:
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            # systemd calls itself so only after it set up the container's inside.
-            name = Path(f"/proc/{children[0]}/comm").read_text().strip()
-        except (OSError, IndexError):
-            return None
-        return children[0] if name == "systemd" else None
+        assert self._nspawn
+        nspawn = child_of(self._nspawn.pid)
+        leader = nspawn and child_of(nspawn)
+        # It calls itself systemd only after nspawn set up the container's inside.
+        return leader if leader and name_of(leader) == "systemd" else None
 
     def run(
         self, *command: str, check: bool = True, given: str = "", timeout_s: float = 90
@@ -136,7 +126,7 @@ class Machine:
             [
                 "nsenter",
                 "--target",
-                leader,
+                str(leader),
                 "--all",
                 "--",
                 "env",
@@ -166,6 +156,7 @@ class Machine:
         self.run("sh", "-c", 'cat >"$1" && chmod "$2" "$1"', "", path, mode, given=text)
 
     def reboot(self) -> None:
+        assert self._nspawn
         self.run("systemctl", "reboot", check=False)
         # With --keep-unit, nspawn asks for the next boot by this exit status.
         ended = self._nspawn.wait(60)
@@ -174,17 +165,23 @@ class Machine:
         self.boot()
 
     def close(self) -> None:
-        self._nspawn.terminate()
-        try:
-            self._nspawn.wait(20)
-        except subprocess.TimeoutExpired:
-            self._nspawn.kill()
-            self._nspawn.wait()
+        if self._nspawn:
+            self._shut_down(self._nspawn)
         self._log.close()
         self._remove_cgroups()
         shutil.rmtree(self._work)
         for folder in ("propagate", "unix-export"):
             shutil.rmtree(f"/run/systemd/nspawn/{folder}/{self._name}", True)
+
+    def _shut_down(self, nspawn: subprocess.Popen[bytes]) -> None:
+        child = child_of(nspawn.pid)
+        if child:
+            os.kill(child, signal.SIGTERM)  # an orderly one
+        try:
+            nspawn.wait(20)
+        except subprocess.TimeoutExpired:
+            nspawn.kill()
+            nspawn.wait()
 
     def _remove_cgroups(self) -> None:
         tops = ("systemd", "unified", ".")
@@ -192,6 +189,22 @@ class Machine:
             if top.is_dir():
                 # A group can be removed once the last of its processes is reaped.
                 wait_until(partial(remove_group, top), what=f"{top} empty")
+
+
+def child_of(pid: int) -> int | None:
+    """The first child of a process, if it has one."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    return int(children[0]) if children else None
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def remove_group(top: Path) -> bool:
@@ -380,6 +393,7 @@ class OnAMachine(unittest.TestCase):
             need(shutil.which(tool, path=SYSTEM_PATH), f"{tool} is not installed")
         cls.machine = Machine()
         cls.addClassCleanup(cls.machine.close)
+        cls.machine.boot()
 
     def systemctl(self, *arguments: str) -> str:
         return self.machine.run("systemctl", *arguments).stdout.strip()
