@@ -486,15 +486,20 @@ class FailedLaunchTest(RunCase):
 
 
 class UnreachableTest(unittest.TestCase):
-    def test_a_folder_that_may_not_be_searched_is_no_internal_error(self) -> None:
-        need(os.geteuid() != 0, "root may search every folder")
-        entry = {"description": "A", "command": "closed/x.sh"}
-        with Server({"a": entry}) as made:
-            (made.folder / "closed").mkdir(0o000)
-            reply = made.trigger("a")
-            (made.folder / "closed").chmod(0o700)
-            self.assertEqual((reply.status, reply.json["code"]), (500, "launch_failed"))
-            self.assertIn("can't be reached (Permission denied)", reply.json["error"])
+    def test_a_folder_that_may_not_be_searched_is_a_launch_that_failed(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="cron-trigger-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "closed").mkdir()
+        cron = server.Cron("a", "A", ("closed/x.sh",), folder)
+        if os.geteuid() == 0:  # who may search every folder
+            os.seteuid(65534)
+            self.addCleanup(os.seteuid, 0)
+        else:
+            folder.chmod(0)
+            self.addCleanup(folder.chmod, 0o700)
+        with self.assertRaises(server.LaunchError) as caught:
+            server.script_arguments(cron, {}, 1)
+        self.assertIn("can't be reached (Permission denied)", str(caught.exception))
 
 
 class EndTest(RunCase):
