@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -88,6 +89,57 @@ class Reply:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+class Wire:
+    """A connection on which a test says exactly which bytes go out, and from where."""
+
+    def __init__(
+        self, port: int, source: str = "127.0.0.1", timeout_s: float = 15.0
+    ) -> None:
+        self.socket = socket.create_connection(
+            ("127.0.0.1", port), timeout_s, source_address=(source, 0)
+        )
+        self._buffer = b""
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> Wire:
+        """Send; a server that has closed already may have answered before."""
+        with contextlib.suppress(ConnectionError):
+            self.socket.sendall(data)
+        return self
+
+    def answer(self, has_body: bool = True) -> Reply:
+        """Read one answer; raises ConnectionError where none comes."""
+        while b"\r\n\r\n" not in self._buffer:
+            self._receive()
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.partition(": ") for line in lines)
+        headers = {name.lower(): value for name, _, value in pairs}
+        length = int(headers.get("content-length", "0")) if has_body else 0
+        while len(self._buffer) < length:
+            self._receive()
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        return Reply(int(first.split()[1]), headers, body)
+
+    def _receive(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        self._buffer += data
+
+    def closed(self) -> bool:
+        """Return True once the server has closed, with nothing more to read."""
+        try:
+            return not self._buffer and not self.socket.recv(1)
+        except ConnectionError:
+            return True
 
 
 class Server:
