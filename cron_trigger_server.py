@@ -93,6 +93,7 @@ from typing import (
     NoReturn,
     Optional,
     Sequence,
+    Set,
     Tuple,
     TypeVar,
     Union,
@@ -1376,6 +1377,17 @@ def members_of_group(group: int) -> List[Process]:
     return [p for pid in pids for p in _process(pid) if p.group == group]
 
 
+def process_start_s(pid: int) -> Optional[float]:
+    """Return when a process began, on the wall clock; None if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+    except OSError:
+        return None
+    boot_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return boot_s + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def kill_leftovers(
     cron_name: str, run_id: int, group: int, known: Iterable[Process] = ()
 ) -> List[Process]:
@@ -1632,6 +1644,8 @@ class Store:
         self.path = path
         #: What is wrong with the history now, in one sentence; None if all is well.
         self.problem: Optional[str] = None
+        #: Called, under the lock, when a fault was met: to have `retry` called.
+        self.on_fault: Callable[[], None] = lambda: None
         self._say = say
         self._lock = threading.RLock()
         self._db: Optional[sqlite3.Connection] = None
@@ -1747,6 +1761,7 @@ class Store:
         if self.problem != problem:
             self._say("error", problem)
         self.problem = problem
+        self.on_fault()
 
     def _write(
         self, change: Callable[[sqlite3.Connection], T], otherwise: Callable[[], T]
@@ -2975,8 +2990,10 @@ class Runner:
         self._kills: Dict[int, ActiveRun] = {}  # the loop's thread only, and close()
         self.closing = False
         #: Called in the loop's thread when the history can be written again.
-        self.on_heal: Callable[[], None] = self.sync
+        self.on_heal: Callable[[], None] = lambda: None
         self._retrying = False
+        self._looking: Set[int] = set()  # runs that are looked for again
+        store.on_fault = self.heal
 
     # ---- what runs
 
@@ -2999,10 +3016,7 @@ class Runner:
     def external(self) -> Dict[str, int]:
         """Return cron name to PID where somebody else holds a cron's lock."""
         holders = self._lock_table.holders() if self._lock_table else {}
-        with self._lock:
-            unknown = holders.keys() - self._by_cron.keys()
-        if unknown and {run.cron_name for run in self._store.running()} & unknown:
-            self.sync()
+        self.sync()
         with self._lock:
             return {n: p for n, p in holders.items() if n not in self._by_cron}
 
@@ -3281,7 +3295,8 @@ class Runner:
         if written.pid == active.run.pid and written.exit_code is not None:
             return False
         if active.process is None:
-            return True
+            # Where it speaks of another run, this one was recorded by that one's start.
+            return written.pid in (None, active.run.pid)
         # A disk that took no status is no reason to kill what a script left running.
         options = os.WEXITED | os.WNOWAIT
         peeked = os.waitid(os.P_PID, active.process.pid, options)
@@ -3492,7 +3507,10 @@ class Runner:
         self._clear_cancelled()
 
     def sync(self) -> None:
-        """Learn of runs that a command line has begun or ended."""
+        """Learn of runs that a command line has begun or ended.
+
+        Also asked before runs are shown: one that was killed could not tell of it.
+        """
         for run in self._store.running():
             if self.active(run.id) is None:
                 self._find(run)
@@ -3518,14 +3536,32 @@ class Runner:
         written = read_pid_file(path)
         if not free:
             if written.pid is None:
-                # Whoever holds the lock is just about to start it: look again.
-                self._loop.call_later(FIND_AGAIN_S, lambda: self._find(run))
+                # Whoever holds the lock is just about to start it.
+                self._find_again(run)
                 return
-            if self._adopt(run, written.pid):
+            try:
+                adopted = self._adopt(run, written.pid)
+            except OSError:  # no descriptor is free: no reason to think it has ended
+                self._find_again(run)
+                return
+            if adopted:
                 return
             # The keeper went between the two looks, and may have written since.
             written = read_pid_file(path)
         self._record_found(run, written)
+
+    def _find_again(self, run: Run) -> None:
+        """Look for a run a little later, at longer intervals the older it is."""
+        if run.id in self._looking:
+            return
+        self._looking.add(run.id)
+
+        def look() -> None:
+            self._looking.discard(run.id)
+            self._find(run)
+
+        age_s = self._clock() - epoch_of(run.started_at)
+        self._loop.call_later(min(max(FIND_AGAIN_S, age_s / 10), 5.0), look)
 
     def _try_lock(self, path: Path) -> Optional[int]:
         try:
@@ -3534,12 +3570,15 @@ class Runner:
             return None
 
     def _adopt(self, run: Run, pid: Optional[int]) -> bool:
-        """Watch a keeper that another process started.  Return False if it is gone."""
+        """Watch a keeper that another process started.  Return False if it is gone.
+
+        Raises OSError where that can't be told.
+        """
         if pid is None:
             return False
         try:
             active = self._watch(replace(run, pid=pid))
-        except (ProcessLookupError, OSError):
+        except ProcessLookupError:
             return False
         # Asked after the pidfd was opened: the number can't change hands any more.
         owner = run_of_process(pid)
@@ -3568,13 +3607,13 @@ class Runner:
 
         Its status stands in the PID file, which the caller is about to empty.
         """
+        with self._lock:
+            active = self._by_cron.get(cron_name)
+        if active:  # also where the history can't be read
+            self._finish(active)
         for run in self._store.running(cron_name):
-            active = self.active(run.id)
-            if active:
-                self._finish(active)
-            else:
-                path = self._settings.pid_file(cron_name)
-                self._record_found(run, read_pid_file(path))
+            path = self._settings.pid_file(cron_name)
+            self._record_found(run, read_pid_file(path))
 
     def _record_found(self, run: Run, written: PidFile) -> None:
         """Record the end of a run by what its PID file says."""
@@ -3608,8 +3647,9 @@ class Runner:
         The history was lost, or the server killed while it could not be written; what
         a keeper's environment says is enough to go on.
         """
-        for cron_name in self._lock_table.holders() if self._lock_table else ():
-            pid = read_pid_file(self._settings.pid_file(cron_name)).pid
+        # Not by the table of locks: in a container it has none of a dead server.
+        for path in self._settings.run_dir.glob("*.pid"):
+            cron_name, pid = path.stem, read_pid_file(path).pid
             owner = run_of_process(pid) if pid else None
             if not pid or not owner or owner[0] != cron_name or self.active(owner[1]):
                 continue
@@ -3617,8 +3657,8 @@ class Runner:
             known = self._store.run(owner[1])
             if known and not known.running:
                 continue
-            path = cron.log_path(self._settings.log_dir) if cron else None
-            started_s = os.stat(f"/proc/{pid}").st_ctime
+            log = cron.log_path(self._settings.log_dir) if cron else None
+            started_s = process_start_s(pid) or self._clock()
             self._store.seed_ids(owner[1])
             run = self._store.begin(
                 Run(
@@ -3627,10 +3667,11 @@ class Runner:
                     RUNNING,
                     started_at=now_text(started_s),
                     trigger=owner[2],
-                    log_file=str(path) if path else None,
+                    log_file=str(log) if log else None,
                 )
             )
-            self._adopt(run, pid)
+            with contextlib.suppress(OSError):
+                self._adopt(run, pid)
 
     def _clear_cancelled(self) -> None:
         """Finish the 10 s of runs whose server was killed within them."""
@@ -4868,6 +4909,7 @@ class Api:
                 "invalid_request",
                 f'"cron" must be a cron\'s name, got "{printable(cron_name, 80)}".',
             )
+        self._runner.sync()
         # One more than asked for tells if there is a following page.
         found = self._store.runs(cron_name, status, before, limit + 1)
         page = found[:limit]
@@ -4878,6 +4920,9 @@ class Api:
     def _run(self, run_id: int) -> Run:
         active = self._runner.active(run_id)
         run = active.run if active else self._store.run(run_id)
+        if run and run.running and active is None:
+            self._runner.sync()  # the crontab began it, and its message is on the way
+            run = self._store.run(run_id)
         if run is None:
             raise Refusal("not_found", f"There is no run {run_id}.")
         return run
@@ -4896,9 +4941,6 @@ class Api:
                 f'"follow" must be true or false, got "{printable(follow, 40)}".',
             )
         run = self._run(run_id)
-        if run.running and self._runner.active(run_id) is None:
-            self._runner.sync()  # the crontab began it, and its message is on the way
-            run = self._run(run_id)
         if run.log_inode is None and run.pid is None:
             return Answer(200, b"", TEXT_TYPE)
         log = RunLog(run)
