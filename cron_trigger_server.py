@@ -117,6 +117,8 @@ CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 REGISTRY_BYTES = 16 << 20
+#: Levels of JSON: a registry has five, a request three.
+NESTING = 20
 #: A change within this time of the last read may not show in the file's times.
 REGISTRY_RACY_S = 0.1
 
@@ -763,6 +765,7 @@ def parse_json(text: str) -> Json:
 
     try:
         value = json.loads(text, object_pairs_hook=_Object, parse_constant=refuse)
+        _check_depth(value)
         # A lone surrogate ("\ud800") and an endless number (1e999) parse, and fail
         # wherever they are written.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
@@ -771,6 +774,18 @@ def parse_json(text: str) -> Json:
     except UnicodeEncodeError:
         raise ValueError("it holds half of a surrogate pair") from None
     return value
+
+
+def _check_depth(value: Json) -> None:
+    """Refuse what is nested so deeply that it could not be written again."""
+    level = [value]
+    for _ in range(NESTING):
+        objects = [inner.values() for inner in level if isinstance(inner, dict)]
+        arrays = [inner for inner in level if isinstance(inner, list)]
+        level = list(itertools.chain(*objects, *arrays))
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
 
 
 class Checker:
