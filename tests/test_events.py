@@ -1,0 +1,451 @@
+"""Server-sent events: what happened, in the order in which it did, nothing twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import threading
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from support import Server, need, need_command, need_full, patched, wait_until
+from test_schedule import at, plan, settled
+
+REGISTRY: Dict[str, Any] = {
+    **{f"c{n}": {"description": "Brief", "command": ["true"]} for n in range(8)},
+    "quiet": {"description": "Sleeps", "command": ["sleep", "60"]},
+    "short": {"description": "Sleeps a little", "command": ["sleep", "0.4"]},
+}
+
+
+class Event(NamedTuple):
+    id: int
+    name: str
+    data: Any
+
+
+class Listener:
+    """A client of `/events` that knows no more than the HTML standard (9.2.6)."""
+
+    def __init__(self, server: Server, last_event_id: Optional[int] = None) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", server.port), 10)
+        lines = ["GET /events HTTP/1.1", "Host: localhost"]
+        if last_event_id is not None:
+            lines.append(f"Last-Event-ID: {last_event_id}")
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        self.file = self.socket.makefile("rb")
+        self.status = int(self.file.readline().split()[1])
+        self.headers = {}
+        while (line := self.file.readline().decode().strip()) != "":
+            name, _, value = line.partition(": ")
+            self.headers[name.lower()] = value
+        self.comments: List[str] = []
+
+    def blocks(self) -> Iterator[List[str]]:
+        """Yield the lines of each block until the stream ends."""
+        lines: List[str] = []
+        for raw in self.file:
+            line = raw.decode("utf-8").rstrip("\n")
+            if line:
+                lines.append(line)
+            elif lines:
+                yield lines
+                lines = []
+
+    def events(self) -> Iterator[Event]:
+        for lines in self.blocks():
+            fields = dict(line.split(": ", 1) for line in lines if line[0] != ":")
+            self.comments += [line for line in lines if line[0] == ":"]
+            if "data" in fields:
+                data = json.loads(fields["data"])
+                yield Event(int(fields["id"]), fields["event"], data)
+
+    def take(self, count: int) -> List[Event]:
+        events = self.events()
+        return [next(events) for _ in range(count)]
+
+    def until(
+        self, name: str, key: str = "run", id: Optional[int] = None
+    ) -> List[Event]:
+        """Return the events up to one of this name (of this run)."""
+        found = []
+        for event in self.events():
+            found.append(event)
+            if event.name == name and id in (None, event.data[key]["id"]):
+                return found
+        raise AssertionError(f"the stream ended before {name}")
+
+    def joined(self) -> Listener:
+        """Wait until the server has taken the stream up."""
+        while self.file.readline() != b": joined\n":
+            pass
+        return self
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+@contextlib.contextmanager
+def listening(
+    server: Server, last_event_id: Optional[int] = None
+) -> Iterator[Listener]:
+    listener = Listener(server, last_event_id)
+    try:
+        # What was missed comes before the comment that tells of the joining.
+        yield listener if last_event_id is not None else listener.joined()
+    finally:
+        listener.close()
+
+
+def last_id(server: Server) -> int:
+    return int(server.rows("select coalesce(max(id), 0) from events")[0][0])
+
+
+class EventsTest(unittest.TestCase):
+    server: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = Server(REGISTRY)
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.server.start()
+
+    def test_the_shape_of_the_stream(self) -> None:
+        listener = Listener(self.server)
+        self.addCleanup(listener.close)
+        self.assertEqual(listener.status, 200)
+        kind = listener.headers["content-type"]
+        self.assertEqual(kind, "text/event-stream; charset=utf-8")
+        self.assertNotIn("content-length", listener.headers)
+        self.assertEqual(listener.headers["cache-control"], "no-store")
+        blocks = listener.blocks()
+        self.assertEqual(next(blocks), ["retry: 2000"])
+        self.assertEqual(next(blocks), [": joined"])
+        run_id = self.server.trigger("c0").json["runId"]
+        lines = next(blocks)
+        self.assertEqual(
+            [line.split(":")[0] for line in lines], ["id", "event", "data"]
+        )
+        self.assertEqual(json.loads(lines[2][6:])["run"]["id"], run_id)
+        self.server.ended(run_id)
+
+    def test_a_runs_start_and_end_are_told(self) -> None:
+        with listening(self.server) as listener:
+            run_id = self.server.trigger("c0", requestedBy="Zoë\u2028").json
+            self.assertEqual(run_id["code"], "invalid_request")
+            run_id = self.server.trigger("c0", requestedBy="Zoë").json["runId"]
+            started, finished = listener.take(2)
+        self.assertEqual((started.name, finished.name), ("run.started", "run.finished"))
+        self.assertEqual(finished.id, started.id + 1)
+        self.assertEqual(started.data["run"]["status"], "running")
+        self.assertEqual(started.data["run"]["requestedBy"], "Zoë")
+        self.assertGreater(started.data["run"]["pid"], 0)
+        self.assertEqual(finished.data, {"run": self.server.run(run_id)})
+
+    def test_an_event_comes_at_once(self) -> None:
+        with listening(self.server) as listener:
+            delays = []
+            for _ in range(5):
+                self.server.trigger("c1")
+                listener.take(1)
+                finished = listener.take(1)[0].data["run"]["completedAt"]
+                delays.append(time.time() - _epoch(finished))
+            self.assertLess(min(delays), 0.1, delays)
+
+    def test_what_is_planned_is_told(self) -> None:
+        with listening(self.server) as listener:
+            fired = plan(self.server, "c2", at(0.3))
+            cancelled = plan(self.server, "c2", at(60))
+            self.server.request("DELETE", f"/scheduled/{cancelled}")
+            events = listener.until("run.finished")
+        told = [(e.name, e.data.get("scheduled", {}).get("id")) for e in events]
+        self.assertEqual(
+            told,
+            [
+                ("schedule.created", fired),
+                ("schedule.created", cancelled),
+                ("schedule.cancelled", cancelled),
+                ("schedule.fired", fired),
+                ("run.started", None),
+                ("run.finished", None),
+            ],
+        )
+        self.assertEqual(events[0].data["scheduled"]["status"], "pending")
+        self.assertEqual(events[3].data["scheduled"]["status"], "fired")
+        run_id = events[4].data["run"]["id"]
+        self.assertEqual(events[3].data["scheduled"]["runId"], run_id)
+
+    def test_a_new_registry_is_told(self) -> None:
+        with listening(self.server) as listener:
+            more = {"more": {"description": "More", "command": ["true"]}}
+            self.server.write_registry({**REGISTRY, **more})
+            self.server.get("/health")
+            event = listener.take(1)[0]
+            self.assertEqual(event.name, "registry.reloaded")
+            self.assertEqual(event.data, {"crons": len(REGISTRY) + 1})
+            self.server.write_registry(REGISTRY)
+            self.server.get("/health")
+            self.assertEqual(listener.take(1)[0].data, {"crons": len(REGISTRY)})
+
+    def test_the_crontabs_run_is_told(self) -> None:
+        with listening(self.server) as listener:
+            self.assertEqual(self.server.command("run", "short").returncode, 0)
+            started, finished = listener.take(2)
+        self.assertEqual((started.name, finished.name), ("run.started", "run.finished"))
+        self.assertEqual(started.data["run"]["trigger"], "cli")
+        self.assertEqual(finished.data["run"]["status"], "completed")
+
+    def test_a_crontabs_start_is_told_while_it_runs(self) -> None:
+        with listening(self.server) as listener:
+            caller = self.server.spawn("run", "short")
+            started = listener.take(1)[0]
+            self.assertIsNone(caller.poll())
+            crons = self.server.get("/crons").json["crons"]
+            running = {c["cronName"]: c["running"] for c in crons}["short"]
+            self.assertEqual(running["id"], started.data["run"]["id"])
+            listener.until("run.finished")
+            caller.communicate(timeout=10)
+
+    def test_the_order_is_that_of_what_happened(self) -> None:
+        before = last_id(self.server)
+        with listening(self.server) as listener:
+            threads = [
+                threading.Thread(target=self.complete, args=(f"c{n}", 4))
+                for n in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            events = listener.take(2 * 16)
+            for thread in threads:
+                thread.join()
+        ids = [event.id for event in events]
+        self.assertEqual(ids, list(range(before + 1, before + 33)))
+        state: Dict[str, str] = {}
+        for event in events:
+            cron = event.data["run"]["cronName"]
+            # Of one cron, starts and ends take turns: it never runs twice.
+            wanted = (
+                "run.started" if state.get(cron) != "run.started" else "run.finished"
+            )
+            self.assertEqual(event.name, wanted)
+            state[cron] = event.name
+
+    def complete(self, cron: str, times: int) -> None:
+        for _ in range(times):
+            self.server.completed(cron)
+
+    def test_a_reader_that_comes_and_goes_misses_nothing(self) -> None:
+        first = last_id(self.server)
+        worker = threading.Thread(target=self.complete, args=("c5", 20))
+        worker.start()
+        seen: List[int] = []
+        while len(seen) < 40:
+            with listening(self.server, seen[-1] if seen else first) as listener:
+                seen += [e.id for e in listener.take(min(3, 40 - len(seen)))]
+        worker.join()
+        self.assertEqual(seen, list(range(first + 1, first + 41)))
+
+    def test_a_last_event_id_of_the_future_waits_for_what_comes(self) -> None:
+        with listening(self.server, 10**17) as listener:
+            run_id = self.server.trigger("c6").json["runId"]
+            self.assertEqual(listener.take(1)[0].data["run"]["id"], run_id)
+            self.server.ended(run_id)
+
+    def test_a_last_event_id_that_is_none_is_refused(self) -> None:
+        for text in ("x", "-1", "1.5", "9" * 19):
+            reply = self.server.get("/events", **{"Last-Event-ID": text})
+            self.assertEqual(reply.status, 400, text)
+
+    def test_head_does_not_hang(self) -> None:
+        reply = self.server.request("HEAD", "/events")
+        self.assertEqual((reply.status, reply.body), (200, b""))
+
+    def test_streams_are_bounded_and_places_come_back(self) -> None:
+        listeners: List[Listener] = []
+        try:
+            while (listener := Listener(self.server)).status == 200:
+                listeners.append(listener.joined())
+            self.assertEqual((listener.status, len(listeners)), (503, 32))
+            self.assertIn("retry-after", listener.headers)
+        finally:
+            for one in [*listeners, listener]:
+                one.close()
+        wait_until(lambda: self.server.request("HEAD", "/events").status == 200)
+        with listening(self.server):
+            pass
+
+    def test_a_reader_that_goes_away_leaves_nothing(self) -> None:
+        assert self.server.process
+        fds = f"/proc/{self.server.process.pid}/fd"
+        before = len(os.listdir(fds))
+        for _ in range(5):
+            with listening(self.server):
+                pass
+        wait_until(lambda: len(os.listdir(fds)) <= before, what="the descriptors")
+
+
+def _epoch(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()
+
+
+def add_events(server: Server, count: int, size: int) -> None:
+    """Put events into the history that no server could be made to tell."""
+    text = json.dumps({"run": {"id": 0, "filler": "x" * size}})
+    db = sqlite3.connect(server.state_dir / "history.db", timeout=10)
+    with contextlib.closing(db), db:
+        query = "insert into events (event, data) values ('test', ?)"
+        db.executemany(query, [[text]] * count)
+
+
+class EventsAcrossRestartTest(unittest.TestCase):
+    def test_what_was_missed_is_replayed_by_the_next_server(self) -> None:
+        with Server(REGISTRY) as server:
+            with listening(server) as listener:
+                run_id = server.trigger("short").json["runId"]
+                started = listener.take(1)[0]
+                server.kill()
+                self.assertEqual(list(listener.events()), [])
+            time.sleep(0.5)  # it ends while no server runs
+            server.start()
+            with listening(server, started.id) as listener:
+                finished = listener.take(1)[0]
+            self.assertEqual(finished.name, "run.finished")
+            self.assertEqual(finished.data["run"]["id"], run_id)
+            self.assertEqual(finished.data["run"]["status"], "completed")
+            self.assertGreater(finished.id, started.id)
+
+    def test_the_crontabs_run_without_a_server_is_replayed(self) -> None:
+        with Server(REGISTRY) as server:
+            position = last_id(server)
+            server.stop()
+            self.assertEqual(server.command("run", "c0").returncode, 0)
+            server.start()
+            with listening(server, position) as listener:
+                told = [e.name for e in listener.take(2)]
+        self.assertEqual(told, ["run.started", "run.finished"])
+
+    def test_an_orderly_stop_ends_the_stream(self) -> None:
+        with Server(REGISTRY) as server, listening(server) as listener:
+            begun_s = time.monotonic()
+            self.assertEqual(server.stop(), 0)
+            self.assertLess(time.monotonic() - begun_s, 2)
+            self.assertEqual(list(listener.events()), [])
+
+    def test_comments_keep_the_connection_alive(self) -> None:
+        program = patched("m.STREAM_COMMENT_S = 0.1")
+        with Server(REGISTRY, program=program) as server, listening(server) as one:
+            lines = [one.file.readline() for _ in range(7)]
+            comments = [line for line in lines if line.strip()]
+            self.assertEqual(comments, [b":\n"] * 3)
+
+    def test_a_slow_reader_is_dropped_and_never_waited_for(self) -> None:
+        with Server(REGISTRY) as server, listening(server) as prompt:
+            slow = Listener(server).joined()
+            # Events as large as none is: some 30 MB, more than any socket takes.
+            for _ in range(30):
+                add_events(server, 10, 100_000)
+                run_id = server.trigger("c0").json["runId"]
+                events = prompt.until("run.finished", id=run_id)
+                self.assertEqual(len(events), 12)
+            self.assertEqual(server.get("/health").json["status"], "healthy")
+            # What it was sent before it was dropped is less than all.
+            with contextlib.suppress(ConnectionError):
+                self.assertLess(len(list(slow.events())), 360)
+            slow.close()
+
+
+#: Prints each event's id and name as a line; connects again by itself.
+CLIENT = """
+const {EventSource} = require("eventsource");
+const source = new EventSource(process.argv[2]);
+const names = ["run.started", "run.finished", "schedule.created", "schedule.fired"];
+for (const name of names) {
+  source.addEventListener(name, (e) => {
+    JSON.parse(e.data);
+    console.log(`${e.lastEventId} ${e.type}`);
+  });
+}
+source.addEventListener("open", () => console.log("open"));
+"""
+
+
+def node_modules() -> Path:
+    """Return a folder with npm's `eventsource` in it, installed once and kept."""
+    default = Path.home() / ".cache" / "cron-trigger-server-tests"
+    cache = Path(os.environ.get("CRON_TRIGGER_TEST_CACHE") or default)
+    folder = cache / "eventsource"
+    if not (folder / "node_modules" / "eventsource").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund",
+             "--ignore-scripts", "eventsource@3"],
+            capture_output=True, text=True, check=False, timeout=180,
+        )  # fmt: skip
+        need(done.returncode == 0, f"npm can't install eventsource: {done.stderr}")
+    return folder
+
+
+class BrowserClientTest(unittest.TestCase):
+    def test_the_eventsource_client_over_a_restart(self) -> None:
+        need_full()
+        node = need_command("node")
+        need_command("npm")
+        folder = node_modules()
+        with Server(REGISTRY) as server:
+            script = folder / f"client-{os.getpid()}.js"
+            script.write_text(CLIENT)
+            self.addCleanup(script.unlink)
+            client = subprocess.Popen(
+                [node, str(script), f"http://127.0.0.1:{server.port}/events"],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            try:
+                self.follow(server, client)
+            finally:
+                client.kill()
+                client.communicate()
+
+    def follow(self, server: Server, client: subprocess.Popen[str]) -> None:
+        assert client.stdout
+        lines: List[str] = []
+        stdout = client.stdout
+        reader = threading.Thread(
+            target=lambda: lines.extend(iter_lines(stdout, lines))
+        )
+        reader.daemon = True
+        reader.start()
+        wait_until(lambda: "open" in lines)
+        server.completed("c0")
+        server.trigger("short")
+        settled(server, plan(server, "c1", at(0.2)))
+        wait_until(lambda: any("started" in line for line in lines))
+        port = server.port
+        server.kill()
+        time.sleep(0.6)  # `short` ends while nobody listens
+        server.start(port=port)
+        server.completed("c2")
+        total = last_id(server)
+        wait_until(lambda: any(line.startswith(f"{total} ") for line in lines), 20)
+        told = [line for line in lines if line != "open"]
+        stored = server.rows("select id, event from events order by id")
+        self.assertEqual(told, [f"{number} {name}" for number, name in stored])
+
+
+def iter_lines(stream: Any, lines: List[str]) -> List[str]:
+    for line in stream:
+        lines.append(line.strip())
+    return []
+
+
+if __name__ == "__main__":
+    unittest.main()
