@@ -1107,7 +1107,7 @@ def writable_by_others(path: Path, user_id: int) -> Optional[str]:
     write one of them may put another file in this place.
     A sticky folder (/tmp) is held to be safe for what trusted users own in it.
     """
-    faults = (_place_fault(place, user_id) for place in places_of(path))
+    faults = (_place_fault(*place, user_id) for place in places_of(path))
     return next(filter(None, faults), None)
 
 
@@ -1121,34 +1121,41 @@ def folder_fault(folder: Path) -> Optional[str]:
         if status.st_uid != 0 or status.st_mode & 0o022:
             remedy = f"chown root {folder}; chmod go-w {folder}"
             return f"others may write {folder}: {remedy}"
-    faults = (_place_fault(place, 0, group=False) for place in places_of(folder))
+    faults = (_place_fault(*place, 0, group=False) for place in places_of(folder))
     return next(filter(None, faults), None)
 
 
-def places_of(path: Path) -> Iterator[Path]:
+def places_of(path: Path) -> Iterator[Tuple[str, os.stat_result]]:
     """Yield all that leads to a file: folders, links and their targets, itself.
 
     Each link by itself, as the kernel goes: of a chain of links, the one in the middle
-    lies neither on the first path nor on the last.
+    lies neither on the first path nor on the last.  It ends where nothing is there:
+    that is somebody else's message.
     """
-    left = list(reversed(Path(os.getcwd(), path).parts))
-    place, links = Path(left.pop()), 0
-    while True:
-        yield place
-        with contextlib.suppress(OSError):
-            left += reversed(Path(os.readlink(place)).parts)
-            place, links = place.parent, links + 1
-        if not left or links > 40:  # path_resolution(7)
-            return
-        name = left.pop()
-        place = place.parent if name == ".." else place / name
+    left = os.path.join(os.getcwd(), path).split("/")[::-1]
+    folder, links = "", 0  # without the slash at its end
+    with contextlib.suppress(OSError):
+        yield "/", os.lstat("/")
+        while left and links <= 40:  # path_resolution(7)
+            name = left.pop()
+            if name == "..":
+                folder = folder.rpartition("/")[0]
+            if name in ("", ".", ".."):
+                continue
+            place = f"{folder}/{name}"
+            status = os.lstat(place)
+            yield place, status
+            if not stat.S_ISLNK(status.st_mode):
+                folder = place
+                continue
+            target = os.readlink(place)
+            left += target.split("/")[::-1]
+            folder, links = "" if target.startswith("/") else folder, links + 1
 
 
-def _place_fault(place: Path, user_id: int, group: bool = True) -> Optional[str]:
-    try:
-        status = os.lstat(place)
-    except OSError:
-        return None  # what is not there is somebody else's message
+def _place_fault(
+    place: str, status: os.stat_result, user_id: int, group: bool = True
+) -> Optional[str]:
     if status.st_uid not in (0, user_id):
         return f"{place} belongs to user {status.st_uid}: chown root {place}"
     if stat.S_ISLNK(status.st_mode):
@@ -4222,7 +4229,7 @@ class Request:
     @property
     def has_body(self) -> bool:
         text = self.headers.get("content-length", "0")
-        return not text or text.strip("0") != ""
+        return not re.fullmatch(r"0{1,19}", text)
 
 
 @dataclass
@@ -5180,7 +5187,7 @@ def parse_head(lines: Sequence[bytes], address: str) -> Request:
     old = match[3] == b"0"
     connection = headers.get("connection", "").lower()
     path, query, authority = _parse_target(match[2].decode("latin-1"))
-    if authority:
+    if authority is not None:
         headers["host"] = authority
     if "host" not in headers and not old:
         raise Refusal("invalid_request", "An HTTP/1.1 request must have a Host.")
