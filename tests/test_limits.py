@@ -1,0 +1,741 @@
+"""What a client can send, how much and how slowly; and that no more than that happens.
+
+Each raw request of these tests is followed by a second one that would start a cron:
+whoever reads the first one in another way than the server would see it run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+from support import (
+    REPOSITORY,
+    Reply,
+    Server,
+    Wire,
+    need_command,
+    need_full,
+    wait_until,
+)
+
+import cron_trigger_server as cts
+
+REGISTRY = {
+    "hello": {"description": "Say hello", "command": ["/bin/echo", "hello"]},
+    "nap": {"description": "Sleep", "command": ["/bin/sleep", "60"]},
+    "flood": {
+        "description": "Print 12 MB",
+        "command": ["/bin/sh", "-c", "head -c 12000000 /dev/zero | tr '\\0' x"],
+    },
+}
+HEAD = b"Host: localhost\r\n"
+JSON = HEAD + b"Content-Type: application/json\r\n"
+HELLO = b'{"cronName": "hello"}'
+SECOND = (
+    b"POST /trigger HTTP/1.1\r\n"
+    + JSON
+    + b"Content-Length: %d\r\n\r\n%b" % (len(HELLO), HELLO)
+)
+HEALTH = b"GET /health HTTP/1.1\r\n" + HEAD + b"\r\n"
+
+
+def patched(code: str) -> Dict[str, Any]:
+    """Return how to start the server with other constants, by `python3 -c`."""
+    lines = (
+        "import sys",
+        f"sys.path.insert(0, {str(REPOSITORY)!r})",
+        "import cron_trigger_server as cts",
+        code,
+        "sys.exit(cts.main())",
+    )
+    return {"python": [sys.executable, "-c", "\n".join(lines)], "program": []}
+
+
+def post(body: bytes, *headers: bytes) -> bytes:
+    """Return a trigger request with its own headers after the usual ones."""
+    lines = b"".join(header + b"\r\n" for header in headers)
+    return b"POST /trigger HTTP/1.1\r\n" + JSON + lines + b"\r\n" + body
+
+
+class RawTest(unittest.TestCase):
+    """A server that is sent raw bytes, and must never be taken in."""
+
+    server: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = Server(REGISTRY).start()
+        cls.addClassCleanup(cls.server.__exit__)
+
+    def tearDown(self) -> None:
+        text = self.server.stderr()
+        for word in ("Traceback", "internal error"):
+            self.assertNotIn(word, text)
+
+    def runs(self) -> int:
+        return int(self.server.rows("select count(*) from cron_executions")[0][0])
+
+    def assert_refused(self, data: bytes, status: int, code: str) -> None:
+        """Assert one refusal, then the end of the connection, and nothing started."""
+        before = self.runs()
+        with Wire(self.server.port) as wire:
+            reply = wire.send(data + SECOND).answer()
+            self.assertEqual((reply.status, reply.json["code"]), (status, code))
+            self.assertEqual(reply.headers.get("connection"), "close")
+            self.assertTrue(wire.closed(), "it reads on after an error")
+        self.assertEqual(self.runs(), before)
+
+
+class SmugglingTest(RawTest):
+    """One request has one reading (RFC 9112, section 11)."""
+
+    def test_a_chunked_body_is_refused(self) -> None:
+        chunks = b"5\r\nhello\r\n0\r\n\r\n"
+        for header in (
+            (b"Transfer-Encoding: chunked",),
+            (b"transfer-encoding:chunked", b"Content-Length: 4"),
+            (b"Content-Length: 4", b"Transfer-Encoding: chunked"),
+            (b"Transfer-Encoding: identity",),
+            (b"Transfer-Encoding:",),
+            (b"Transfer-Encoding: xchunked",),
+            (b"Transfer-Encoding: gzip, chunked",),
+        ):
+            with self.subTest(header):
+                self.assert_refused(post(chunks, *header), 411, "length_required")
+                get = b"GET /health HTTP/1.1\r\n" + HEAD + b"\r\n".join(header)
+                self.assert_refused(get + b"\r\n\r\n", 411, "length_required")
+
+    def test_a_length_is_one_decimal_number(self) -> None:
+        for value in (
+            b"", b"+5", b"-5", b"5 ", b"5, 5", b"5,6", b"0x5", b"5.0", b"5e0", b"1_0",
+            b"\xd9\xa5", b"\xb2", b"five", b"5 5", b"\xa05", b"9" * 20, b"0" * 20,
+            b"5;", b'"5"',
+        ):  # fmt: skip
+            # Blanks around a value are none of it (RFC 9110, 5.5).
+            if value.strip(b" ") == b"5":
+                continue
+            with self.subTest(value):
+                data = post(b"hello", b"Content-Length: " + value)
+                self.assert_refused(data, 400, "invalid_request")
+
+    def test_deciding_headers_come_once(self) -> None:
+        for name in sorted(cts.SINGLE_HEADERS):
+            twice = b"GET /crons HTTP/1.1\r\n" + (f"{name}: 1\r\n".encode() * 2)
+            if name != "host":
+                twice += HEAD
+            with self.subTest(name):
+                self.assert_refused(twice + b"\r\n", 400, "invalid_request")
+        for two in ((b"5", b"5"), (b"5", b"6"), (b"0", b"5")):
+            lengths = [b"Content-Length: " + value for value in two]
+            self.assert_refused(post(b"hello", *lengths), 400, "invalid_request")
+
+    def test_a_header_has_one_form(self) -> None:
+        for line in (
+            b"Content-Length : 5",
+            b" Content-Length: 5",
+            b"X: 1\r\n folded: 2",
+            b"X: 1\r\n\tContent-Length: 5",
+            b"X: a\nContent-Length: 5",
+            b"X: a\rContent-Length: 5",
+            b"X: a\0b",
+            b"X: a\x0bb",
+            b"X: a\x7fb",
+            b"X: \x1b[31m",
+            b"no colon",
+            b": no name",
+            b"Na me: x",
+            b"N\xc3\xa9: x",
+            b"\0: x",
+            b'"X": x',
+            b"X\n: 1",
+        ):
+            with self.subTest(line):
+                get = b"GET /health HTTP/1.1\r\n" + HEAD + line + b"\r\n\r\n"
+                self.assert_refused(get, 400, "invalid_request")
+
+    def test_a_request_line_has_one_form(self) -> None:
+        for line in (
+            b"",
+            b"GET /health",
+            b"GET /health HTTP/1.2",
+            b"GET /health HTTP/2.0",
+            b"GET /health HTTP/0.9",
+            b"GET /health HTTP/1.1 ",
+            b" GET /health HTTP/1.1",
+            b"GET  /health HTTP/1.1",
+            b"GET\t/health\tHTTP/1.1",
+            b"GET /he alth HTTP/1.1",
+            b"GET /health http/1.1",
+            b"GET /health HTTP/1.1\rX: 1",
+            b"GET /health HTTP/1.1\nX: 1",
+            b"G\0T /health HTTP/1.1",
+            b"G\xc9T /health HTTP/1.1",
+            b"GET\xa0/health HTTP/1.1",
+            b"METHOD-WITH-A-VERY-LONG-NAME / HTTP/1.1",
+            b"PRI * HTTP/2.0",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        ):
+            with self.subTest(line):
+                data = line + b"\r\n" + HEAD + b"\r\n"
+                self.assert_refused(data, 400, "invalid_request")
+
+    def test_bare_line_feeds_end_nothing(self) -> None:
+        data = b"GET /health HTTP/1.1\nHost: localhost\n\n"
+        self.assert_refused(data, 400, "invalid_request")
+
+    def test_an_absolute_target_names_the_host(self) -> None:
+        for authority, status in (
+            (b"localhost", 200),
+            (b"127.0.0.1:9998", 200),
+            (b"evil.example", 421),
+            (b"localhost@evil.example", 421),
+            (b"evil.example#@localhost", 421),
+            (b"evil.example?@localhost", 421),
+            (b"localhost\\@evil.example", 421),
+            (b"", 421),
+        ):
+            with self.subTest(authority), Wire(self.server.port) as wire:
+                target = b"http://" + authority + b"/health"
+                wire.send(b"GET " + target + b" HTTP/1.1\r\n" + HEAD + b"\r\n")
+                self.assertEqual(wire.answer().status, status)
+
+    def test_an_error_whose_body_was_read_ends_nothing(self) -> None:
+        with Wire(self.server.port) as wire:
+            wire.send(post(b"not JSON", b"Content-Length: 8") + HEALTH)
+            self.assertEqual(wire.answer().status, 400)
+            self.assertEqual(wire.answer().status, 200)
+
+    def test_an_error_before_the_body_ends_the_connection(self) -> None:
+        body = b"x" * 100
+        length = b"Content-Length: 100"
+        plain = b"POST /trigger HTTP/1.1\r\n" + HEAD + b"Content-Type: text/plain\r\n"
+        self.assert_refused(plain + length + b"\r\n\r\n" + body, 415,
+                            "unsupported_media_type")  # fmt: skip
+        lost = post(body, length).replace(b"/trigger", b"/nowhere")
+        self.assert_refused(lost, 404, "not_found")
+        foreign = post(body, length, b"Origin: null")
+        self.assert_refused(foreign, 403, "forbidden")
+
+    def test_the_body_of_a_get_is_no_request(self) -> None:
+        before = self.runs()
+        head = b"GET /health HTTP/1.1\r\n" + HEAD
+        length = b"Content-Length: %d\r\n\r\n" % len(SECOND)
+        with Wire(self.server.port) as wire:
+            wire.send(head + length + SECOND + HEALTH)
+            answers = [wire.answer().json for _ in range(2)]
+        self.assertEqual([a["service"] for a in answers], [cts.SERVICE] * 2)
+        self.assertEqual(self.runs(), before)
+
+
+class BoundsTest(RawTest):
+    """How much of everything."""
+
+    def status_of(self, data: bytes) -> int:
+        with Wire(self.server.port) as wire:
+            return wire.send(data).answer().status
+
+    def test_the_limits_are_those_of_the_contract(self) -> None:
+        self.assertEqual((cts.REQUEST_S, cts.IDLE_S), (10.0, 60.0))
+        self.assertEqual((cts.WORK_LIMIT, cts.CONNECTION_LIMIT), (64, 256))
+        self.assertEqual((cts.BODY_BYTES, cts.REQUEST_LINE_BYTES), (65536, 8192))
+        self.assertEqual((cts.HEADER_COUNT, cts.Broadcaster.LIMIT), (100, 32))
+        self.assertEqual((cts.WRONG_SECRETS, cts.WRONG_SECRETS_S), (10, 60.0))
+
+    def test_a_hundred_headers(self) -> None:
+        for count, status in ((100, 200), (101, 400)):
+            more = b"".join(b"X-%d: 1\r\n" % n for n in range(count - 1))
+            data = b"GET /health HTTP/1.1\r\n" + HEAD + more + b"\r\n"
+            self.assertEqual(self.status_of(data), status)
+
+    def test_a_request_line_of_8_kib(self) -> None:
+        for size, status in ((8192, 404), (8193, 400), (60000, 400)):
+            frame = len("GET / HTTP/1.1")
+            line = b"GET /" + b"a" * (size - frame) + b" HTTP/1.1"
+            self.assertEqual(self.status_of(line + b"\r\n" + HEAD + b"\r\n"), status)
+
+    def test_a_line_without_end_is_cut_off(self) -> None:
+        for data in (b"A" * 9000, b"GET / HTTP/1.1\r\nX: " + b"a" * 70000):
+            self.assertEqual(self.status_of(data), 400)
+
+    def test_a_header_of_blanks_takes_no_time(self) -> None:
+        for value in (b" " * 60000 + b"x", b" " * 60000 + b"\n", b"\t " * 30000):
+            since_s = time.monotonic()
+            data = b"GET /health HTTP/1.1\r\n" + HEAD + b"X: x" + value + b"\r\n\r\n"
+            self.assertIn(self.status_of(data), (200, 400))
+            self.assertLess(time.monotonic() - since_s, 2)
+
+    def test_a_body_of_64_kib(self) -> None:
+        body = b'{"cronName": "%b"}' % (b"a" * 70000)
+        whole = body[: 65536 - 2] + b'"}'
+        self.assertEqual(self.status_of(post(whole, b"Content-Length: 65536")), 404)
+        for length in (b"65537", b"1000000000000", b"9" * 19):
+            # Answered though not a byte of the body was sent.
+            self.assertEqual(
+                self.status_of(post(b"", b"Content-Length: " + length)), 413
+            )
+        self.assertEqual(self.status_of(post(b"")), 411)
+
+    def test_every_check_comes_before_the_body(self) -> None:
+        for data, status in (
+            (post(b"", b"Content-Length: 9", b"Expect: 100-continue"), 100),
+            (post(b"", b"Content-Length: 70000", b"Expect: 100-continue"), 413),
+            (post(b"", b"Content-Length: 9", b"Origin: null"), 403),
+            (post(b"", b"Content-Length: 9", b"Sec-Fetch-Site: cross-site"), 403),
+            (post(b"", b"Content-Length: 9").replace(b"localhost", b"evil"), 421),
+            (post(b"", b"Content-Length: 9").replace(b"/json", b"/xml"), 415),
+            (
+                post(b"", b"Content-Length: 9").replace(b"/trigger", b"/trigger?a=b"),
+                400,
+            ),
+            (post(b"", b"Content-Length: 9").replace(b"POST", b"PUT"), 405),
+        ):
+            with self.subTest(status):
+                self.assertEqual(self.status_of(data), status)
+
+    def test_queries_are_strict(self) -> None:
+        for query in ("limit=0", "limit=501", "limit=1&limit=1", "limit=%31%30x", "a",
+                      "limit=\xb2", "limit=1_0", "status=bogus", "cron=%2e%2e%2f",
+                      "limit=+1", "before=0", "before=99999999999999999999", "=", "&&",
+                      "limit=%ff", "unknown=1", "tail=1", "&".join(["limit=1"] * 30),
+                      ):  # fmt: skip
+            with self.subTest(query):
+                line = f"GET /runs?{query} HTTP/1.1\r\n".encode("latin-1")
+                self.assertEqual(self.status_of(line + HEAD + b"\r\n"), 400)
+
+
+class JsonTest(RawTest):
+    """What is JSON, and what only looks like it."""
+
+    def reply(self, body: bytes) -> Reply:
+        with Wire(self.server.port) as wire:
+            length = b"Content-Length: %d" % len(body)
+            return wire.send(post(body, length)).answer()
+
+    def test_what_is_not_json_is_refused(self) -> None:
+        for body in (
+            b"{", b"[]", b"null", b"7", b'"hello"', b"cronName=hello",
+            b'{"cronName": "hello"} x', b"{'cronName': 'hello'}",
+            b"\xef\xbb\xbf" + HELLO, HELLO.decode().encode("utf-16"), b'{"cronName": "\xff"}',
+            b'{"cronName": "\xed\xa0\x80"}', b'{"cronName": "\\ud800"}',
+            b'{"cronName": "hello", "params": {"a": NaN}}',
+            b'{"cronName": "hello", "params": {"a": -Infinity}}',
+            b'{"cronName": "hello", "params": {"a": 1e999}}',
+            b'{"cronName": "hello", "cronName": "nap"}',
+            b'{"cronName": "hello", "params": {"a": 1, "a": 2}}',
+            b'{"cronName": "hello", "params": {}, "params": {}}',
+            b'{"cronName": "hello", "extra": 1}', b'{"cronname": "hello"}', b"{}",
+            b'{"cronName": null}', b'{"cronName": ["hello"]}', b'{"cronName": ""}',
+            b'{"cronName": "hello", "params": null}',
+            b'{"cronName": "hello", "params": []}',
+            b'{"cronName": "hello", "requestedBy": 7}',
+            b'{"cronName": "hello", "requestedBy": "a\\nrun 1 completed"}',
+            b'{"cronName": "hello", "requestedBy": "\\u001b[2J"}',
+            b'{"cronName": "hello", "requestedBy": "\\u202etxt"}',
+            b'{"cronName": "hello", "requestedBy": "%b"}' % (b"a" * 201),
+            b'{"cronName": "hello", "runAt": "tomorrow"}',
+            b'{"cronName": "hello", "runAt": 99999999999}',
+            b'{"cronName": "hello", "runAt": "0001-01-01T00:00:00+23:59"}',
+            b'{"cronName": "hello", "runAt": "9999-12-31T23:59:60Z"}',
+            b"[" * 60000, b'{"a":' * 12000, b"[" * 30000 + b"]" * 30000,
+            b'{"cronName": "hello", "params": ' + b'{"a":' * 9000 + b"1" + b"}" * 9001,
+            b'{"cronName": "hello", "params": {"a": %b}}' % (b"1" * 5000),
+        ):  # fmt: skip
+            with self.subTest(body[:60]):
+                reply = self.reply(body)
+                self.assertEqual(reply.status, 400, reply.text)
+                self.assertIn(reply.json["code"], ("invalid_request", "invalid_params"))
+        self.assertEqual(self.runs(), 0)
+
+    def test_a_name_is_looked_up_and_nothing_else(self) -> None:
+        for name in (
+            "../hello", "hello/../hello", "/bin/sh", "hello\0", "hello ", "Hello",
+            "hello.pid", "$(hello)", "`hello`", "{hello}", "hello;id", "ﬁle", "..",
+        ):  # fmt: skip
+            body = json.dumps({"cronName": name}).encode()
+            reply = self.reply(body)
+            self.assertEqual((reply.status, reply.json["code"]), (404, "unknown_cron"))
+        made = sorted(p.name for p in self.server.run_dir.iterdir())
+        self.assertEqual(made, ["cron-trigger-server.pid", "events.sock"])
+
+    def test_thousands_of_unknown_parameters_are_one_refusal(self) -> None:
+        params = {f"p{number}": 1 for number in range(4000)}
+        body = json.dumps({"cronName": "hello", "params": params}).encode()
+        reply = self.reply(body)
+        self.assertEqual(reply.json["code"], "invalid_params")
+
+
+class AnswerTest(RawTest):
+    """What stands on every answer."""
+
+    def answers(self) -> List[Tuple[str, Reply]]:
+        found = []
+        for route in cts.ROUTES:
+            if route.action == "events":
+                continue
+            path = route.path.replace("ID", "1")
+            found.append((path, self.server.request(route.method, path)))
+        raw = (
+            b"nonsense\r\n\r\n",
+            HEALTH.replace(b"localhost", b"evil"),
+            HEALTH.replace(b"GET", b"PUT"),
+            HEALTH.replace(b"/health", b"/nowhere"),
+            post(b"", b"Content-Length: 70000"),
+            post(b"", b"Transfer-Encoding: chunked"),
+            post(b"{}", b"Content-Length: 2", b"Origin: null"),
+            b"GET /events HTTP/1.1\r\n" + HEAD + b"\r\n",
+            b"HEAD /health HTTP/1.0\r\n\r\n",
+        )
+        for data in raw:
+            with Wire(self.server.port) as wire:
+                wire.send(data)
+                found.append((data.decode()[:40], wire.answer(data[:4] != b"HEAD")))
+        return found
+
+    def test_every_answer_has_the_safe_headers(self) -> None:
+        answers = self.answers()
+        statuses = {reply.status for _, reply in answers}
+        self.assertGreaterEqual(statuses, {200, 400, 403, 404, 405, 411, 413, 421})
+        for what, reply in answers:
+            with self.subTest(what):
+                heads = reply.headers
+                self.assertEqual(heads["server"], cts.SERVICE)
+                self.assertEqual(heads["x-content-type-options"], "nosniff")
+                self.assertEqual(heads["cache-control"], "no-store")
+                self.assertEqual(heads["referrer-policy"], "no-referrer")
+                self.assertEqual(heads["x-frame-options"], "DENY")
+                policy = heads["content-security-policy"]
+                self.assertIn("default-src 'none'", policy)
+                self.assertIn("frame-ancestors 'none'", policy)
+                self.assertNotIn("unsafe", policy)
+                self.assertNotIn("python", str(heads).lower())
+                self.assertNotIn("set-cookie", heads)
+
+    def test_the_output_of_a_run_is_plain_text(self) -> None:
+        with Server(
+            {
+                "page": {
+                    "description": "Print a page",
+                    "command": ["/bin/echo", "<script>alert(1)</script>"],
+                }
+            }
+        ) as server:
+            run = server.completed("page")
+            reply = server.get(f"/runs/{run['id']}/log")
+            self.assertEqual(reply.headers["content-type"], "text/plain; charset=utf-8")
+            self.assertEqual(reply.text, "<script>alert(1)</script>\n")
+
+    def test_a_trace_echoes_nothing(self) -> None:
+        headers = {"X-Trigger-Secret": "echo-me"}
+        reply = self.server.request("TRACE", "/health", headers=headers)
+        self.assertEqual(reply.status, 405)
+        self.assertNotIn("echo-me", reply.text)
+
+
+class LogTest(RawTest):
+    """Log lines are one line each, of characters that a terminal only shows."""
+
+    def test_control_characters_of_requests_do_not_reach_the_log(self) -> None:
+        for path in (
+            b"/\x1b[2J\x1b]0;owned\x07", b"/\x9b31m", b"/\x00\x01\x7f",
+            b"/%0a2026-01-01T00:00:00.000+00:00 info run 1 completed",
+            "/\u2028\u202e\u200b".encode(), b"/" + b"\x1b" * 5000,
+        ):  # fmt: skip
+            with Wire(self.server.port) as wire:
+                line = b"GET " + path.replace(b" ", b"\xa0") + b" HTTP/1.1\r\n"
+                self.assertEqual(wire.send(line + HEAD + b"\r\n").answer().status, 404)
+        for host in (b"evil\x9b2J", "é\u202e".encode()):
+            with Wire(self.server.port) as wire:
+                wire.send(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+                self.assertEqual(wire.answer().status, 421)
+        for text in (self.server.log_text(), self.server.stderr()):
+            for line in text.splitlines():
+                self.assertTrue(line.isprintable(), ascii(line))
+                self.assertRegex(line, r"^20\d\d-\d\d-\d\dT[\d:.]+\+00:00 \w+ +\S")
+                self.assertLess(len(line), 2100)
+            self.assertEqual(text.count("\n"), len(text.splitlines()))
+
+    def test_a_flood_of_refusals_is_counted_and_not_written(self) -> None:
+        patch = "cts.REFUSALS_LOGGED, cts.REFUSALS_LOGGED_S = 5, 0.5"
+        with Server(REGISTRY, **patched(patch)) as server:
+            for _ in range(40):
+                self.assertEqual(server.get("/nowhere").status, 404)
+            refused = server.log_text().count("refused GET /nowhere")
+            self.assertIn(refused, range(5, 20))
+            since_s = time.monotonic()
+            wait_until(lambda: time.monotonic() - since_s > 0.6)
+            server.get("/nowhere")
+            self.assertIn("more requests of 127.0.0.1 were refused", server.log_text())
+
+    def test_the_table_of_refusals_is_bounded(self) -> None:
+        http_server = object.__new__(cts.HttpServer)
+        http_server._lock = threading.Lock()
+        http_server._refusals = {}
+        http_server.say = lambda level, text: None
+        refusal = cts.Refusal("forbidden", "No.")
+        for number in range(3000):
+            http_server.log_refusal(f"address {number}", "x", refusal)
+        self.assertLessEqual(len(http_server._refusals), cts.WRONG_SECRETS_ADDRESSES)
+
+
+class TimeTest(unittest.TestCase):
+    """Slow clients, with clocks that tick twenty times as fast."""
+
+    server: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        patch = "cts.REQUEST_S, cts.IDLE_S, cts.SEND_S = 0.5, 1.0, 0.5"
+        cls.server = Server(REGISTRY, **patched(patch)).start()
+        cls.addClassCleanup(cls.server.__exit__)
+
+    def drip(self, data: bytes, limit_s: float) -> Tuple[float, Reply]:
+        """Send a byte now and then until an answer comes; return when it came."""
+        since_s = time.monotonic()
+        with Wire(self.server.port) as wire:
+            for byte in data:
+                wire.send(bytes([byte]))
+                wire.socket.settimeout(0.05)
+                with contextlib.suppress(socket.timeout):
+                    reply = wire.answer()
+                    self.assertTrue(wire.closed())
+                    return time.monotonic() - since_s, reply
+                self.assertLess(time.monotonic() - since_s, limit_s)
+        raise AssertionError("no answer came")
+
+    def assert_cut_off(self, data: bytes) -> None:
+        took_s, reply = self.drip(data, 3)
+        self.assertEqual((reply.status, reply.json["code"]), (408, "request_timeout"))
+        self.assertGreater(took_s, 0.4)
+
+    def test_a_dripping_head_is_cut_off(self) -> None:
+        self.assert_cut_off(b"GET /health HTTP/1.1\r\nX-Long: " + b"a" * 500)
+
+    def test_a_dripping_body_is_cut_off(self) -> None:
+        body = b'{"cronName": "hello"' + b" " * 500
+        self.assert_cut_off(post(body, b"Content-Length: 500")[-520:] + b" " * 100)
+        with Wire(self.server.port) as wire:
+            reply = wire.send(post(b"{", b"Content-Length: 500")).answer()
+            self.assertEqual(reply.status, 408)
+            self.assertTrue(wire.closed())
+
+    def test_who_says_nothing_is_hung_up_on(self) -> None:
+        since_s = time.monotonic()
+        with Wire(self.server.port) as wire:
+            self.assertTrue(wire.closed())
+            self.assertIn(time.monotonic() - since_s, Between(0.4, 3))
+
+    def test_a_kept_connection_may_idle_longer(self) -> None:
+        with Wire(self.server.port) as wire:
+            self.assertEqual(wire.send(HEALTH).answer().status, 200)
+            since_s = time.monotonic()
+            self.assertTrue(wire.closed())
+            self.assertIn(time.monotonic() - since_s, Between(0.9, 4))
+
+    def test_ten_seconds_in_earnest(self) -> None:
+        need_full()
+        with Server(REGISTRY) as server:
+            since_s = time.monotonic()
+            with Wire(server.port, timeout_s=30) as wire:
+                reply = wire.send(b"GET /health HTTP/1.1\r\nHost:").answer()
+                self.assertEqual(reply.status, 408)
+            self.assertIn(time.monotonic() - since_s, Between(9.9, 12))
+
+
+class Between:
+    """A range of floats, for assertIn."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __repr__(self) -> str:
+        return f"{self.low} to {self.high}"
+
+
+def sockets_of(pid: int) -> int:
+    """Return how many sockets a process has open."""
+    count = 0
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(entry.path).startswith("socket:")
+    return count
+
+
+def threads_of(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+class PlacesTest(unittest.TestCase):
+    """How many at once; and that no crowd keeps the others out."""
+
+    def start(self, patch: str = "") -> Server:
+        options = patched(patch) if patch else {}
+        server = Server(REGISTRY, **options).start()
+        self.addCleanup(server.__exit__)
+        return server
+
+    def wires(self, server: Server, count: int, data: bytes = b"") -> List[Wire]:
+        made = []
+        for _ in range(count):
+            wire = Wire(server.port)
+            self.addCleanup(wire.socket.close)
+            made.append(wire.send(data) if data else wire)
+        return made
+
+    def pid(self, server: Server) -> int:
+        assert server.process
+        return server.process.pid
+
+    def test_64_in_work_and_health_beside_them(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            gate = Path(folder) / "open"
+            server = self.start(
+                "import os, time\n"
+                "metrics = cts.Api.metrics\n"
+                "def slow(*arguments):\n"
+                f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+                "    return metrics(*arguments)\n"
+                "cts.Api.metrics = slow"
+            )
+            data = b"GET /metrics HTTP/1.1\r\n" + HEAD + b"\r\n"
+            busy = self.wires(server, 64, data)
+            crowded = wait_until(
+                lambda: (reply := server.get("/crons")).status == 503 and reply
+            )
+            self.assertEqual(crowded.json["code"], "overloaded")
+            self.assertEqual(crowded.headers["retry-after"], "1")
+            self.assertEqual(server.get("/health").status, 200)
+            gate.touch()
+            self.assertEqual([wire.answer().status for wire in busy], [200] * 64)
+            self.assertEqual(server.get("/crons").status, 200)
+
+    def test_256_connections_and_health_gets_a_place(self) -> None:
+        server = self.start()
+        pid = self.pid(server)
+        before = sockets_of(pid)
+        silent = self.wires(server, 300)
+        self.assertEqual(server.get("/health").status, 200)
+        self.assertEqual(server.trigger("hello").status, 202)
+        wait_until(lambda: sockets_of(pid) <= before + 256)
+        # The ones that came first were pushed out, the last ones stay.
+        self.assertTrue(silent[0].closed())
+        self.assertEqual(silent[-1].send(HEALTH).answer().status, 200)
+        for wire in silent:
+            wire.socket.close()
+        wait_until(lambda: sockets_of(pid) <= before + 1, what="closed sockets")
+        wait_until(lambda: threads_of(pid) < 8, what="ended threads")
+
+    def test_32_event_streams(self) -> None:
+        server = self.start()
+        data = b"GET /events HTTP/1.1\r\n" + HEAD + b"\r\n"
+        streams = self.wires(server, 32, data)
+        for wire in streams:
+            self.assertEqual(wire.answer().status, 200)
+        reply = server.get("/events")
+        self.assertEqual((reply.status, reply.json["code"]), (503, "overloaded"))
+        self.assertEqual(server.get("/crons").status, 200)
+        streams[0].socket.close()
+
+        def admitted() -> bool:
+            with Wire(server.port) as wire:
+                return wire.send(data).answer().status == 200
+
+        wait_until(admitted, what="the place of a stream that was closed")
+
+    def test_an_event_stream_that_talks_is_dropped(self) -> None:
+        server = self.start()
+        data = b"GET /events HTTP/1.1\r\n" + HEAD + b"\r\n"
+        (wire,) = self.wires(server, 1, data)
+        self.assertEqual(wire.answer().status, 200)
+        wire.send(HEALTH)
+        with contextlib.suppress(ConnectionError):
+            while wire.socket.recv(4096):
+                pass
+        self.assertEqual(server.get("/health").status, 200)
+
+    def test_32_followers_of_logs(self) -> None:
+        server = self.start()
+        run_id = server.trigger("nap").json["runId"]
+        follow = f"GET /runs/{run_id}/log?follow=true HTTP/1.1\r\n".encode()
+        followers = self.wires(server, 32, follow + HEAD + b"\r\n")
+        for wire in followers:
+            self.assertEqual(wire.answer().status, 200)
+        reply = server.get(f"/runs/{run_id}/log?follow=true")
+        self.assertEqual(reply.status, 503)
+        self.assertEqual(server.get(f"/runs/{run_id}/log").status, 200)
+
+    def test_who_reads_slowly_keeps_nobody_out(self) -> None:
+        server = self.start()
+        run_id = server.completed("flood")["id"]
+        log = f"GET /runs/{run_id}/log HTTP/1.1\r\n".encode() + HEAD + b"\r\n"
+        for _ in range(70):
+            wire = socket.socket()
+            self.addCleanup(wire.close)
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            wire.connect(("127.0.0.1", server.port))
+            wire.sendall(log)
+        self.assertEqual(server.trigger("hello").status, 202)
+        for _ in range(20):
+            self.assertEqual(server.get("/crons").status, 200)
+
+
+class SlowHttpTest(unittest.TestCase):
+    """slowhttptest's attacks, while `/health` is asked again and again."""
+
+    MODES: Dict[str, List[str]] = {
+        "slow headers": ["-H"],
+        "slow body": ["-B", "-s", "8192", "-t", "POST", "-f", "application/json"],
+        "slow read": ["-X", "-k", "3", "-w", "1", "-y", "8", "-n", "5", "-z", "1"],
+    }
+    PATHS = {"slow headers": "/health", "slow body": "/trigger", "slow read": "/crons"}
+
+    def test_health_answers_throughout(self) -> None:
+        need_full()
+        program = need_command("slowhttptest")
+        with Server(REGISTRY) as server:
+            for mode, flags in self.MODES.items():
+                with self.subTest(mode):
+                    url = f"http://127.0.0.1:{server.port}{self.PATHS[mode]}"
+                    attack = subprocess.Popen(
+                        [program, *flags, "-c", "200", "-r", "100", "-i", "1",
+                         "-l", "14", "-u", url],
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                    )  # fmt: skip
+                    slowest_s, asked = self.poll(server, attack)
+                    self.assertGreater(asked, 50)
+                    self.assertLess(slowest_s, 2.0)
+            text = server.stderr()
+            self.assertIsNone(re.search("Traceback|internal error", text))
+            self.assertEqual(server.trigger("hello").status, 202)
+
+    def poll(
+        self, server: Server, attack: subprocess.Popen[bytes]
+    ) -> Tuple[float, int]:
+        slowest_s, asked = 0.0, 0
+        while attack.poll() is None:
+            since_s = time.monotonic()
+            self.assertEqual(server.get("/health").status, 200)
+            slowest_s = max(slowest_s, time.monotonic() - since_s)
+            asked += 1
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                attack.wait(0.1)
+        return slowest_s, asked
+
+
+if __name__ == "__main__":
+    unittest.main()
