@@ -3952,7 +3952,7 @@ class Broadcaster:
         self._loop = loop
         self._lock = threading.Lock()  # guards all below
         self._streams: Dict[int, Stream] = {}
-        self._joining = 0
+        self._joining: List[object] = []  # a token for each place that is reserved
         self._listeners: List[Callable[[Event], None]] = []
         self._cursor = store.last_event_id()
         self._pumping = False
@@ -4011,24 +4011,29 @@ class Broadcaster:
             well = not (ready & ~select.EPOLLOUT and stream.gone())
             self._keep(stream, well and stream.flush())
 
-    def reserve(self) -> None:
+    def reserve(self) -> object:
         """Take a place for one more stream, until `release`; else `overloaded`."""
         with self._lock:
-            if len(self._streams) + self._joining >= self.LIMIT:
+            if len(self._streams) + len(self._joining) >= self.LIMIT:
                 raise Refusal(
                     "overloaded",
                     f"{self.LIMIT} event streams are open, which is the most; close "
                     "one or try again later.",
                     {"Retry-After": "15"},
                 )
-            self._joining += 1
+            place = object()
+            self._joining.append(place)
+            return place
 
-    def release(self) -> None:
-        """Give back the place; a stream that has joined counts by itself."""
+    def release(self, place: object) -> None:
+        """Give a place back, unless its stream has joined and counts by itself."""
         with self._lock:
-            self._joining -= 1
+            if place in self._joining:
+                self._joining.remove(place)
 
-    def join(self, connection: socket.socket, last_event_id: Optional[int]) -> None:
+    def join(
+        self, connection: socket.socket, last_event_id: Optional[int], place: object
+    ) -> None:
         """Send what a client missed, then take its socket over.
 
         Called in the connection's thread, which may wait for the client; only the
@@ -4050,6 +4055,7 @@ class Broadcaster:
             if not self._streams and not self._listeners:
                 self._cursor = stream.position
             self._streams[stream.descriptor] = stream
+            self._joining.remove(place)
             self._keep(
                 stream, stream.send(b": joined\n\n" + b"".join(map(sse, missed)))
             )
@@ -4125,8 +4131,11 @@ class Notifier:
     def _text(self, run: Mapping[str, Json]) -> str:
         mark = "✅" if run["status"] == COMPLETED else "❌"
         how = run["signal"] or f"exit {run['exitCode']}"
-        took = duration_text(run["durationMs"])
-        return f"{mark} {run['cronName']} {run['status']}: {how} after {took}"
+        if run["exitCode"] is None:
+            how = run["error"] or "exit status unknown"
+        elif run["durationMs"] is not None:
+            how += f" after {duration_text(run['durationMs'])}"
+        return f"{mark} {run['cronName']} {run['status']}: {how}"
 
     def _work(self) -> None:
         while not self._stopping.is_set():
@@ -4157,19 +4166,31 @@ class Notifier:
         target = urllib.parse.urlunsplit(
             ("", "", self._url.path or "/", self._url.query, "")
         )
+        # The timeout above is one of each step: a byte now and then would prolong it.
+        limit = threading.Timer(self.TIMEOUT_S, self._break_off, [connection])
+        limit.daemon = True
+        limit.start()
         try:
             connection.request(
                 "POST", target, body, {"Content-Type": "application/json"}
             )
             status = connection.getresponse().status
         finally:
+            limit.cancel()
             connection.close()
         if not 200 <= status < 300:
             raise ValueError(f"it answered {status}")
 
+    def _break_off(self, connection: http.client.HTTPConnection) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Give up what waits."""
         self._stopping.set()
+        waiting = self._queue.qsize()
+        if waiting:
+            self._say("error", f"{waiting} notifications were not sent: it stops")
 
 
 # ============================================================================ HTTP
@@ -5064,16 +5085,17 @@ class Api:
             raise Refusal("invalid_request", "Last-Event-ID must be a whole number.")
         last = int(text) if text is not None else None
 
-        def hand_over(connection: socket.socket) -> None:
-            self._broadcaster.join(connection, last)
+        place = self._broadcaster.reserve()
 
-        self._broadcaster.reserve()
+        def hand_over(connection: socket.socket) -> None:
+            self._broadcaster.join(connection, last, place)
+
         return Answer(
             200,
             b"retry: 2000\n\n",
             "text/event-stream; charset=utf-8",
             hand_over=hand_over,
-            release=self._broadcaster.release,
+            release=functools.partial(self._broadcaster.release, place),
             lasting=True,
         )
 
