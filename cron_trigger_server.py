@@ -4140,6 +4140,7 @@ class Notifier:
     def _work(self) -> None:
         while not self._stopping.is_set():
             self._deliver(self._queue.get())
+            self._queue.task_done()
 
     def _deliver(self, body: Mapping[str, Json]) -> None:
         for pause_s in (*self.PAUSES_S, None):
@@ -4188,9 +4189,9 @@ class Notifier:
     def close(self) -> None:
         """Give up what waits."""
         self._stopping.set()
-        waiting = self._queue.qsize()
+        waiting = self._queue.unfinished_tasks
         if waiting:
-            self._say("error", f"{waiting} notifications were not sent: it stops")
+            self._say("error", f"{waiting} notifications were not sent before the stop")
 
 
 # ============================================================================ HTTP
@@ -4203,6 +4204,8 @@ HEAD_BYTES = 65536
 BODY_BYTES = 65536
 REQUEST_S = 10.0
 IDLE_S = 60.0
+#: A stop waits this long for the request of a connection that was just let in.
+ARRIVAL_S = 0.3
 SEND_S = 10.0
 CONNECTION_LIMIT = 256
 WORK_LIMIT = 64
@@ -5721,10 +5724,19 @@ class HttpServer(http.server.ThreadingHTTPServer):
             )
 
     def drain(self, timeout_s: float) -> None:
-        """Wait until the requests in work are answered."""
+        """Wait until the requests in work, or on their way, are answered."""
         deadline_s = time.monotonic() + timeout_s
-        while self._working and time.monotonic() < deadline_s:
+        while self._is_awaited() and time.monotonic() < deadline_s:
             time.sleep(0.01)
+
+    def _is_awaited(self) -> bool:
+        """Tell whether a request is in work, or a connection so fresh that its own
+        request may still come: whoever was let in is served, not told to come again.
+        """
+        fresh_s = time.monotonic() - ARRIVAL_S
+        with self._lock:
+            waiting = self._connections.values()
+            return self._working > 0 or any(s and s > fresh_s for s in waiting)
 
     def close_connections(self) -> None:
         """Close what is still open."""
@@ -6177,8 +6189,8 @@ class Daemon:
             f"{SERVICE} stops; {len(self._runner.running())} running crons go on",
         )
         self._http.closing = True
-        self._runner.closing = True
         self._http.drain(self.DRAIN_S)
+        self._runner.closing = True
         self._schedule.close()
         self._loop.stop()
         self._waiter.join(self.DRAIN_S)
