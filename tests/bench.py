@@ -30,6 +30,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -273,6 +274,7 @@ def our_server(crons: int = 7, rows: int = 0, **more: Any) -> Iterator[Bench]:
     entry = {"description": "Rings", "command": "ring", "estimatedDuration": "1s"}
     server = Server(dict.fromkeys(cron_names(crons), entry), start=False)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(memory_folder(server))
         stack.enter_context(server)
         bench = stack.enter_context(contextlib.closing(Bench(server, crons)))
         if rows:
@@ -284,6 +286,15 @@ def our_server(crons: int = 7, rows: int = 0, **more: Any) -> Iterator[Bench]:
                 setattr(server, name, value)
         server.start()
         yield bench
+
+
+@contextlib.contextmanager
+def memory_folder(server: Server) -> Iterator[None]:
+    """Have the PID files where they are in use: in memory, as in /run."""
+    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="cron-trigger-test-", dir=shm) as folder:
+        server.run_dir = Path(folder)
+        yield
 
 
 class Bench:
@@ -379,9 +390,7 @@ class Popens:
     def __init__(self, bench: Bench) -> None:
         self._bell = bench.bell
         self._script = str(bench.server.folder / "ring")
-        self._pid_file = os.open(
-            bench.server.folder / "popen.pid", os.O_RDWR | os.O_CREAT
-        )
+        self._pid_file = os.open(bench.server.run_dir / "popen", os.O_RDWR | os.O_CREAT)
         self._log = os.open(bench.server.folder / "popen.log", os.O_WRONLY | os.O_CREAT)
 
     def first_instruction_ms(self) -> float:
@@ -392,7 +401,7 @@ class Popens:
             [product.SHELL, "-c", product.KEEPER, "cron x", self._script],
             stdin=self._pid_file,
             stdout=self._log,
-            stderr=self._log,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         self._bell.wait()
@@ -407,7 +416,7 @@ class Popens:
 
 #: What webhook's users do by hand: a lock, a log, a record of start and end.
 WRAPPER = """#!/bin/sh
-exec 9>>{folder}/$1.lock
+exec 9>>{locks}/$1.lock
 flock -n 9 || exit 75
 echo "$(date -Is) $1 started" >>{folder}/record
 {script} >>{folder}/$1.log 2>&1
@@ -424,7 +433,9 @@ class Webhook:
         self._bell = bench.bell
         folder = bench.server.folder
         script = str(folder / "ring")
-        bench.server.script("wrapper", WRAPPER.format(folder=folder, script=script))
+        locks = bench.server.run_dir
+        text = WRAPPER.format(folder=folder, locks=locks, script=script)
+        bench.server.script("wrapper", text)
         wrapped = str(folder / "wrapper")
         hooks = [
             {"id": "bare", "execute-command": script},
