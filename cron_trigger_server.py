@@ -1576,6 +1576,15 @@ RUN_UPSERT = (
         if c not in ("id", "started_at", "params")
     )
 )
+END_COLUMNS = (
+    *("completed_at", "duration_ms", "exit_code", "signal", "error", "pid"),
+    *("cpu_seconds", "max_rss_bytes", "log_end"),
+)
+RUN_END = (
+    "update cron_executions set status = coalesce(end_reason, ?), "
+    + ", ".join(f"{c} = ?" for c in END_COLUMNS)
+    + " where id = ? and status = 'running'"
+)
 SCHEDULED_ROW = ", ".join(SCHEDULED_COLUMNS)
 SCHEDULED_VALUES = ", ".join("?" * len(SCHEDULED_COLUMNS))
 
@@ -1967,23 +1976,8 @@ class Store:
         """
 
         def change(db: sqlite3.Connection) -> Optional[Run]:
-            columns = (
-                "completed_at",
-                "duration_ms",
-                "exit_code",
-                "signal",
-                "error",
-                "pid",
-                "cpu_seconds",
-                "max_rss_bytes",
-                "log_end",
-            )
-            cursor = db.execute(
-                "update cron_executions set status = coalesce(end_reason, ?), "
-                + ", ".join(f"{c} = ?" for c in columns)
-                + " where id = ? and status = 'running'",
-                [run.status, *(getattr(run, c) for c in columns), run.id],
-            )
+            values = [getattr(run, column) for column in END_COLUMNS]
+            cursor = db.execute(RUN_END, [run.status, *values, run.id])
             if not cursor.rowcount:
                 self._add_usage(db, run)
                 return None
@@ -3142,17 +3136,7 @@ class Runner:
         settles, by what the keeper wrote into the PID file.
         """
         path = cron.log_path(self._settings.log_dir)
-        run = Run(
-            id=0,
-            cron_name=cron.name,
-            status=RUNNING,
-            started_at=now_text(self._clock()),
-            trigger=request.source,
-            requested_by=request.requested_by,
-            client=request.client,
-            params=cron.shown(values),
-            log_file=str(path),
-        )
+        run = self._asked_run(cron, values, request, path)
         try:
             arguments = script_arguments(cron, values, self._user_id)
             if not os.path.isdir(cron.directory):
@@ -3180,6 +3164,26 @@ class Runner:
         )
         self.changed(run.cron_name)
         return run
+
+    def _asked_run(
+        self,
+        cron: Cron,
+        values: Mapping[str, ParameterValue],
+        request: Trigger,
+        log_path: Path,
+    ) -> Run:
+        """Return the run that a request asks for; it has no id yet."""
+        return Run(
+            id=0,
+            cron_name=cron.name,
+            status=RUNNING,
+            started_at=now_text(self._clock()),
+            trigger=request.source,
+            requested_by=request.requested_by,
+            client=request.client,
+            params=cron.shown(values),
+            log_file=str(log_path),
+        )
 
     def _begin(self, run: Run, request: Trigger, log: int) -> Run:
         """Record the run and write its first line into its log."""
@@ -4093,6 +4097,8 @@ class Notifier:
     TIMEOUT_S = 10.0
     PAUSES_S = (1.0, 5.0)
     QUEUE = 1000
+    #: RuntimeError: no thread could be started.
+    FAULTS = (OSError, http.client.HTTPException, ValueError, RuntimeError)
 
     def __init__(
         self, url: str, registry: Registry, say: Callable[[str, str], None]
@@ -4146,7 +4152,7 @@ class Notifier:
         for pause_s in (*self.PAUSES_S, None):
             try:
                 return self._post(json.dumps(body).encode())
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except self.FAULTS as error:
                 why = str(error) or type(error).__name__
             if pause_s is None:
                 self._say(
@@ -4168,7 +4174,8 @@ class Notifier:
             ("", "", self._url.path or "/", self._url.query, "")
         )
         # The timeout above is one of each step: a byte now and then would prolong it.
-        limit = threading.Timer(self.TIMEOUT_S, self._break_off, [connection])
+        late = threading.Event()
+        limit = threading.Timer(self.TIMEOUT_S, self._break_off, [connection, late])
         limit.daemon = True
         limit.start()
         try:
@@ -4176,13 +4183,21 @@ class Notifier:
                 "POST", target, body, {"Content-Type": "application/json"}
             )
             status = connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            if not late.is_set():
+                raise
         finally:
             limit.cancel()
             connection.close()
+        if late.is_set():
+            raise ValueError(f"it did not answer within {self.TIMEOUT_S:g} s")
         if not 200 <= status < 300:
             raise ValueError(f"it answered {status}")
 
-    def _break_off(self, connection: http.client.HTTPConnection) -> None:
+    def _break_off(
+        self, connection: http.client.HTTPConnection, late: threading.Event
+    ) -> None:
+        late.set()
         with contextlib.suppress(OSError, AttributeError):
             connection.sock.shutdown(socket.SHUT_RDWR)
 
@@ -4998,14 +5013,18 @@ class Api:
             )
         return self._log_answer(log, lines, follow == "true" and run.running)
 
+    def _measured(self, log: RunLog, lines: Optional[int]) -> Tuple[int, int]:
+        """Return where a run's output, or its last lines, begin and end so far."""
+        end = log.end()
+        # The line after the output is written once the end is recorded: where it is
+        # recorded by now, that line may have been in what was measured.
+        log.run = self._store.run(log.run.id) or log.run
+        end = min(end, log.end())
+        return (log.start if lines is None else log.tail_start(end, lines)), end
+
     def _log_answer(self, log: RunLog, lines: Optional[int], follow: bool) -> Answer:
         try:
-            end = log.end()
-            # The line after the output is written once the end is recorded: where
-            # it is recorded by now, that line may have been in what was measured.
-            log.run = self._store.run(log.run.id) or log.run
-            end = min(end, log.end())
-            start = log.start if lines is None else log.tail_start(end, lines)
+            start, end = self._measured(log, lines)
         except BaseException:
             log.close()
             raise
@@ -6022,10 +6041,7 @@ class Daemon:
         )
         self._runner.on_heal = self._on_heal
         self._broadcaster = Broadcaster(self._store, self._loop)
-        self._notifier = None
-        if settings.notify_url:
-            self._notifier = Notifier(settings.notify_url, self._registry, say)
-            self._broadcaster.listen(self._notifier)
+        self._notifier = self._built_notifier()
         self._views = Views(settings, self._registry, self._store, self._runner)
         page = Page(Path(__file__).resolve().with_name("dashboard.html"))
         self._api = Api(
@@ -6041,6 +6057,13 @@ class Daemon:
         self._access = Access(settings, own_names())
         self._running_shown: Optional[str] = None
         self._built = True
+
+    def _built_notifier(self) -> Optional[Notifier]:
+        if not self._settings.notify_url:
+            return None
+        notifier = Notifier(self._settings.notify_url, self._registry, self._log.say)
+        self._broadcaster.listen(notifier)
+        return notifier
 
     _built = False
 
