@@ -1,0 +1,244 @@
+"""Notifications: the end of a run, told to one address, never in anybody's way."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+import unittest
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Dict, List, Tuple
+
+from support import Server, patched, wait_until
+
+REGISTRY: Dict[str, Any] = {
+    "good": {"description": "Good", "command": ["true"]},
+    "bad": {"description": "Bad", "command": ["sh", "-c", "exit 7"]},
+    "failure-good": {"description": "D", "command": ["true"], "notify": "failure"},
+    "failure-bad": {"description": "D", "command": ["false"], "notify": "failure"},
+    "never-bad": {"description": "D", "command": ["false"], "notify": "never"},
+    "always-good": {"description": "D", "command": ["true"], "notify": "always"},
+    "missing": {"description": "D", "command": "missing.sh"},
+    "quiet": {"description": "D", "command": ["sleep", "60"]},
+    "secret": {
+        "description": "D",
+        "command": ["true"],
+        "parameters": {"token": {"type": "string", "format": "password"}},
+    },
+}
+#: Pauses of 1 s and 5 s, for tests.
+PAUSES = "m.Notifier.PAUSES_S = (0.1, 0.3)"
+
+
+class Receiver(ThreadingHTTPServer):
+    """A local address that keeps what it is sent, and answers as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        #: Each request: when, its path, its headers, its body.
+        self.got: List[Tuple[float, str, Dict[str, str], Any]] = []
+        self.statuses: List[int] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/hook?key=1"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def bodies(self) -> List[Any]:
+        return [body for _, _, _, body in self.got]
+
+    def of(self, run_id: int) -> Any:
+        """Return what was said of a run."""
+        return wait_until(
+            lambda: [b for b in self.bodies() if b["run"]["id"] == run_id],
+            what=f"the notification of run {run_id}",
+        )[0]
+
+    def end(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.got.append((time.monotonic(), self.path, headers, body))
+        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+class NotifyTest(unittest.TestCase):
+    receiver: Receiver
+    server: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.receiver = Receiver()
+        cls.addClassCleanup(cls.receiver.end)
+        cls.server = Server(
+            REGISTRY,
+            environ={"CRON_TRIGGER_NOTIFY_URL": cls.receiver.url},
+            program=patched(PAUSES),
+        )
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.server.start()
+
+    def setUp(self) -> None:
+        self.receiver.got.clear()
+        self.receiver.statuses.clear()
+
+    def test_the_shape_of_a_notification(self) -> None:
+        run = self.server.completed("bad")
+        body = self.receiver.of(run["id"])
+        self.assertEqual(set(body), {"event", "run", "text"})
+        self.assertEqual((body["event"], body["run"]), ("run.finished", run))
+        self.assertRegex(body["text"], r"^❌ bad failed: exit 7 after \d+ ms$")
+        _, path, headers, _ = self.receiver.got[0]
+        self.assertEqual(path, "/hook?key=1")
+        self.assertEqual(headers["content-type"], "application/json")
+
+    def test_the_text_says_how_it_ended(self) -> None:
+        good = self.server.completed("good")
+        text = self.receiver.of(good["id"])["text"]
+        self.assertRegex(text, r"^✅ good completed: exit 0 after \d+ ms$")
+        run_id = self.server.trigger("missing").json["runId"]
+        text = self.receiver.of(run_id)["text"]
+        self.assertRegex(text, r"^❌ missing failed: Not started: .* is missing")
+        run_id = self.server.trigger("quiet").json["runId"]
+        self.server.request("POST", f"/runs/{run_id}/cancel")
+        text = self.receiver.of(run_id)["text"]
+        self.assertRegex(text, r"^❌ quiet cancelled: SIGTERM after \d+ ms$")
+
+    def test_each_cron_says_when(self) -> None:
+        wanted = []
+        for cron in ("failure-good", "never-bad", "failure-bad", "always-good", "bad"):
+            run_id = self.server.completed(cron)["id"]
+            if cron not in ("failure-good", "never-bad"):
+                wanted.append(run_id)
+        self.receiver.of(wanted[-1])
+        # In the order in which they ended, and nothing else.
+        self.assertEqual([b["run"]["id"] for b in self.receiver.bodies()], wanted)
+
+    def test_the_crontabs_runs_are_told_too(self) -> None:
+        self.assertEqual(self.server.command("run", "bad").returncode, 7)
+        body = wait_until(self.receiver.bodies)[0]
+        self.assertEqual(body["run"]["trigger"], "cli")
+
+    def test_no_password_is_told(self) -> None:
+        run = self.server.completed("secret", params={"token": "hunter2"})
+        self.assertNotIn("hunter2", json.dumps(self.receiver.of(run["id"])))
+
+    def test_three_tries_with_growing_pauses(self) -> None:
+        self.receiver.statuses[:] = [500, 503, 200]
+        run_id = self.server.completed("good")["id"]
+        wait_until(lambda: len(self.receiver.got) == 3)
+        self.assertEqual({b["run"]["id"] for b in self.receiver.bodies()}, {run_id})
+        times = [when for when, *_ in self.receiver.got]
+        first_s, second_s = times[1] - times[0], times[2] - times[1]
+        self.assertGreaterEqual(first_s, 0.1)
+        self.assertGreaterEqual(second_s, 0.3)
+        self.assertNotIn(f"notification of run {run_id}", self.server.log_text())
+
+    def test_after_three_it_is_given_up_and_logged(self) -> None:
+        self.receiver.statuses[:] = [500, 404, 302]
+        run_id = self.server.completed("good")["id"]
+        text = f"the notification of run {run_id} failed three times: it answered 302"
+        wait_until(lambda: text in self.server.log_text())
+        self.assertEqual(len(self.receiver.got), 3)
+        # The next one has its own tries.
+        self.receiver.of(self.server.completed("good")["id"])
+
+
+class NeverInTheWayTest(unittest.TestCase):
+    """An address that is slow, or not there, costs a trigger nothing."""
+
+    def server_for(self, url: str, *changes: str) -> Server:
+        server = Server(
+            REGISTRY,
+            environ={"CRON_TRIGGER_NOTIFY_URL": url},
+            program=patched(PAUSES, *changes),
+        )
+        self.addCleanup(server.__exit__)
+        return server.start()
+
+    def test_an_address_that_never_answers(self) -> None:
+        deaf = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(deaf.close)
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
+        server = self.server_for(url, "m.Notifier.TIMEOUT_S = 0.2")
+        slowest_s = 0.0
+        for _ in range(10):
+            begun_s = time.monotonic()
+            run_id = server.trigger("good").json["runId"]
+            slowest_s = max(slowest_s, time.monotonic() - begun_s)
+            server.ended(run_id)
+        self.assertLess(slowest_s, 1)
+        late = "run 1 failed three times: (timed out|it did not answer within 0.2 s)"
+        wait_until(lambda: re.search(late, server.log_text()))
+
+    def test_an_address_that_answers_a_byte_now_and_then(self) -> None:
+        dripping = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(dripping.close)
+        threading.Thread(target=drip, args=(dripping,), daemon=True).start()
+        url = f"http://127.0.0.1:{dripping.getsockname()[1]}/"
+        server = self.server_for(url, "m.Notifier.TIMEOUT_S = 0.2")
+        server.completed("good")
+        late = "run 1 failed three times: it did not answer within 0.2 s"
+        wait_until(lambda: late in server.log_text(), 5)
+
+    def test_an_address_where_nobody_listens(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+        server = self.server_for(f"http://127.0.0.1:{port}/")
+        server.completed("good")
+        wait_until(lambda: "run 1 failed three times" in server.log_text())
+        self.assertIn("refused", server.log_text())
+
+    def test_more_than_can_wait_are_dropped_and_logged(self) -> None:
+        deaf = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(deaf.close)
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
+        server = self.server_for(url, "m.Notifier.QUEUE = 2")
+        for _ in range(5):
+            server.completed("good")
+        text = "was dropped: 2 are waiting"
+        wait_until(lambda: text in server.log_text())
+        # What waits when the server stops is not kept, but said.
+        begun_s = time.monotonic()
+        self.assertEqual(server.stop(), 0, server.stderr())
+        self.assertLess(time.monotonic() - begun_s, 3)
+        self.assertIn("3 notifications were not sent", server.log_text())
+
+    def test_a_wrong_address_ends_the_start(self) -> None:
+        for url in ("ftp://host/", "http://", "nonsense", "http://a b/", "http://h:x/"):
+            with Server(REGISTRY, start=False) as server:
+                done = server.command("serve", f"--notify-url={url}")
+                self.assertEqual(done.returncode, 78, url)
+                self.assertIn("CRON_TRIGGER_NOTIFY_URL", done.stderr)
+
+
+def drip(listener: socket.socket) -> None:
+    """Answer each client with a line that has no end."""
+    try:
+        while True:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(b"HTTP/1.1 200 O")
+                try:
+                    while True:
+                        client.sendall(b"x")
+                        time.sleep(0.02)
+                except OSError:
+                    continue
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    unittest.main()
