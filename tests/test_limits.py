@@ -702,12 +702,17 @@ class SlowHttpTest(unittest.TestCase):
         "slow body": ["-B", "-s", "8192", "-t", "POST", "-f", "application/json"],
         "slow read": ["-X", "-k", "3", "-w", "1", "-y", "8", "-n", "5", "-z", "1"],
     }
-    PATHS = {"slow headers": "/health", "slow body": "/trigger", "slow read": "/crons"}
+    PATHS = {
+        "slow headers": "/health",
+        "slow body": "/trigger",
+        "slow read": "/runs/1/log",
+    }
 
     def test_health_answers_throughout(self) -> None:
         need_full()
         program = need_command("slowhttptest")
         with Server(REGISTRY) as server:
+            self.assertEqual(server.completed("flood")["id"], 1)
             for mode, flags in self.MODES.items():
                 with self.subTest(mode):
                     url = f"http://127.0.0.1:{server.port}{self.PATHS[mode]}"
