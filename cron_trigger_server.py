@@ -3135,13 +3135,12 @@ class Runner:
         A kill before `begin` leaves nothing, one after it a row that the next start
         settles, by what the keeper wrote into the PID file.
         """
-        path = cron.log_path(self._settings.log_dir)
-        run = self._asked_run(cron, values, request, path)
+        run = self._asked_run(cron, values, request)
         try:
             arguments = script_arguments(cron, values, self._user_id)
             if not os.path.isdir(cron.directory):
                 raise LaunchError(f"its folder {cron.directory} is missing: create it")
-            log = open_cron_log(path, self._user_id)
+            log = open_cron_log(Path(str(run.log_file)), self._user_id)
         except LaunchError as error:
             raise self._not_launched(run, request, str(error)) from None
         try:
@@ -3166,11 +3165,7 @@ class Runner:
         return run
 
     def _asked_run(
-        self,
-        cron: Cron,
-        values: Mapping[str, ParameterValue],
-        request: Trigger,
-        log_path: Path,
+        self, cron: Cron, values: Mapping[str, ParameterValue], request: Trigger
     ) -> Run:
         """Return the run that a request asks for; it has no id yet."""
         return Run(
@@ -3182,7 +3177,7 @@ class Runner:
             requested_by=request.requested_by,
             client=request.client,
             params=cron.shown(values),
-            log_file=str(log_path),
+            log_file=str(cron.log_path(self._settings.log_dir)),
         )
 
     def _begin(self, run: Run, request: Trigger, log: int) -> Run:
