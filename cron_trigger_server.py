@@ -1328,7 +1328,8 @@ class PidFile:
 def read_pid_file(path: Path) -> PidFile:
     """Return what stands in a PID file; an empty PidFile where there is nothing."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags)
     except OSError:
         return PidFile()
     with open(descriptor, "rb") as file:
@@ -5226,10 +5227,10 @@ def parse_head(lines: Sequence[bytes], address: str) -> Request:
     old = match[3] == b"0"
     connection = headers.get("connection", "").lower()
     path, query, authority = _parse_target(match[2].decode("latin-1"))
-    if authority is not None:
-        headers["host"] = authority
     if "host" not in headers and not old:
         raise Refusal("invalid_request", "An HTTP/1.1 request must have a Host.")
+    if authority is not None:
+        headers["host"] = authority
     keep_alive = "close" not in connection and not old
     method = match[1].decode()
     return Request(method, path, query, headers, address, keep_alive, old)
