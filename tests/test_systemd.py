@@ -289,6 +289,16 @@ server.{name} = hanging(server.{name})
 sys.exit(server.main(sys.argv[1:]))
 """
 
+# Starts the server so that a stop waits long for what is on its way.
+PATIENT = """
+import sys
+sys.path.insert(0, {repository!r})
+import cron_trigger_server as server
+
+server.ARRIVAL_S = 5.0
+sys.exit(server.main(sys.argv[1:]))
+"""
+
 
 class Protocol(unittest.TestCase):
     """What the server tells systemd: sd_notify(3), without systemd."""
@@ -346,12 +356,14 @@ class Protocol(unittest.TestCase):
         self.message_with("STOPPING")
 
     def test_a_stop_serves_whoever_it_let_in(self) -> None:
-        server = self.serve()
+        patient = PATIENT.format(repository=str(REPOSITORY))
+        server = self.serve(program=("-c", patient))
         assert server.process
         with socket.create_connection(("127.0.0.1", server.port), 10) as late:
             server.get("/health")  # came later, and is answered: both were let in
             server.process.send_signal(signal.SIGTERM)
             self.message_with("STOPPING")
+            time.sleep(0.3)
             late.sendall(
                 b"POST /trigger HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n"
                 b'Content-Type: application/json\r\n\r\n{"cronName":"quick"}'
