@@ -435,7 +435,8 @@ class ArgumentTest(unittest.TestCase):
     def test_shell_text_is_text(self) -> None:
         for text in (
             "$(id)", "`id`", "; id", "a b", "*", '"', "'", "\\", "| id", "{other}",
-            "%s%n", "é 🔑", "a=b", "../../etc/passwd", "<(id)", "${HOME}", "~", "#", "!!",
+            "%s%n", "é 🔑", "a=b", "../../etc/passwd", "<(id)", "${HOME}", "~", "#",
+            "!!",
         ):  # fmt: skip
             with self.subTest(text):
                 lines = self.output(text=text)
