@@ -334,6 +334,9 @@ class Settings:
 Json = Any
 ParameterValue = Union[str, int, float, bool]
 
+#: Made once: `json.dumps` makes an encoder for each call with options.
+json_text = json.JSONEncoder(ensure_ascii=False).encode
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -678,6 +681,7 @@ class Run:
         return f"{source}, requested by {printable(self.requested_by)}"
 
 
+@functools.lru_cache(maxsize=None)
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(word.capitalize() for word in rest)
@@ -750,8 +754,19 @@ class _Object(Dict[str, Json]):
 
     def __init__(self, pairs: Sequence[Tuple[str, Json]]) -> None:
         super().__init__(pairs)
-        counts = collections.Counter(key for key, _ in pairs)
-        self.twice = [key for key, count in counts.items() if count > 1]
+        self.twice: List[str] = []
+        if len(self) < len(pairs):
+            counts = collections.Counter(key for key, _ in pairs)
+            self.twice = [key for key, count in counts.items() if count > 1]
+
+
+def _no_json(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+#: Made once: `json.loads` makes a decoder for each call with options.
+STRICT_READER = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_no_json)
+STRICT_WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def parse_json(text: str) -> Json:
@@ -759,16 +774,12 @@ def parse_json(text: str) -> Json:
 
     Objects come back as `_Object`, so that a key given twice can be refused.
     """
-
-    def refuse(word: str) -> None:
-        raise ValueError(f"{word} is not JSON")
-
     try:
-        value = json.loads(text, object_pairs_hook=_Object, parse_constant=refuse)
+        value = STRICT_READER.decode(text)
         _check_depth(value)
         # A lone surrogate ("\ud800") and an endless number (1e999) parse, and fail
         # wherever they are written.
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        STRICT_WRITER.encode(value).encode("utf-8")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
@@ -1394,6 +1405,26 @@ def _process(pid: int) -> List[Process]:
     return [] if values[0] == "Z" else [Process(pid, group, started, name)]
 
 
+def script_began(keeper: int) -> bool:
+    """Return True once a keeper's child has become the script.
+
+    Until then it is a copy of the keeper, or not there; where /proc does not tell, it
+    has begun.
+    """
+
+    def arguments(pid: str) -> bytes:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+
+    try:
+        with open(f"/proc/{keeper}/task/{keeper}/children", "rb") as file:
+            children = file.read().decode().split()
+        own = arguments(str(keeper))
+        return any(arguments(child) != own for child in children)
+    except OSError:
+        return True
+
+
 def members_of_group(group: int) -> List[Process]:
     """Return the living processes of a process group."""
     pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
@@ -1593,11 +1624,8 @@ T = TypeVar("T")
 
 
 def _row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
-    values = (getattr(record, f.name) for f in fields(record))
-    return tuple(
-        json.dumps(v, ensure_ascii=False) if isinstance(v, Mapping) else v
-        for v in values
-    )
+    # A dataclass keeps its values in the order of its fields.
+    return (*{**vars(record), "params": json_text(record.params)}.values(),)
 
 
 def _run_of(row: Sequence[Any]) -> Run:
@@ -2280,12 +2308,12 @@ class Store:
     def _put_event(
         self, db: sqlite3.Connection, name: str, data: Mapping[str, Json]
     ) -> None:
-        text = json.dumps(data, ensure_ascii=False)
+        text = json_text(data)
         cursor = db.execute("insert into events values (null, ?, ?)", [name, text])
         self._last_ids["events"] = int(cursor.lastrowid or 0)
 
     def _remember_event(self, name: str, data: Mapping[str, Json]) -> None:
-        text = json.dumps(data, ensure_ascii=False)
+        text = json_text(data)
         self._unwritten.events.append(Event(self._next_id("events"), name, text))
 
     def tell(self, name: str, data: Mapping[str, Json]) -> None:
@@ -2859,8 +2887,11 @@ def _first_line(program: str) -> Optional[str]:
     Refuses a line that names no program: sh would only say 126.
     """
     try:
-        with open(program, "rb") as file:
-            line = file.read(256).partition(b"\n")[0]
+        descriptor = os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            line = os.read(descriptor, 256).partition(b"\n")[0]
+        finally:
+            os.close(descriptor)
     except OSError:
         return None  # execute permission alone is enough for a binary
     if not line.startswith(b"#!"):
@@ -3472,13 +3503,30 @@ class Runner:
         return True
 
     def _terminate(self, active: ActiveRun) -> None:
-        assert active.run.pid is not None
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(active.run.pid, signal.SIGTERM)
         self._kills[active.run.id] = active
         active.kill = self._loop.call_later(
             CANCEL_GRACE_S, lambda: self._kill_group(active)
         )
+        self._send_term(active)
+
+    def _send_term(self, active: ActiveRun, tries: int = 100) -> None:
+        """SIGTERM the process group.  The caller holds the mutex.
+
+        Not before the keeper has begun the script: the keeper minds no signal, and
+        would keep to itself one that comes a moment too early.
+        """
+        assert active.run.pid is not None
+        if tries and not script_began(active.run.pid):
+
+            def again() -> None:
+                with self._mutexes[active.run.cron_name]:
+                    if active.alive():
+                        self._send_term(active, tries - 1)
+
+            self._loop.call_later(0.01, again)
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(active.run.pid, signal.SIGTERM)
 
     def _kill_group(self, active: ActiveRun) -> None:
         """SIGKILL what SIGTERM did not end."""
@@ -4288,8 +4336,7 @@ class Answer:
 
 def json_answer(status: int, value: Json, **headers: str) -> Answer:
     """Return an answer that carries JSON."""
-    text = json.dumps(value, ensure_ascii=False)
-    return Answer(status, text.encode("utf-8", "replace"), headers=headers)
+    return Answer(status, json_text(value).encode("utf-8", "replace"), headers=headers)
 
 
 @dataclass(frozen=True)
@@ -4726,8 +4773,7 @@ class Views:
             problems = self.problems()
             if problems:
                 value.update(status="degraded", problems=problems)
-            text = json.dumps(value, ensure_ascii=False)
-            self._health = (state, text.encode("utf-8", "replace"))
+            self._health = (state, json_text(value).encode("utf-8", "replace"))
         return self._health[1]
 
     def problems(self) -> List[str]:
@@ -4761,7 +4807,7 @@ class Views:
     def _rendered(self, cron: Cron, running: Json) -> str:
         figures = self._store.figures(cron.name)
         view = cron_view(cron, figures, running, self._settings.log_dir)
-        return json.dumps(view, ensure_ascii=False)
+        return json_text(view)
 
 
 #: A metric's suffix, labels and value.

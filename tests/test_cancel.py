@@ -49,6 +49,7 @@ REGISTRY = {
     "limited": {"description": "Limited", "command": ["sleep", "65"], "timeout": "2s"},
     "limited-deaf": {"description": "Both", "command": "deaf.sh", "timeout": "2s"},
     "brief": {"description": "Brief", "command": ["true"]},
+    "nothing": {"description": "Sleeps", "command": ["sleep", "66"]},
 }
 
 
@@ -136,6 +137,13 @@ class CancelTest(unittest.TestCase):
         self.assertEqual((ended["exitCode"], ended["signal"]), (143, "SIGTERM"))
         self.assertEqual(members(run["pid"]), [])
         self.assertIn("cancelled by admin@example.org", self.server.log_text())
+
+    def test_a_cancel_that_comes_at_once_is_not_lost_on_the_keeper(self) -> None:
+        # The keeper minds no signal; a script that it has not begun yet gets none.
+        for _ in range(15):
+            run_id = self.server.trigger("nothing").json["runId"]
+            cancel(self.server, run_id)
+            self.assertEqual(self.server.ended(run_id)["signal"], "SIGTERM")
 
     def test_without_a_name_the_address_is_recorded(self) -> None:
         run = started(self.server, "soft", "soft")
