@@ -681,7 +681,7 @@ class Run:
         return f"{source}, requested by {printable(self.requested_by)}"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(word.capitalize() for word in rest)
