@@ -5189,6 +5189,10 @@ class Reader:
         self._deadline_s = time.monotonic() + REQUEST_S
         return bool(self._buffer)
 
+    def has_more(self) -> bool:
+        """Return True if bytes of a next request are here already."""
+        return bool(self._buffer)
+
     def _receive(self) -> None:
         """Add to the buffer; raises ConnectionError at the end, `request_timeout`."""
         left_s = self._deadline_s - time.monotonic()
@@ -5412,7 +5416,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._leave_work()
             if answer and answer.release:
                 answer.release()
-        if unread:
+        if unread or (close and self.reader.has_more()):
             self._linger()
         return not close and not answer.hand_over
 
