@@ -1,0 +1,509 @@
+"""Nothing lost: SIGKILL at each point of a run's life, and at any moment under load.
+
+What clients were told is kept, what scripts did they write into a file themselves (the
+canary), and both are held against the history afterwards.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import http.client
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+from datetime import datetime, timedelta, timezone
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+
+from support import FULL, PROGRAM, Server, patched, wait_until
+
+#: Writes its begin and end into the canary, one write each; says who it is.
+CANARY = """#!/bin/sh
+echo "begin $CRON_NAME $CRON_RUN_ID" >>canary
+echo "I am $CRON_RUN_ID"
+sleep $1
+echo "end $CRON_NAME $CRON_RUN_ID" >>canary
+exit $((CRON_RUN_ID % 7))
+"""
+
+#: Replaces a method by one that SIGKILLs its process, before or after the work.
+CRASH = """
+def crash(owner, name, when):
+    inner = getattr(owner, name)
+    def wrapped(*args, **named):
+        if when == "before":
+            m.os.kill(m.os.getpid(), 9)
+        inner(*args, **named)
+        m.os.kill(m.os.getpid(), 9)
+    setattr(owner, name, wrapped)
+"""
+#: SIGKILL in the midst of a transaction: all was written, but not committed.
+TORN = """
+inner = m.Store._transaction
+def torn(self, change):
+    def whole(db):
+        change(db)
+        m.os.kill(m.os.getpid(), 9)
+    return inner(self, whole if change.__qualname__ == {0!r} else change)
+m.Store._transaction = torn
+"""
+
+
+def dying(owner: str, name: str, when: str) -> Tuple[str, ...]:
+    """Return a program that dies before, in or after a method's first call."""
+    if when == "within":
+        return patched(TORN.format(f"{owner}.{name}.<locals>.change"))
+    return patched(CRASH, f"crash(m.{owner}, {name!r}, {when!r})")
+
+
+def canary(server: Server) -> List[Tuple[str, str, int]]:
+    """Return (begin or end, cron, run id), in the order in which it happened."""
+    path = server.folder / "canary"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(w[0], w[1], int(w[2])) for w in map(str.split, lines)]
+
+
+def begins(server: Server) -> List[int]:
+    return [run_id for what, _, run_id in canary(server) if what == "begin"]
+
+
+def settled(server: Server) -> None:
+    """Wait until no run is under way."""
+    query = "select count(*) from cron_executions where status = 'running'"
+    wait_until(lambda: server.rows(query) == [(0,)], what="the end of all runs")
+
+
+class Points(unittest.TestCase):
+    """One server dies at a named point; its successor puts everything right."""
+
+    def setUp(self) -> None:
+        command = ["./canary.sh", "0.1"]
+        self.server = Server({"a": {"description": "A", "command": command}})
+        self.addCleanup(self.server.__exit__)
+        self.server.script("canary.sh", CANARY)
+
+    def start_dying(self, owner: str, name: str, when: str) -> None:
+        self.server.program = list(dying(owner, name, when))
+        self.server.start()
+
+    def restart(self) -> None:
+        """Wait for the death, and start the server as it is."""
+        assert self.server.process
+        self.assertEqual(self.server.process.wait(15), -signal.SIGKILL)
+        self.server.kill()
+        self.server.program = [str(PROGRAM)]
+        self.server.start()
+
+    def trigger(self, key: str = "k", **fields: Any) -> Any:
+        """Return the answer; None where the server died before it answered."""
+        body = {"cronName": "a", **fields}
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.server.request(
+                "POST", "/trigger", body, {"Idempotency-Key": key}
+            )
+        return None
+
+    def assert_all_recorded(self) -> None:
+        """Each script that began has one row with its true exit status."""
+        settled(self.server)
+        began = begins(self.server)
+        self.assertEqual(len(began), len(set(began)), "begun twice")
+        rows = self.server.rows("select id, status, exit_code from cron_executions")
+        for run_id, status, exit_code in rows:
+            if run_id in began:
+                self.assertEqual(exit_code, run_id % 7)
+                self.assertEqual(status, "failed" if exit_code else "completed")
+            else:
+                self.assertEqual((status, exit_code), ("interrupted", None))
+        self.assertLessEqual(set(began), {row[0] for row in rows})
+        log = self.server.log_text("a")
+        for run_id in began:
+            self.assertEqual(log.count(f"I am {run_id}\n"), 1)
+            text = self.server.get(f"/runs/{run_id}/log").text
+            self.assertEqual(text, f"I am {run_id}\n")
+
+    def test_a_trigger_with_a_key_starts_once_wherever_the_server_dies(self) -> None:
+        for owner, name, when in (
+            ("Runner", "_take_lock", "before"),
+            ("Runner", "_take_lock", "after"),
+            ("Store", "begin", "before"),
+            ("Store", "begin", "within"),
+            ("Store", "begin", "after"),
+            ("Runner", "_popen", "before"),
+            ("Runner", "_popen", "after"),
+            ("Store", "launched", "before"),
+            ("Store", "launched", "within"),
+            ("Store", "launched", "after"),
+            ("Runner", "_launch", "after"),
+            ("Runner", "trigger", "after"),
+        ):
+            with self.subTest(f"{when} {owner}.{name}"):
+                before = len(begins(self.server))
+                key = f"{when}-{owner}-{name}"
+                self.start_dying(owner, name, when)
+                self.assertIsNone(self.trigger(key))
+                self.restart()
+                told = wait_until(
+                    lambda key=key: (  # type: ignore[misc]
+                        (reply := self.trigger(key)) and reply.status == 202 and reply
+                    )
+                ).json
+                self.server.ended(told["runId"])
+                again = self.trigger(key).json
+                self.assertEqual(again["runId"], told["runId"])
+                self.assertEqual(begins(self.server)[before:], [told["runId"]])
+                self.assertEqual(again["pid"], self.server.run(told["runId"])["pid"])
+                self.assert_all_recorded()
+                self.server.stop()
+
+    def test_an_end_is_recorded_once_wherever_the_server_dies(self) -> None:
+        for owner, name, when in (
+            ("Runner", "_on_keeper_end", "before"),
+            ("Runner", "_ended_run", "before"),
+            ("Runner", "_ended_run", "after"),
+            ("Store", "end", "before"),
+            ("Store", "end", "within"),
+            ("Store", "end", "after"),
+            ("Runner", "_write_framing", "before"),
+            ("Runner", "_write_framing", "after"),
+            ("Runner", "_record_end", "after"),
+        ):
+            with self.subTest(f"{when} {owner}.{name}"):
+                self.start_dying(owner, name, when)
+                told = self.trigger(f"{when}-{owner}-{name}").json
+                self.restart()
+                self.assertEqual(begins(self.server)[-1], told["runId"])
+                self.assert_all_recorded()
+                events = self.server.rows(
+                    "select count(*) from events where event = 'run.finished' "
+                    f"and data like '%\"id\": {told['runId']},%'"
+                )
+                self.assertEqual(events, [(1,)])
+                totals = self.server.rows("select sum(runs) from run_totals")
+                rows = self.server.rows("select count(*) from cron_executions")
+                self.assertEqual(totals, rows)
+                self.server.stop()
+
+    def test_a_planned_trigger_fires_once_wherever_the_server_dies(self) -> None:
+        for owner, name, when in (
+            ("Schedule", "_fire", "before"),
+            ("Store", "begin", "within"),
+            ("Store", "begin", "after"),
+            ("Runner", "_popen", "before"),
+            ("Runner", "_popen", "after"),
+            ("Runner", "trigger", "after"),
+        ):
+            with self.subTest(f"{when} {owner}.{name}"):
+                before = len(begins(self.server))
+                self.start_dying(owner, name, when)
+                moment = datetime.now(timezone.utc) + timedelta(seconds=0.15)
+                told = self.trigger(f"{when}-{owner}-{name}", runAt=moment.isoformat())
+                self.restart()
+                planned = told.json["scheduledId"]
+
+                def fired(planned: int = planned) -> Any:
+                    entries = self.server.get("/scheduled").json["scheduled"]
+                    entry = next(e for e in entries if e["id"] == planned)
+                    return entry if entry["status"] != "pending" else None
+
+                entry = wait_until(fired)
+                self.assertEqual(entry["status"], "fired", entry)
+                self.server.ended(entry["runId"])
+                self.assertEqual(begins(self.server)[before:], [entry["runId"]])
+                self.assert_all_recorded()
+                self.server.stop()
+
+    def test_what_was_planned_is_all_there_or_not_at_all(self) -> None:
+        moment = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
+        for when in ("before", "within", "after"):
+            with self.subTest(when):
+                self.start_dying("Store", "schedule", when)
+                self.assertIsNone(self.trigger(when, runAt=moment))
+                self.restart()
+                first = self.trigger(when, runAt=moment).json["scheduledId"]
+                again = self.trigger(when, runAt=moment).json["scheduledId"]
+                self.assertEqual(first, again)
+                self.server.stop()
+        query = "select count(*) from scheduled_triggers"
+        self.assertEqual(self.server.rows(query), [(3,)])
+
+    def test_a_cancel_that_was_asked_for_is_carried_out_by_the_next(self) -> None:
+        command = ["./canary.sh", "60"]
+        self.server.write_registry({"a": {"description": "A", "command": command}})
+        for owner, name, when, cancelled in (
+            ("Store", "set_end_reason", "before", False),
+            ("Store", "set_end_reason", "within", False),
+            ("Store", "set_end_reason", "after", True),
+            ("Runner", "_terminate", "before", True),
+            ("Runner", "_terminate", "after", True),
+        ):
+            with self.subTest(f"{when} {owner}.{name}"):
+                self.start_dying(owner, name, when)
+                told = self.trigger(f"{when}-{owner}-{name}").json
+                wait_until(
+                    lambda told=told: told["runId"] in begins(self.server)  # type: ignore[misc]
+                )
+                with self.assertRaises((OSError, http.client.HTTPException)):
+                    self.server.request("POST", f"/runs/{told['runId']}/cancel")
+                self.restart()
+                if not cancelled:
+                    self.assertEqual(
+                        self.server.run(told["runId"])["status"], "running"
+                    )
+                    self.server.request("POST", f"/runs/{told['runId']}/cancel")
+                run = self.server.ended(told["runId"])
+                self.assertEqual((run["status"], run["exitCode"]), ("cancelled", 143))
+                self.server.stop()
+
+    def test_a_run_of_the_command_line_is_found_wherever_that_dies(self) -> None:
+        turns = itertools.cycle((True, False))
+        for owner, name, when in (
+            ("Runner", "_take_lock", "after"),
+            ("Store", "begin", "within"),
+            ("Store", "begin", "after"),
+            ("Runner", "_popen", "after"),
+            ("Store", "launched", "after"),
+            ("Runner", "trigger", "after"),
+            ("Store", "end", "before"),
+            ("Store", "end", "after"),
+        ):
+            # Each with a server and without, in turns; both where there is time.
+            for up in (True, False) if FULL else (next(turns),):
+                with self.subTest(f"{when} {owner}.{name}, server is up: {up}"):
+                    if up:
+                        self.server.program = [str(PROGRAM)]
+                        self.server.start()
+                    self.server.program = list(dying(owner, name, when))
+                    done = self.server.command("run", "a")
+                    self.assertEqual(done.returncode, -signal.SIGKILL)
+                    self.server.program = [str(PROGRAM)]
+                    if not up:
+                        self.server.start()
+                    self.server.get("/crons")
+                    self.assert_all_recorded()
+                    self.server.stop()
+
+
+class Storm(unittest.TestCase):
+    """SIGKILLs at random moments, under load; then everything is held together."""
+
+    CRONS = ("a", "b", "c", "short")
+
+    def setUp(self) -> None:
+        self.seed = int(
+            os.environ.get("CRON_TRIGGER_TEST_SEED", time.time_ns() % 10**6)
+        )
+        self.random = random.Random(self.seed)
+        registry = {
+            name: {"description": name, "command": ["./canary.sh", took]}
+            for name, took in zip(self.CRONS, ("0.3", "0.1", "0.7", "0"))
+        }
+        self.server = Server(registry)
+        self.addCleanup(self.server.__exit__)
+        self.server.script("canary.sh", CANARY)
+        #: What clients were told.
+        self.told: Dict[int, str] = {}
+        self.by_key: Dict[str, Set[int]] = collections.defaultdict(set)
+        self.cancelled: Set[int] = set()
+        self.keepers_killed: Set[int] = set()
+        self.refused = 0
+        self.stop = threading.Event()
+        self.lock = threading.Lock()
+
+    def client(self, number: int) -> None:
+        """Trigger and cancel; repeat what got no answer, as a client with a key may."""
+        dice = random.Random(self.seed * 100 + number)
+        count = 0
+        while not self.stop.is_set():
+            count += 1
+            cron, key = dice.choice(self.CRONS), f"{number}-{count}"
+            for _ in range(dice.choice((1, 1, 2, 30))):
+                if self.trigger(cron, key) or self.stop.is_set():
+                    break
+                self.stop.wait(0.05)
+            if self.told and dice.random() < 0.1:
+                self.cancel(dice.choice(sorted(self.told)[-4:]))
+            self.stop.wait(dice.random() * 0.1)
+
+    def trigger(self, cron: str, key: str) -> bool:
+        """Return True where there was an answer."""
+        headers = {"Idempotency-Key": key}
+        try:
+            reply = self.server.request("POST", "/trigger", {"cronName": cron}, headers)
+        except (OSError, http.client.HTTPException):
+            return False
+        with self.lock:
+            if reply.status == 202:
+                self.told[reply.json["runId"]] = cron
+                self.by_key[key].add(reply.json["runId"])
+            else:
+                self.assertEqual(reply.status, 409, reply.text)
+                self.refused += 1
+        return True
+
+    def cancel(self, run_id: int) -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if self.server.request("POST", f"/runs/{run_id}/cancel").status == 202:
+                with self.lock:
+                    self.cancelled.add(run_id)
+
+    def crontab(self) -> None:
+        """`run NAME`, now and then SIGKILLed; a keeper SIGKILLed now and then."""
+        dice = random.Random(self.seed * 100 + 99)
+        while not self.stop.wait(dice.random() * 0.5):
+            if dice.random() < 0.3:
+                self.kill_keeper(dice)
+                continue
+            line = self.server.spawn("run", dice.choice(self.CRONS))
+            if dice.random() < 0.4:
+                self.stop.wait(dice.random() * 0.6)
+                line.kill()
+            line.communicate()
+
+    def kill_keeper(self, dice: random.Random) -> None:
+        """SIGKILL a keeper through a pidfd, which can't hit another process."""
+        path = self.server.run_dir / f"{dice.choice(self.CRONS)}.pid"
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pid = int(path.read_text().split()[0])
+            descriptor = os.pidfd_open(pid)
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                pairs = dict(p.split(b"=", 1) for p in file.read().split(b"\0") if p)
+            if b"CRON_RUN_ID" in pairs:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                self.keepers_killed.add(int(pairs[b"CRON_RUN_ID"]))
+            os.close(descriptor)
+
+    def rage(self, duration_s: float) -> int:
+        """Start and kill servers, at any moment of their lives; return how many."""
+        kills, deadline_s = 0, time.monotonic() + duration_s
+        self.server.start()
+        port = self.server.port
+        while time.monotonic() < deadline_s:
+            # Some die while they start, before they say that they listen.
+            self.stop.wait(
+                self.random.choice((0.02, 0.1, 0.4, 1.0)) * self.random.random()
+            )
+            self.server.kill()
+            kills += 1
+            early = self.spawn_early(port)
+            if early is not None:
+                self.stop.wait(self.random.random() * 0.4)
+                early.kill()
+                early.communicate()
+                kills += 1
+            self.server.start(port=port)
+        return kills
+
+    def spawn_early(self, port: int) -> Optional[subprocess.Popen[str]]:
+        if self.random.random() < 0.6:
+            return None
+        return self.server.spawn("serve", "--host=127.0.0.1", f"--port={port}")
+
+    def test_storm(self) -> None:
+        threads = [
+            threading.Thread(target=self.client, args=(number,)) for number in range(3)
+        ]
+        threads.append(threading.Thread(target=self.crontab))
+        self.server.start()
+        self.server.stop()
+        for thread in threads:
+            thread.start()
+        try:
+            kills = self.rage(60 if FULL else 5)
+        finally:
+            self.stop.set()
+            for thread in threads:
+                thread.join()
+        self.server.get("/crons")
+        settled(self.server)
+        with self.subTest(seed=self.seed, kills=kills, told=len(self.told)):
+            self.check_history()
+            self.check_order()
+            self.check_logs()
+        if FULL:
+            rows = self.server.rows(
+                "select status, count(*) from cron_executions group by 1"
+            )
+            sys.stderr.write(
+                f"storm, seed {self.seed}: {kills} kills of the server, "
+                f"{len(self.told)} runs told, {self.refused} refused, "
+                f"{len(self.cancelled)} cancelled, {len(self.keepers_killed)} keepers "
+                f"killed; history {rows}\n"
+            )
+
+    def check_history(self) -> None:
+        """What was told, and what the scripts did, stands in the history."""
+        rows = {
+            row[0]: row[1:]
+            for row in self.server.rows(
+                "select id, cron_name, status, exit_code from cron_executions"
+            )
+        }
+        began, ended = begins(self.server), self.ends()
+        self.assertEqual(len(began), len(set(began)), "begun twice")
+        self.assertLessEqual(set(self.told), set(rows))
+        self.assertLessEqual(set(began), set(rows))
+        for key, runs in self.by_key.items():
+            self.assertEqual(len(runs), 1, f"{key} started {runs}")
+        for run_id, (cron, status, exit_code) in rows.items():
+            with self.subTest(run=run_id, cron=cron, status=status, exit=exit_code):
+                self.check_row(run_id, status, exit_code, run_id in ended)
+                self.assertEqual(self.told.get(run_id, cron), cron)
+        totals = self.server.rows("select sum(runs) from run_totals")
+        self.assertEqual(totals, [(len(rows),)])
+
+    def check_row(
+        self, run_id: int, status: str, exit_code: Optional[int], whole: bool
+    ) -> None:
+        if run_id in self.cancelled:
+            self.assertEqual(status, "cancelled")
+        if whole and run_id not in self.keepers_killed:
+            self.assertEqual(exit_code, run_id % 7)
+            if status != "cancelled":
+                self.assertEqual(status, "failed" if exit_code else "completed")
+        elif whole:
+            self.assertIn(exit_code, (run_id % 7, 137, None))
+        elif run_id in self.keepers_killed:
+            self.assertIn(status, ("failed", "interrupted", "cancelled"))
+        elif status == "interrupted":
+            self.assertNotIn(run_id, begins(self.server))
+            self.assertNotIn(run_id, self.told)
+        else:
+            self.assertEqual((status, exit_code), ("cancelled", 143))
+
+    def ends(self) -> Set[int]:
+        return {run_id for what, _, run_id in canary(self.server) if what == "end"}
+
+    def check_order(self) -> None:
+        """No two runs of one cron overlapped."""
+        now: Dict[str, int] = {}
+        for what, cron, run_id in canary(self.server):
+            if what == "begin":
+                now[cron] = run_id
+            else:
+                self.assertEqual(now[cron], run_id, f"{cron}: overlapped")
+
+    def check_logs(self) -> None:
+        """The output of each run is there, once, and is given as its own."""
+        for cron in self.CRONS:
+            log = self.server.log_text(cron)
+            for run_id in (
+                i for w, c, i in canary(self.server) if (w, c) == ("end", cron)
+            ):
+                self.assertEqual(log.count(f"I am {run_id}\n"), 1)
+        for run_id in self.sample(sorted(self.ends() & set(self.told))):
+            text = self.server.get(f"/runs/{run_id}/log").text
+            self.assertEqual(text, f"I am {run_id}\n")
+
+    def sample(self, ids: Sequence[int]) -> Sequence[int]:
+        return self.random.sample(ids, min(len(ids), 40))
+
+
+if __name__ == "__main__":
+    unittest.main()
