@@ -1190,7 +1190,11 @@ def load_registry(path: Path, log_dir: Path) -> Tuple[Dict[str, Cron], List[str]
         if unsafe:
             checker.fault([], f"refused, because {unsafe}")
             return {}, checker.faults
-        if path.stat().st_size > REGISTRY_BYTES:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            checker.fault([], f"this is not a file ({path})")
+            return {}, checker.faults
+        if status.st_size > REGISTRY_BYTES:
             checker.fault([], f"must be at most {REGISTRY_BYTES >> 20} MiB")
             return {}, checker.faults
         text = path.read_bytes().decode("utf-8")
@@ -1957,15 +1961,20 @@ class Store:
         return int(db.execute(query, row).lastrowid or 0)
 
     def launched(self, run: Run) -> None:
-        """Record that a run's keeper was started, and tell it."""
+        """Record that a run's keeper was started, and tell it, once.
+
+        A server that looks just now may see a keeper before the command line that
+        started it comes to record it.
+        """
 
         def change(db: sqlite3.Connection) -> None:
-            db.execute(
+            cursor = db.execute(
                 "update cron_executions set pid = ?, log_inode = ?, log_start = ? "
-                "where id = ?",
+                "where id = ? and pid is null",
                 [run.pid, run.log_inode, run.log_start, run.id],
             )
-            self._put_event(db, "run.started", {"run": run.view()})
+            if cursor.rowcount:
+                self._put_event(db, "run.started", {"run": run.view()})
 
         def remember() -> None:
             self._unwritten.runs[run.id] = run
@@ -2379,6 +2388,8 @@ class Store:
                 break
             pause()
         self._write(lambda db: self._prune_others(db, before), lambda: None)
+        while self._write(lambda db: self._prune_events(db, before, batch), bool):
+            pause()
         self._give_back(pause)
         return deleted
 
@@ -2387,13 +2398,28 @@ class Store:
         db.execute("delete from idempotency_keys where created_s < ?", [day_ago_s])
         db.execute(
             "delete from scheduled_triggers "
-            "where status <> 'pending' and created_at < ?",
-            [before],
+            "where status <> 'pending' and created_at < ? and run_at < ?",
+            [before, before],
         )
         db.execute(
             "delete from events where id <= (select max(id) from events) - ?",
             [EVENTS_KEPT],
         )
+
+    def _prune_events(self, db: sqlite3.Connection, before: str, batch: int) -> bool:
+        """Delete the oldest events up to a young one; return True if there are more.
+
+        An event has the time of its run or scheduled trigger; one without a time, that
+        of the next one.
+        """
+        query = "select id, data from events order by id limit ?"
+        old = 0
+        for number, data in db.execute(query, [batch]).fetchall():
+            if before <= _time_of_event(json.loads(data)):
+                break
+            old = number
+        count = db.execute("delete from events where id <= ?", [old]).rowcount
+        return bool(count == batch)
 
     def _give_back(self, pause: Callable[[], Any], pages: int = 100) -> None:
         while self.problem is None:
@@ -2414,6 +2440,12 @@ class Store:
             if self._unwritten:
                 self.retry()
             self._disconnect()
+
+
+def _time_of_event(data: Mapping[str, Json]) -> str:
+    """Return when an event happened, at the earliest; "" where it does not say."""
+    about = data.get("run") or data.get("scheduled") or {}
+    return str(about.get("completedAt") or about.get("startedAt") or "")
 
 
 def _is_corrupt(error: Exception) -> bool:
@@ -7149,6 +7181,7 @@ EXIT_OF_CODE = {
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Do what the arguments say.  Return the exit status; nobody sees a traceback."""
+    _prepare_streams()
     try:
         options = _parser().parse_args(argv)
         environ: Mapping[str, str] = os.environ
@@ -7173,6 +7206,21 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except OSError as error:
         complain(str(error))
         return 1
+
+
+def _prepare_streams() -> None:
+    """See that 0, 1 and 2 are open, and that no character ends a table.
+
+    Where one is closed, the next file to be opened gets its number: what is meant
+    for standard error would be written into a PID file.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure:
+        reconfigure(errors="backslashreplace")
 
 
 def complain(text: str) -> None:

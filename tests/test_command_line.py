@@ -9,6 +9,7 @@ import os
 import pty
 import pwd
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -308,6 +309,30 @@ class ServeTest(unittest.TestCase):
         with Server(REGISTRY, arguments=["serve", "--history-days=5"]) as made:
             self.assertEqual(made.get("/health").status, 200)
 
+    def test_without_standard_streams_no_log_line_lands_in_another_file(self) -> None:
+        """As `<&- >&- 2>&-` has it: the next files get the numbers 0, 1 and 2."""
+        with Server(REGISTRY, start=False) as made:
+            words = [sys.executable, str(PROGRAM), "--host=127.0.0.1", "--port=0"]
+            call = shlex.join([*words, *made.folder_flags()])
+            process = subprocess.Popen(
+                ["sh", "-c", f"exec {call} <&- >&- 2>&-"], env=made.clean_environ()
+            )
+            try:
+                listens = wait_until(
+                    lambda: re.search(r"listens on \S+:(\d+), ", made.log_text()),
+                    what="the server",
+                )
+                made.port = int(listens[1])
+                self.assertEqual(made.completed("hello")["status"], "completed")
+                pid_file = made.run_dir / "cron-trigger-server.pid"
+                self.assertEqual(pid_file.read_text(), f"{process.pid}\n")
+                for number in (0, 1, 2):
+                    path = os.readlink(f"/proc/{process.pid}/fd/{number}")
+                    self.assertEqual(path, "/dev/null")
+            finally:
+                process.terminate()
+                self.assertEqual(process.wait(20), 0)
+
     def test_a_second_server_on_the_same_folders_is_75(self) -> None:
         with Server(REGISTRY) as made:
             assert made.process
@@ -552,6 +577,12 @@ class TableTest(CommandCase):
         text = os.read(main, 65536).decode()
         os.close(main)
         return text
+
+    def test_a_terminal_that_lacks_a_character_gets_its_number(self) -> None:
+        with mock.patch.dict(self.server.environ, {"PYTHONIOENCODING": "ascii"}):
+            done = self.server.command("list")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("Dire bonjour \\u2705\n", done.stdout)
 
     def test_a_reader_that_has_seen_enough_is_no_error(self) -> None:
         program = f"{sys.executable} {PROGRAM} history --json"

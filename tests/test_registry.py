@@ -86,7 +86,11 @@ class WholeFileTest(FolderCase):
             server.load_registry(self.path, log)[1],
             [f"crons.json: can't be read: No such file or directory ({self.path})"],
         )
-        self.assertIn("Is a directory", server.load_registry(self.folder, log)[1][0])
+        fault = "crons.json: this is not a file"
+        self.assertIn("this is not a file", str(server.load_registry(self.folder, log)))
+        os.mkfifo(self.path)  # nobody must wait for its writer
+        self.assertIn(fault, server.load_registry(self.path, log)[1][0])
+        self.path.unlink()
         with self.path.open("wb") as file:
             file.truncate(server.REGISTRY_BYTES + 1)
         self.assertEqual(
