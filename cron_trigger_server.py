@@ -2445,7 +2445,8 @@ class Store:
 def _time_of_event(data: Mapping[str, Json]) -> str:
     """Return when an event happened, at the earliest; "" where it does not say."""
     about = data.get("run") or data.get("scheduled") or {}
-    return str(about.get("completedAt") or about.get("startedAt") or "")
+    times = (about.get(name) for name in ("completedAt", "startedAt", "createdAt"))
+    return str(next(filter(None, times), ""))
 
 
 def _is_corrupt(error: Exception) -> bool:
@@ -4828,7 +4829,8 @@ class Views:
         if cron.name in external:
             return self._rendered(cron, {"id": None, "trigger": "external"})
         # The mark is read before the state: a change meanwhile makes it another.
-        mark = (self._registry.version, self._marks.get(cron.name))
+        # Not the registry's version: it may be that of a file read just now.
+        mark = (cron, self._marks.get(cron.name))
         kept = self._texts.get(cron.name)
         if kept is None or kept[0] != mark:
             run = self._runner.run_of(cron.name)
