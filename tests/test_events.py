@@ -8,14 +8,18 @@ import os
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from support import Server, need, need_command, need_full, patched, wait_until
 from test_schedule import at, plan, settled
+
+import cron_trigger_server as m
 
 REGISTRY: Dict[str, Any] = {
     **{f"c{n}": {"description": "Brief", "command": ["true"]} for n in range(8)},
@@ -156,7 +160,7 @@ class EventsTest(unittest.TestCase):
                 self.server.trigger("c1")
                 listener.take(1)
                 finished = listener.take(1)[0].data["run"]["completedAt"]
-                delays.append(time.time() - _epoch(finished))
+                delays.append(time.time() - m.epoch_of(finished))
             self.assertLess(min(delays), 0.1, delays)
 
     def test_what_is_planned_is_told(self) -> None:
@@ -291,12 +295,6 @@ class EventsTest(unittest.TestCase):
         wait_until(lambda: len(os.listdir(fds)) <= before, what="the descriptors")
 
 
-def _epoch(text: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(text).timestamp()
-
-
 def add_events(server: Server, count: int, size: int) -> None:
     """Put events into the history that no server could be made to tell."""
     text = json.dumps({"run": {"id": 0, "filler": "x" * size}})
@@ -304,6 +302,20 @@ def add_events(server: Server, count: int, size: int) -> None:
     with contextlib.closing(db), db:
         query = "insert into events (event, data) values ('test', ?)"
         db.executemany(query, [[text]] * count)
+
+
+class StartIsToldOnceTest(unittest.TestCase):
+    def test_the_command_line_and_the_server_may_both_come_to_tell_it(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
+            store = m.Store(Path(folder) / "history.db", lambda *_: None)
+            self.addCleanup(store.close)
+            begun = store.begin(m.Run(0, "c", m.RUNNING, started_at=m.now_text()))
+            run = replace(begun, pid=1)
+            store.launched(run)
+            store.end(replace(run, status=m.COMPLETED, completed_at=m.now_text()))
+            store.launched(run)
+            told = [event.name for event in store.events_after(0)]
+        self.assertEqual(told, ["run.started", "run.finished"])
 
 
 class EventsAcrossRestartTest(unittest.TestCase):
