@@ -93,7 +93,7 @@ class Answer:
 
 def answers(data: bytes, methods: List[bytes]) -> List[Answer]:
     """Read the server's bytes, strictly; raises ValueError where they are none."""
-    found = []
+    found: List[Answer] = []
     while data:
         head, end, data = data.partition(b"\r\n\r\n")
         lines = head.decode("ascii").split("\r\n")
@@ -141,7 +141,7 @@ class Generator:
         b"Content-Length : 3", b" folded: 1", b"Cookie: a=b; c=d", b"Upgrade: h2c",
         b"X: " + b"a" * 9000,
     )  # fmt: skip
-    VALUES = (
+    VALUES: Tuple[Any, ...] = (
         "fuzz", "", "../x", None, True, 0, -1, 1e308, 2**70, [], {}, [[]], {"a": {}},
         "\0", "é🔑", "\u202e", "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z",
         "-x", "a" * 300,
@@ -228,7 +228,7 @@ class RequestFuzzTest(unittest.TestCase):
         """Send bytes and the end of them; return all that comes back."""
         address = ("127.0.0.1", self.server.port)
         with socket.create_connection(address, self.SLOWEST_S) as connection:
-            received = []
+            received: List[bytes] = []
             try:
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)

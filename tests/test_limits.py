@@ -461,10 +461,10 @@ class LogTest(RawTest):
                 wire.send(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
                 self.assertEqual(wire.answer().status, 421)
         for text in (self.server.log_text(), self.server.stderr()):
-            for line in text.splitlines():
-                self.assertTrue(line.isprintable(), ascii(line))
-                self.assertRegex(line, r"^20\d\d-\d\d-\d\dT[\d:.]+\+00:00 \w+ +\S")
-                self.assertLess(len(line), 2100)
+            for shown in text.splitlines():
+                self.assertTrue(shown.isprintable(), ascii(shown))
+                self.assertRegex(shown, r"^20\d\d-\d\d-\d\dT[\d:.]+\+00:00 \w+ +\S")
+                self.assertLess(len(shown), 2100)
             self.assertEqual(text.count("\n"), len(text.splitlines()))
 
     def test_a_flood_of_refusals_is_counted_and_not_written(self) -> None:
@@ -560,8 +560,8 @@ class Between:
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high
 
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, float) and self.low <= value <= self.high
 
     def __repr__(self) -> str:
         return f"{self.low} to {self.high}"
