@@ -1573,30 +1573,28 @@ create table if not exists run_totals (
   last_completed_at text,
   primary key (cron_name, status)
 ) without rowid;
+"""
+
+#: Totals are counted by SQLite itself, in the transaction that records an end.
+COUNT_ENDED = """
+begin
+  insert into run_totals
+    values (new.cron_name, new.status, 1, coalesce(new.duration_ms, 0),
+            new.completed_at)
+    on conflict (cron_name, status) do update set
+      runs = runs + 1,
+      duration_ms = duration_ms + excluded.duration_ms,
+      last_completed_at = max(coalesce(last_completed_at, ''),
+                              coalesce(excluded.last_completed_at, ''));
+end;
+"""
+SCHEMA += f"""
 create trigger if not exists count_ended_update after update of status
   on cron_executions when old.status = 'running' and new.status <> 'running'
-begin
-  insert into run_totals
-    values (new.cron_name, new.status, 1, coalesce(new.duration_ms, 0),
-            new.completed_at)
-    on conflict (cron_name, status) do update set
-      runs = runs + 1,
-      duration_ms = duration_ms + excluded.duration_ms,
-      last_completed_at = max(coalesce(last_completed_at, ''),
-                              coalesce(excluded.last_completed_at, ''));
-end;
+{COUNT_ENDED}
 create trigger if not exists count_ended_insert after insert
   on cron_executions when new.status <> 'running'
-begin
-  insert into run_totals
-    values (new.cron_name, new.status, 1, coalesce(new.duration_ms, 0),
-            new.completed_at)
-    on conflict (cron_name, status) do update set
-      runs = runs + 1,
-      duration_ms = duration_ms + excluded.duration_ms,
-      last_completed_at = max(coalesce(last_completed_at, ''),
-                              coalesce(excluded.last_completed_at, ''));
-end;
+{COUNT_ENDED}
 """
 
 RUN_ROW = ", ".join(RUN_COLUMNS)
