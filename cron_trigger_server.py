@@ -764,9 +764,17 @@ def _no_json(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
 
 
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):  # 1e999
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
 #: Made once: `json.loads` makes a decoder for each call with options.
-STRICT_READER = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_no_json)
-STRICT_WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+STRICT_READER = json.JSONDecoder(
+    object_pairs_hook=_Object, parse_float=_finite_number, parse_constant=_no_json
+)
 
 
 def parse_json(text: str) -> Json:
@@ -777,9 +785,9 @@ def parse_json(text: str) -> Json:
     try:
         value = STRICT_READER.decode(text)
         _check_depth(value)
-        # A lone surrogate ("\ud800") and an endless number (1e999) parse, and fail
-        # wherever they are written.
-        STRICT_WRITER.encode(value).encode("utf-8")
+        # A lone surrogate ("\ud800") parses, and fails wherever it is written.
+        if "\\" in text:
+            json_text(value).encode("utf-8")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
@@ -943,7 +951,8 @@ class Checker:
 
     def _environment(self, place: List[str], value: Json) -> Dict[str, str]:
         if not isinstance(value, dict):
-            self.fault(place, f"expected an object of texts, got {_shown(value)}")
+            # Not shown, here and below: everybody may ask /health for the faults.
+            self.fault(place, f"expected an object of texts, got {_shown(value, True)}")
             return {}
         self._twice(place, value)
         for name, text in value.items():
@@ -955,7 +964,7 @@ class Checker:
             ):
                 self.fault(here, "this variable is the server's own")
             if not isinstance(text, str) or "\x00" in text:
-                self.fault(here, f"expected a text, got {_shown(text)}")
+                self.fault(here, f"expected a text, got {_shown(text, True)}")
         return dict(value)
 
     def _parameters(self, place: List[str], value: Json) -> Dict[str, Parameter]:
@@ -1310,6 +1319,7 @@ KEEPER = (
     'trap : HUP INT TERM;echo $$>&0;(exec "$@" </dev/null 2>&1);s=$?;echo $s>&0;exit $s'
 )
 SHELL = "/bin/sh"
+PID_FILE_BYTES = 32
 
 
 def take_lock(path: Path) -> Optional[int]:
@@ -1329,6 +1339,20 @@ def take_lock(path: Path) -> Optional[int]:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def empty_pid_file(lock: int) -> None:
+    """Have a PID file say nothing, through its locked descriptor.
+
+    Blanks keep the file's place on the disk: a keeper can write its PID and status even
+    where the disk is full by now.  They are no line, so nobody reads them.
+    """
+    blank = b" " * PID_FILE_BYTES
+    with contextlib.suppress(OSError):
+        if os.pwrite(lock, blank, 0) == len(blank):
+            os.ftruncate(lock, len(blank))
+            return
+    os.ftruncate(lock, 0)
 
 
 @dataclass(frozen=True)
@@ -1609,6 +1633,9 @@ RUN_UPSERT = (
         for c in RUN_COLUMNS
         if c not in ("id", "started_at", "params")
     )
+    + " where cron_executions.cron_name = excluded.cron_name and "
+    "(cron_executions.started_at = excluded.started_at or cron_executions.status "
+    "= 'running')"
 )
 END_COLUMNS = (
     *("completed_at", "duration_ms", "exit_code", "signal", "error", "pid"),
@@ -1661,6 +1688,39 @@ class Key:
     scheduled_id: Optional[int] = None
 
 
+class RunIds:
+    """Gives each run its number, whichever process starts it.
+
+    A file of its own beside the PID files, since runs start while the history can't be
+    written, or not even be read, and two processes would then give the same number.
+    """
+
+    NAME = "last-run-id"
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / self.NAME
+
+    def after(self, last: int) -> int:
+        """Return a number above `last` and above each that was given before."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._path, flags, 0o600)
+        except OSError:
+            return last + 1
+        number = last + 1
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # for some microseconds
+            text = os.pread(descriptor, 20, 0).strip()
+            given = int(text) if text.isdigit() else 0
+            number = max(last, given % INTEGER_LIMIT) + 1
+            os.pwrite(descriptor, f"{number:019}\n".encode(), 0)
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
+        return number
+
+
 @dataclass
 class Unwritten:
     """What the history has not taken yet, by its key in there."""
@@ -1702,8 +1762,14 @@ class Figures:
 class Store:
     """The history.  Any thread may call any method; none raises for a disk fault."""
 
-    def __init__(self, path: Path, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        say: Callable[[str, str], None],
+        run_ids: Optional[RunIds] = None,
+    ) -> None:
         self.path = path
+        self._run_ids = run_ids
         #: What is wrong with the history now, in one sentence; None if all is well.
         self.problem: Optional[str] = None
         #: Called, under the lock, when a fault was met: to have `retry` called.
@@ -1715,6 +1781,7 @@ class Store:
         #: Runs that have begun and not ended: a new history begins with them, should
         #: this one turn out to be corrupt, or be moved or removed.
         self._under_way: Dict[int, Run] = {}
+        self._caught_up = False
         self._file = (0, 0)  # device and inode of what _db has open
         self._last_ids = {"cron_executions": 0, "scheduled_triggers": 0, "events": 0}
         self._write(lambda db: None, lambda: None)
@@ -1766,9 +1833,9 @@ class Store:
             db.execute("pragma journal_mode = wal")
             db.execute("pragma synchronous = normal")
             db.executescript(SCHEMA)
-            for table in self._last_ids:
-                self._align_ids(db, table)
-            self._carry_over(db)
+            for table, last in self._last_ids.items():
+                self._last_ids[table] = max(last, self._last_id(db, table))
+            self._caught_up = False
             status = os.stat(self.path)
             self._file = (status.st_dev, status.st_ino)
         except BaseException:
@@ -1776,20 +1843,22 @@ class Store:
             raise
         return db
 
-    def _align_ids(self, db: sqlite3.Connection, table: str) -> None:
-        """Never give an id again that was given while the history was away."""
-        row = db.execute(
-            "select seq from sqlite_sequence where name = ?", [table]
-        ).fetchone()
-        last = self._last_ids[table]
-        if row is None and last:
-            db.execute("insert into sqlite_sequence values (?, ?)", [table, last])
-        elif row and row[0] < last:
-            db.execute(
-                "update sqlite_sequence set seq = ? where name = ?", [last, table]
-            )
-        elif row:
-            self._last_ids[table] = row[0]
+    def _last_id(self, db: sqlite3.Connection, table: str) -> int:
+        query = "select seq from sqlite_sequence where name = ?"
+        rows = db.execute(query, [table]).fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def _catch_up(self, db: sqlite3.Connection) -> None:
+        """Tell a history what it missed while it was away.
+
+        Ids that were given meanwhile, which are not given again, and runs under way.
+        With the first change, not when it is opened: it may be readable only.
+        """
+        for table, last in self._last_ids.items():
+            if self._last_id(db, table) < last:
+                db.execute("delete from sqlite_sequence where name = ?", [table])
+                db.execute("insert into sqlite_sequence values (?, ?)", [table, last])
+        self._carry_over(db)
 
     def _carry_over(self, db: sqlite3.Connection) -> None:
         """Give a history that does not know of the runs under way their rows."""
@@ -1812,7 +1881,8 @@ class Store:
 
     def _fault(self, error: Exception) -> None:
         """Note a fault; from here on, memory takes what the history can't."""
-        self._disconnect()
+        if not self._is_readable(error):
+            self._disconnect()
         if _is_corrupt(error):
             with contextlib.suppress(OSError):
                 self._move_aside(error)
@@ -1824,6 +1894,14 @@ class Store:
             self._say("error", problem)
         self.problem = problem
         self.on_fault()
+
+    def _is_readable(self, error: Exception) -> bool:
+        """Return True where the history can be read on, as on a full disk.
+
+        Opened again it could not be: SQLite would make files beside it.
+        """
+        passing = any(word in str(error) for word in ("is full", "is locked"))
+        return passing and self._db is not None and not self._db.in_transaction
 
     def _write(
         self, change: Callable[[sqlite3.Connection], T], otherwise: Callable[[], T]
@@ -1841,8 +1919,11 @@ class Store:
         db = self._connect()
         db.execute("begin immediate")
         try:
+            if not self._caught_up:
+                self._catch_up(db)
             result = change(db)
             db.execute("commit")
+            self._caught_up = True
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("rollback")
@@ -1875,18 +1956,41 @@ class Store:
     def _write_unwritten(self, db: sqlite3.Connection) -> None:
         left = self._unwritten
         for run in left.runs.values():
-            db.execute(RUN_UPSERT, _row_of(run))
+            if not db.execute(RUN_UPSERT, _row_of(run)).rowcount:
+                # Its number is another run's, which is never overwritten.
+                self._insert_run(db, replace(run, id=self._next_run_id(db)))
         for scheduled in left.scheduled.values():
             self._replace_scheduled(db, scheduled)
         for key in left.keys.values():
             self._put_key(db, key)
         for event in left.events:
             row = (event.id, event.name, event.data)
-            db.execute("insert or ignore into events values (?, ?, ?)", row)
+            query = "insert or ignore into events values (?, ?, ?)"
+            if not db.execute(query, row).rowcount:
+                db.execute(query, (None, *row[1:]))
 
-    def _next_id(self, table: str) -> int:
-        self._last_ids[table] += 1
-        return self._last_ids[table]
+    def _next_run_id(self, db: Optional[sqlite3.Connection] = None) -> int:
+        last = self._last_ids["cron_executions"]
+        if db is not None:
+            last = max(last, self._last_id(db, "cron_executions"))
+        elif self._file == (0, 0):
+            last = max(last, self._last_run_id_unopened())
+        number = self._run_ids.after(last) if self._run_ids else last + 1
+        self._last_ids["cron_executions"] = number
+        return number
+
+    def _last_run_id_unopened(self) -> int:
+        """Return the last number in a history that could never be opened, if any.
+
+        `immutable` reads the file alone: where no other can be made beside it, as on a
+        full disk, SQLite opens it in no other way.
+        """
+        uri = f"file:{urllib.parse.quote(str(self.path))}?immutable=1"
+        try:
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+                return self._last_id(db, "cron_executions")
+        except sqlite3.Error:
+            return 0
 
     def seed_ids(self, run_id: int) -> None:
         """Learn that a run of this id exists, though the history does not know it."""
@@ -1910,9 +2014,11 @@ class Store:
         """
 
         def change(db: sqlite3.Connection) -> Run:
-            begun = replace(run, id=run.id or self._insert_run(db, run))
+            begun = replace(run, id=run.id or self._next_run_id(db))
             if run.id:
                 db.execute(RUN_UPSERT, _row_of(run))
+            else:
+                self._insert_run(db, begun)
             if key:
                 self._put_key(db, replace(key, run_id=begun.id))
             if scheduled:
@@ -1923,7 +2029,7 @@ class Store:
             return begun
 
         def remember() -> Run:
-            begun = replace(run, id=run.id or self._next_id("cron_executions"))
+            begun = replace(run, id=run.id or self._next_run_id())
             self._unwritten.runs[begun.id] = begun
             if key:
                 self._remember_key(replace(key, run_id=begun.id))
@@ -1953,10 +2059,9 @@ class Store:
         fired = replace(entry, status=FIRED, run_id=begun.id)
         self._put_event(db, "schedule.fired", {"scheduled": fired.view()})
 
-    def _insert_run(self, db: sqlite3.Connection, run: Run) -> int:
-        row = (None, *_row_of(run)[1:])
+    def _insert_run(self, db: sqlite3.Connection, run: Run) -> None:
         query = f"insert into cron_executions ({RUN_ROW}) values ({RUN_VALUES})"
-        return int(db.execute(query, row).lastrowid or 0)
+        db.execute(query, _row_of(run))
 
     def launched(self, run: Run) -> None:
         """Record that a run's keeper was started, and tell it, once.
@@ -2321,7 +2426,8 @@ class Store:
 
     def _remember_event(self, name: str, data: Mapping[str, Json]) -> None:
         text = json_text(data)
-        self._unwritten.events.append(Event(self._next_id("events"), name, text))
+        self._last_ids["events"] += 1
+        self._unwritten.events.append(Event(self._last_ids["events"], name, text))
 
     def tell(self, name: str, data: Mapping[str, Json]) -> None:
         """Record an event that belongs to no row."""
@@ -3092,6 +3198,10 @@ class Runner:
         with self._lock:
             return {name: active.run for name, active in self._by_cron.items()}
 
+    def count(self) -> int:
+        """Return how many runs this process watches."""
+        return len(self._by_cron)
+
     def external(self) -> Dict[str, int]:
         """Return cron name to PID where somebody else holds a cron's lock."""
         holders = self._lock_table.holders() if self._lock_table else {}
@@ -3208,7 +3318,7 @@ class Runner:
             raise self._not_launched(run, request, str(error)) from None
         try:
             # From here on the PID file speaks of this run, or says nothing.
-            os.ftruncate(lock, 0)
+            empty_pid_file(lock)
             run = self._begin(run, request, log)
             process = self._popen(cron, values, run, arguments, lock, log)
         except (OSError, ValueError) as error:
@@ -3636,12 +3746,13 @@ class Runner:
     def _find_locked(self, run: Run, path: Path, free: bool) -> None:
         written = read_pid_file(path)
         if not free:
-            if written.pid is None:
+            pid = written.pid or run.pid  # none where the disk of PID files is full
+            if pid is None:
                 # Whoever holds the lock is just about to start it.
                 self._find_again(run)
                 return
             try:
-                adopted = self._adopt(run, written.pid)
+                adopted = self._adopt(run, pid)
             except OSError:  # no descriptor is free: no reason to think it has ended
                 self._find_again(run)
                 return
@@ -3937,24 +4048,26 @@ class Schedule:
                 errors={secret: "can't be kept for a planned trigger"},
             )
 
-    def cancel(self, scheduled_id: int) -> Scheduled:
+    def cancel(self, scheduled_id: int, by: str) -> Scheduled:
         """Cancel a pending trigger; else `not_found` or `not_pending`."""
         entry = self._store.scheduled(scheduled_id)
         if entry is None:
             raise Refusal("not_found", f"There is no planned trigger {scheduled_id}.")
-        cancelled = replace(entry, status=CANCELLED)
+        cancelled = replace(entry, status=CANCELLED, reason=f"Cancelled by {by}.")
         ended = entry.status != PENDING
         if ended or not self._store.end_scheduled(cancelled, must=True):
             raise Refusal(
                 "not_pending",
-                f"Planned trigger {scheduled_id} has ended already ({entry.status}); "
-                "only a pending one can be cancelled.",
+                f"Planned trigger {scheduled_id} has ended already; only a pending one "
+                "can be cancelled.",
             )
         with self._lock:
             self._pending.pop(scheduled_id, None)
         self._arm()
         self._say(
-            "notice", f"scheduled trigger {scheduled_id} of {entry.cron_name} cancelled"
+            "notice",
+            f"scheduled trigger {scheduled_id} of {entry.cron_name} is cancelled by "
+            f"{printable(by)}",
         )
         self._runner.changed(entry.cron_name)
         return cancelled
@@ -5000,8 +5113,8 @@ class Api:
         trigger = read_trigger(request)
         cron = self._registry.get(trigger.cron_name)
         head = {"success": True, "cronName": cron.name, "description": cron.description}
-        log_file = str(cron.log_path(self._settings.log_dir))
         if trigger.run_at is not None:
+            log_file = str(cron.log_path(self._settings.log_dir))
             planned = self._schedule.create(trigger)
             return json_answer(
                 202,
@@ -5019,7 +5132,7 @@ class Api:
             {
                 **head,
                 "message": "Cron execution started in background",
-                "logFile": run.log_file or log_file,
+                "logFile": run.log_file or str(cron.log_path(self._settings.log_dir)),
                 "runId": run.id,
                 "pid": run.pid,
                 "startedAt": run.started_at,
@@ -5170,8 +5283,8 @@ class Api:
     def cancel_scheduled(
         self, request: Request, query: Mapping[str, str], scheduled_id: int
     ) -> Answer:
-        read_body(request, ("requestedBy",))
-        entry = self._schedule.cancel(scheduled_id)
+        by = read_requested_by(read_body(request, ("requestedBy",)))
+        entry = self._schedule.cancel(scheduled_id, by or request.address)
         return json_answer(200, {"success": True, "scheduled": entry.view()})
 
     def events(self, request: Request, query: Mapping[str, str], _id: int) -> Answer:
@@ -5589,7 +5702,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         head = "".join(lines).encode("latin-1", "replace")
         only_head = request is not None and request.method == "HEAD"
         if answer.stream is not None:
-            return self._send_stream(head, answer.stream, chunked, only_head)
+            self._push(head)
+            if not only_head:
+                self._send_stream(answer.stream, chunked, length)
+            return
         self._push(head if only_head else head + answer.body)
 
     def _push(self, data: bytes) -> None:
@@ -5610,16 +5726,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.sendall(data)
 
     def _send_stream(
-        self, head: bytes, stream: Iterator[bytes], chunked: bool, only_head: bool
+        self, stream: Iterator[bytes], chunked: bool, length: Optional[int]
     ) -> None:
-        self._push(head)
-        if only_head:
-            return
-        for block in stream:
+        sent = 0
             if not block:
                 self._check_client()
             else:
                 self._push(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+                sent += len(block)
+        if length not in (None, sent):
+            # The script has cut its log meanwhile.  The next answer on this connection
+            # would be read as the rest of this one.
+            raise ConnectionError
         if chunked:
             self._push(b"0\r\n\r\n")
 
@@ -6100,7 +6218,7 @@ class Daemon:
         """Make the parts; none of them does anything yet."""
         settings, say = self._settings, self._log.say
         self._loop = Loop(say)
-        self._store = Store(settings.history, say)
+        self._store = Store(settings.history, say, RunIds(settings.run_dir))
         self._registry = Registry(
             settings.registry, settings.log_dir, self._on_registry
         )
@@ -6160,7 +6278,7 @@ class Daemon:
         self._systemd.notify("READY=1", self._status())
 
     def _status(self) -> str:
-        crons, running = len(self._registry.crons()), len(self._runner.running())
+        crons, running = len(self._registry.crons()), self._runner.count()
         return f"STATUS={crons} crons, {running} running"
 
     def _start_watchdog(self) -> None:
@@ -6287,7 +6405,7 @@ class Daemon:
         self._systemd.notify("STOPPING=1", "STATUS=stopping")
         self._log.say(
             "notice",
-            f"{SERVICE} stops; {len(self._runner.running())} running crons go on",
+            f"{SERVICE} stops; {self._runner.count()} running crons go on",
         )
         self._http.closing = True
         self._http.drain(self.DRAIN_S)
@@ -6937,7 +7055,7 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
     log = ServerLog(settings.log_dir / f"{SERVICE}.log", to_stderr=False)
     messages = MessageSocket(settings.run_dir)
     loop = Loop(log.say)
-    store = Store(settings.history, log.say)
+    store = Store(settings.history, log.say, RunIds(settings.run_dir))
     registry = Registry(settings.registry, settings.log_dir)
     runner = Runner(settings, registry, store, loop, log.say, messages.send)
     try:

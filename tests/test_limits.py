@@ -437,6 +437,22 @@ class AnswerTest(RawTest):
             self.assertEqual(reply.headers["content-type"], "text/plain; charset=utf-8")
             self.assertEqual(reply.text, "<script>alert(1)</script>\n")
 
+    def test_a_log_that_is_cut_meanwhile_ends_the_connection(self) -> None:
+        with Server(REGISTRY) as server:
+            run_id = server.completed("flood")["id"]
+            with Wire(server.port) as wire:
+                wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                log = f"GET /runs/{run_id}/log HTTP/1.1\r\n".encode()
+                wire.send(log + HEAD + b"\r\n" + HEALTH)
+                wire.socket.recv(1)
+                os.truncate(server.log_dir / "flood.log", 1000)
+                received = [wire.socket.recv(65536)]
+                while received[-1]:
+                    received.append(wire.socket.recv(65536))
+            text = b"".join(received)
+            self.assertLess(len(text), 12000000)
+            self.assertNotIn(b"HTTP/1.1 200", text)
+
     def test_a_trace_echoes_nothing(self) -> None:
         headers = {"X-Trigger-Secret": "echo-me"}
         reply = self.server.request("TRACE", "/health", headers=headers)
