@@ -5729,6 +5729,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self, stream: Iterator[bytes], chunked: bool, length: Optional[int]
     ) -> None:
         sent = 0
+        for block in stream:
             if not block:
                 self._check_client()
             else:
