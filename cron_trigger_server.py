@@ -568,7 +568,7 @@ class Cron:
         """Return where this cron logs; an absolute `logFile` stays as it is."""
         return log_dir / (self.log_file or f"{self.name}.log")
 
-    @property
+    @functools.cached_property
     def directory(self) -> Path:
         """Return the working directory of the script."""
         return self.folder / (self.working_directory or "")
@@ -661,7 +661,8 @@ class Run:
 
     def view(self) -> Dict[str, Json]:
         """Return the run as clients see it."""
-        return {_camel(name): getattr(self, name) for name in RUN_SHOWN}
+        # A dataclass keeps its values in the order of its fields.
+        return dict(zip(RUN_SHOWN, vars(self).values()))
 
     def outcome(self) -> str:
         """Return how the run ended, for people: `exit 0 after 2.1 s`."""
@@ -688,7 +689,8 @@ def _camel(name: str) -> str:
 
 
 RUN_COLUMNS = tuple(f.name for f in fields(Run))
-RUN_SHOWN = RUN_COLUMNS[: RUN_COLUMNS.index("end_reason")]
+#: What a client sees of these, the first ones, as it sees them named.
+RUN_SHOWN = tuple(map(_camel, RUN_COLUMNS[: RUN_COLUMNS.index("end_reason")]))
 
 
 @dataclass(frozen=True)
@@ -1659,7 +1661,11 @@ def _row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
 
 def _run_of(row: Sequence[Any]) -> Run:
     values = dict(zip(RUN_COLUMNS, row))
-    return Run(**{**values, "params": json.loads(values["params"])})
+    values["params"] = json.loads(values["params"])
+    # Past `__init__`, which would set each of the fields by a call of its own.
+    run = Run.__new__(Run)
+    vars(run).update(values)
+    return run
 
 
 def _scheduled_of(row: Sequence[Any]) -> Scheduled:
@@ -1800,6 +1806,9 @@ class Store:
             except sqlite3.DatabaseError as error:
                 self._move_aside(error)
                 self._db = self._opened()
+            if self._under_way:  # they may be asked for before the next change
+                with contextlib.suppress(sqlite3.Error):
+                    self._transaction(lambda db: None)
         return self._db
 
     def _in_place(self) -> bool:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 import time
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, List
 
 from support import Server, need_full, patched, wait_until
+
+import cron_trigger_server as m
 
 #: The 10 s between SIGTERM and SIGKILL, for tests.
 GRACE_S = 0.25
@@ -249,12 +253,9 @@ class CancelTest(unittest.TestCase):
         self.assertEqual((ended["status"], ended["exitCode"]), ("timed_out", 137))
         wait_until(lambda: not members(run["pid"]), 2, "the group's end")
 
-    def test_the_first_reason_stays(self) -> None:
-        # Its time limit comes within the grace of its cancel; where the crontab began
-        # it, in another process.
-        run = started(self.server, "limited-deaf", "deaf")
-        cancel(self.server, run["runId"], requestedBy="person")
-        self.assertEqual(self.server.ended(run["runId"])["cancelledBy"], "person")
+    def test_the_first_reason_stays_also_between_processes(self) -> None:
+        # The server cancels, and within the grace the crontab's `run` times out.
+        need_full()
         with from_the_crontab(self.server, "limited-deaf", "deaf") as (caller, row):
             cancel(self.server, row[0], requestedBy="person")
             caller.wait(20)
@@ -306,6 +307,15 @@ class CancelAcrossRestartTest(unittest.TestCase):
         self.assertEqual(ended["cancelledBy"], "later")
         wait_until(lambda: not members(run["pid"]), 2, "the group's end")
 
+    def test_the_crontabs_run_is_cancelled_by_a_later_server(self) -> None:
+        with from_the_crontab(self.server, "soft", "soft") as (caller, (run_id, pid)):
+            self.server.kill()
+            self.server.start()
+            self.assertEqual(cancel(self.server, run_id, requestedBy="me").status, 202)
+            self.assertEqual(caller.wait(20), 143)
+            self.assertEqual(self.server.ended(run_id)["cancelledBy"], "me")
+            self.assertEqual(members(pid), [])
+
     def test_a_kill_within_the_grace_does_not_save_a_run(self) -> None:
         run = started(self.server, "deaf", "deaf")
         cancel(self.server, run["runId"], requestedBy="before")
@@ -350,6 +360,20 @@ class CancelAcrossRestartTest(unittest.TestCase):
         time.sleep(2 * SECOND_S)
         self.server.start()
         self.assertEqual(self.server.ended(run_id, 3)["status"], "timed_out")
+
+
+class EndReasonTest(unittest.TestCase):
+    def test_the_first_reason_stays(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
+            store = m.Store(Path(folder) / "history.db", lambda *_: None)
+            self.addCleanup(store.close)
+            run = store.begin(m.Run(0, "c", m.RUNNING, started_at=m.now_text()))
+            store.set_end_reason(run, m.CANCELLED, "person")
+            # Another process, whose own clock says that time is up.
+            store.set_end_reason(run, m.TIMED_OUT, None)
+            ended = store.end(replace(run, status=m.FAILED, exit_code=143))
+        assert ended
+        self.assertEqual((ended.status, ended.cancelled_by), ("cancelled", "person"))
 
 
 class WholeGraceTest(unittest.TestCase):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from support import Server, need, need_command, need_full, patched, wait_until
-from test_schedule import at, plan, settled
+from test_schedule import at, plan, plan_soon, settled
 
 import cron_trigger_server as m
 
@@ -165,7 +165,7 @@ class EventsTest(unittest.TestCase):
 
     def test_what_is_planned_is_told(self) -> None:
         with listening(self.server) as listener:
-            fired = plan(self.server, "c2", at(0.3))
+            fired = plan(self.server, "c2", at(0.6))
             cancelled = plan(self.server, "c2", at(60))
             self.server.request("DELETE", f"/scheduled/{cancelled}")
             events = listener.until("run.finished")
@@ -439,7 +439,7 @@ class BrowserClientTest(unittest.TestCase):
         wait_until(lambda: "open" in lines)
         server.completed("c0")
         server.trigger("short")
-        settled(server, plan(server, "c1", at(0.2)))
+        settled(server, plan_soon(server, "c1"))
         wait_until(lambda: any("started" in line for line in lines))
         port = server.port
         server.kill()
