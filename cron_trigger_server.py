@@ -3406,17 +3406,20 @@ class Runner:
         """Record a run that failed to start; return what to tell the client."""
         if not run.id:
             run = self._store.begin(run, None, request.scheduled)
-        now_s = self._clock()
         self._store.release(run, began=True)
-        self._store.end(
-            replace(
-                run,
-                status=FAILED,
-                completed_at=now_text(now_s),
-                duration_ms=0,
-                error=f"Not started: {why}.",
-            )
+        ended = replace(
+            run,
+            status=FAILED,
+            completed_at=now_text(self._clock()),
+            duration_ms=0,
+            error=f"Not started: {why}.",
         )
+        log = RunLog(ended)  # there if the launch came as far as its first line
+        if log.descriptor is not None:
+            ended = replace(ended, log_end=log.end())
+        self._store.end(ended)
+        self._write_framing(log, f"run {run.id} failed: {ended.error}")
+        log.close()
         self._say(
             "error",
             f"run {run.id} of {run.cron_name} failed to start "
