@@ -397,7 +397,12 @@ class Storm(unittest.TestCase):
                 early.kill()
                 early.communicate()
                 kills += 1
-            self.server.start(port=port)
+            try:
+                self.server.start(port=port)
+            except AssertionError:  # its message is the log of the whole storm
+                assert self.server.process
+                code, last = self.server.process.poll(), self.server.stderr()[-500:]
+                self.fail(f"the server did not start: exit {code}, {last}")
         return kills
 
     def spawn_early(self, port: int) -> Optional[subprocess.Popen[str]]:
