@@ -477,6 +477,13 @@ class RunBesideServerTest(unittest.TestCase):
         process.stdout.close()
         self.assertEqual(self.server.ended(run["id"])["status"], "cancelled")
 
+    def test_what_a_run_used_is_known_whoever_records_its_end(self) -> None:
+        for _ in range(3):
+            self.assertEqual(self.server.command("run", "hello").returncode, 0)
+            (run,) = self.server.get("/runs?limit=1").json["runs"]
+            self.assertEqual((run["cronName"], run["status"]), ("hello", "completed"))
+            self.assertIsNotNone(run["cpuSeconds"])
+
     def test_the_servers_run_keeps_the_command_out_with_75(self) -> None:
         first = self.server.trigger("sleeps").json
         done = self.server.command("run", "sleeps")

@@ -26,6 +26,11 @@ REGISTRY: Dict[str, Any] = {
     "fails": {"description": "Fails", "command": ["sh", "-c", "exit 3"]},
     "sleeps": {"description": "Sleeps", "command": ["sleep", "60"]},
     "missing": {"description": "Is not there", "command": "nowhere.sh"},
+    "too-much": {
+        "description": "More than the system takes",
+        "command": ["true"],
+        "environment": {"X": "x" * 200_000},
+    },
     "takes": {
         "description": "Takes parameters",
         "command": ["true"],
@@ -102,7 +107,7 @@ class HealthTest(HttpCase):
         self.assertEqual(
             self.server.get("/health").text,
             '{"status": "healthy", "service": "cron-trigger-server", '
-            f'"port": {self.server.port}, "available_crons": 6}}',
+            f'"port": {self.server.port}, "available_crons": 7}}',
         )
 
     def test_every_answer_carries_the_same_protection(self) -> None:
@@ -848,10 +853,11 @@ class IdempotencyTest(OwnServerCase):
         self.assertEqual(self.count(), before + 1)
 
     def test_a_trigger_that_failed_to_start_may_be_tried_again(self) -> None:
-        first = self.send("k7", {"cronName": "missing"})
-        second = self.send("k7", {"cronName": "missing"})
-        self.assertEqual((first.status, second.status), (500, 500))
-        self.assertNotEqual(first.json["runId"], second.json["runId"])
+        for name in ("missing", "too-much"):
+            with self.subTest(name):
+                first, second = (self.send("k7", {"cronName": name}) for _ in range(2))
+                self.assertEqual((first.status, second.status), (500, 500))
+                self.assertNotEqual(first.json["runId"], second.json["runId"])
 
     def test_after_a_day_the_key_is_free(self) -> None:
         first = self.send("k8", {"cronName": "hello"})

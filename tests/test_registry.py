@@ -458,6 +458,26 @@ class SafetyTest(FolderCase):
         self.assertIn(f"{foreign} belongs to user 65534", faults[0])
 
 
+class RacyTest(FolderCase):
+    def test_changes_within_one_tick_of_the_clock_are_seen(self) -> None:
+        """Though size, inode and, by a tool that keeps it, the time are the same."""
+        self.write({"a": GOOD["a"]})
+        times = self.path.stat()
+        registry = server.Registry(self.path, Path("/log"))
+        for number in range(300):
+            name = "abc"[number % 3]
+            self.write({name: GOOD["a"]})
+            os.utime(self.path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            self.assertEqual(list(registry.crons()), [name])
+
+    def test_an_unchanged_file_is_not_read_again(self) -> None:
+        self.write(GOOD)
+        registry = server.Registry(self.path, Path("/log"))
+        wait_until(lambda: registry.crons() is registry.crons(), what="rest")
+        crons = registry.crons()
+        self.assertIs(registry.crons(), crons)
+
+
 class ReloadTest(unittest.TestCase):
     """A running server takes a file that holds, and no other, without a restart."""
 

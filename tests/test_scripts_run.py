@@ -31,6 +31,9 @@ process.exit(given.length === 1 ? 0 : 5);
 """
 
 
+FRAME = r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00\] "
+
+
 def tsx_folder() -> Path:
     """Return the folder of the program `tsx`, from npm; installed once, then cached."""
     need_command("node")
@@ -368,6 +371,7 @@ class FailedLaunchTest(RunCase):
         "pipe-as-log": {"command": "ok.sh", "logFile": "pipe.log"},
         "long-log": {"command": "ok.sh", "logFile": "x" * 300},
         "mended": {"command": "mended.sh"},
+        "too-much": {"command": "ok.sh", "environment": {"X": "x" * 200_000}},
         "unsafe": {"command": "unsafe.sh"},
         "unsafe-folder": {"command": "open/x.sh"},
         "unsafe-interpreted": {"command": ["bash", "-e", "unsafe.sh"]},
@@ -456,6 +460,17 @@ class FailedLaunchTest(RunCase):
         self.assert_refused("pipe-as-log", "pipe.log")
         self.assert_refused("long-log", "File name too long")
 
+    def test_what_the_system_refuses_ends_its_part_of_the_log(self) -> None:
+        self.assert_refused("too-much", "refused to start it", "Argument list too long")
+        self.assertRegex(
+            self.server.log_text("too-much"),
+            rf"^{FRAME}run (\d+) started .*\n{FRAME}run \1 failed: Not started: ",
+        )
+        with (self.server.log_dir / "too-much.log").open("a") as log:
+            log.write("another run's\n")
+        (run,) = self.server.get("/runs?cron=too-much&limit=1").json["runs"]
+        self.assertEqual(self.server.get(f"/runs/{run['id']}/log").text, "")
+
     def test_once_mended_it_starts(self) -> None:
         self.assert_refused("mended", "is missing")
         self.server.script("mended.sh", "#!/bin/sh\n")
@@ -475,7 +490,8 @@ class FailedLaunchTest(RunCase):
         done = self.server.command("check")
         warned = [li for li in done.stdout.splitlines() if li.startswith("warning: ")]
         named = {line.split('"')[1] for line in warned}
-        can_start = {n for n in self.registry if "log" in n} | {"no-directory"}
+        can_start = {n for n in self.registry if "log" in n}
+        can_start |= {"no-directory", "too-much"}
         safe = {n for n in self.registry if n.startswith(("unsafe", "foreign"))}
         can_start |= safe if os.geteuid() else set()
         self.assertEqual(
@@ -533,9 +549,6 @@ class EndTest(RunCase):
         self.assertGreater(run["durationMs"], 20)
         took_s = server.epoch_of(run["completedAt"]) - server.epoch_of(run["startedAt"])
         self.assertAlmostEqual(took_s, run["durationMs"] / 1000, delta=0.5)
-
-
-FRAME = r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00\] "
 
 
 class LogTest(RunCase):

@@ -152,7 +152,7 @@ class JsonTest(unittest.TestCase):
             ),
             *("NaN", '{"a": NaN}', "[Infinity]", "[-Infinity]", "[1e999]", "1 2"),
             *('"\x01"', '"a\nb"', "// no\n{}", "\ufeff{}", "undefined", '"\\ud800"'),
-            *("[" * 100_000, '{"a":' * 100_000, "1" * 10_000),
+            *("[" * 21 + "]" * 21, "[" * 100_000, '{"a":' * 100_000, "1" * 10_000),
         ):
             with self.subTest(text[:30]):
                 if text.startswith("11"):  # older Pythons read numbers of any length
@@ -166,6 +166,10 @@ class JsonTest(unittest.TestCase):
             server.parse_json(text)
         except ValueError as error:
             self.assertIn("digits", str(error))
+
+    def test_twenty_levels_are_taken(self) -> None:
+        server.parse_json("[" * 20 + "]" * 20)
+        server.parse_json('{"a":' * 18 + "[1]" + "}" * 18)
 
     def test_a_whole_pair_of_surrogates_is_a_character(self) -> None:
         self.assertEqual(server.parse_json('"\\ud83d\\ude00"'), "\U0001f600")
