@@ -2901,6 +2901,13 @@ class Loop:
         os.close(self._wake_out)
 
 
+def is_ready(descriptor: int) -> bool:
+    """Return True where a descriptor is ready to be read now."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class WallTimer:
     """Calls back at a moment of the wall clock, whatever is done to that clock.
 
@@ -3075,7 +3082,7 @@ def _typescript_runner() -> str:
     tsx, node = shutil.which("tsx"), shutil.which("node")
     if tsx:
         return tsx
-    if node and _node_version(node) >= NODE_STRIPS_TYPES:
+    if node and _node_version(node, os.stat(node).st_mtime_ns) >= NODE_STRIPS_TYPES:
         return node
     needed = ".".join(map(str, NODE_STRIPS_TYPES))
     raise LaunchError(
@@ -3085,7 +3092,8 @@ def _typescript_runner() -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _node_version(node: str) -> Tuple[int, ...]:
+def _node_version(node: str, _changed_ns: int) -> Tuple[int, ...]:
+    """Return the version of a `node`, asked once until that file changes."""
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
         asked = subprocess.run(
             [node, "--version"],
@@ -3466,7 +3474,10 @@ class Runner:
 
     def _on_keeper_end(self, active: ActiveRun) -> None:
         with self._mutexes[active.run.cron_name]:
-            self._finish(active)
+            # Asked again: between the loop's look and this call, another thread may
+            # have closed a descriptor and been given its number for this run.
+            if not active.done.is_set() and is_ready(active.pidfd):
+                self._finish(active)
 
     def _finish(self, active: ActiveRun) -> None:
         """Record the end of a run whose keeper is gone.  The caller holds the mutex."""

@@ -506,6 +506,16 @@ class ReloadTest(unittest.TestCase):
             self.assertEqual(self.names(), names)
             self.assertEqual(self.health()["available_crons"], count)
 
+    def test_a_changed_entry_is_shown_and_used_at_once(self) -> None:
+        for number in range(5):
+            entry = {"description": f"D{number}", "command": ["echo", f"c{number}"]}
+            self.server.write_registry({"a": entry})
+            (cron,) = self.server.get("/crons").json["crons"]
+            self.assertEqual(cron["description"], f"D{number}")
+            run = self.server.completed("a")
+            log = self.server.get(f"/runs/{run['id']}/log").text
+            self.assertEqual(log, f"c{number}\n")
+
     def test_a_removed_cron_is_unknown_at_once_and_a_new_one_runs(self) -> None:
         self.server.write_registry({"b": GOOD["a"]})
         self.assertEqual(self.server.trigger("a").status, 404)
