@@ -101,7 +101,7 @@ class Http(unittest.TestCase):
     def test_triggers_as_fast_as_the_lock_allows_record_each_end(self) -> None:
         """A trigger may find the lock free before the end before it was recorded."""
         told = {}
-        for _ in range(150):
+        for _ in range(80):
             reply = self.server.trigger("brief")
             if reply.status == 202:
                 told[reply.json["runId"]] = reply.json["pid"]
@@ -451,6 +451,29 @@ class Lock(unittest.TestCase):
 
 
 class Launch(unittest.TestCase):
+    def test_an_end_that_is_told_of_a_living_keeper_is_not_believed(self) -> None:
+        """A pidfd's number may be given anew between epoll's answer and the call."""
+        told_at_once = patched(
+            "watch = m.Runner._watch",
+            "def early(self, *a):",
+            "    active = watch(self, *a)",
+            "    self._loop.call_soon(lambda: self._on_keeper_end(active))",
+            "    return active",
+            "m.Runner._watch = early",
+        )
+        with prepared(program=told_at_once) as server:
+            for _ in range(2):
+                run_id = server.trigger("stay").json["runId"]
+                self.assertEqual(server.completed("brief")["exitCode"], 0)
+                self.assertEqual(server.run(run_id)["status"], "running")
+                server.kill()
+                server.start()  # now it is one that was found
+                self.assertEqual(server.completed("brief")["exitCode"], 0)
+                self.assertEqual(server.run(run_id)["status"], "running")
+                let_go(server)
+                self.assertEqual(server.ended(run_id)["exitCode"], 3)
+                (server.folder / "stay.sh.go").unlink()
+
     def test_a_lock_free_before_its_end_was_recorded_loses_no_status(self) -> None:
         """The waiting thread is slow; the next trigger records the end before it."""
         slow = patched(
