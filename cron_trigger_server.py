@@ -1660,11 +1660,12 @@ def _row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
 
 
 def _run_of(row: Sequence[Any]) -> Run:
-    values = dict(zip(RUN_COLUMNS, row))
-    values["params"] = json.loads(values["params"])
     # Past `__init__`, which would set each of the fields by a call of its own.
     run = Run.__new__(Run)
-    vars(run).update(values)
+    values = vars(run)
+    values.update(zip(RUN_COLUMNS, row))
+    text = values["params"]
+    values["params"] = json.loads(text) if text != "{}" else {}
     return run
 
 
