@@ -78,7 +78,7 @@ QUICK = Scale(
 )
 
 #: Between two triggers, so that the end of one run is not in the next one's time.
-PAUSE_S = 0.005
+PAUSE_S = 0.003
 
 
 @dataclass(frozen=True)
@@ -389,6 +389,7 @@ class Popens:
 
     def __init__(self, bench: Bench) -> None:
         self._bell = bench.bell
+        self._folder = bench.server.folder
         self._script = str(bench.server.folder / "ring")
         self._pid_file = os.open(bench.server.run_dir / "popen", os.O_RDWR | os.O_CREAT)
         self._log = os.open(bench.server.folder / "popen.log", os.O_WRONLY | os.O_CREAT)
@@ -402,6 +403,8 @@ class Popens:
             stdin=self._pid_file,
             stdout=self._log,
             stderr=subprocess.DEVNULL,
+            cwd=self._folder,
+            env=dict(os.environ),
             start_new_session=True,
         )
         self._bell.wait()
@@ -895,6 +898,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--only", choices=GROUPS, action="append", help="a group only")
     options = parser.parse_args(argv)
     scale = QUICK if options.quick else FULL
+    for name in os.environ.keys() - {"PATH", "HOME", "LANG", "TMPDIR"}:
+        del os.environ[name]  # a service has but a few variables, too
     rows: List[Row] = []
     for name in options.only or GROUPS:
         print(f"{name} …", file=sys.stderr, flush=True)
