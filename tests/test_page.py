@@ -57,7 +57,7 @@ def page_words() -> Dict[str, Tuple[str, str]]:
     """Return the page's words: key to French and English."""
     string = r'"((?:[^"\\]|\\.)*)"'
     found = re.findall(
-        r"^  (\w+): \[" + string + r",\s*" + string + r"\],$",
+        r"^  (\w+): \[\s*" + string + r",\s*" + string + r",?\s*\],$",
         script_of(PAGE.read_text(encoding="utf-8")),
         re.MULTILINE,
     )
