@@ -19,6 +19,7 @@ import time
 import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
+from unittest import mock
 
 from support import (
     REPOSITORY,
@@ -483,6 +484,14 @@ class LogTest(RawTest):
                 self.assertLess(len(shown), 2100)
             self.assertEqual(text.count("\n"), len(text.splitlines()))
 
+    def test_whatever_is_said_is_one_printable_line(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            log = cts.ServerLog(Path(folder) / "log", to_stderr=False)
+            log.say("info", "a\nb\r\x1b[2J\x9b\u2028\u202e" + "c" * 5000)
+            (line,) = (Path(folder) / "log").read_text("utf-8").splitlines()
+        self.assertTrue(line.isprintable())
+        self.assertLess(len(line), 2200)
+
     def test_a_flood_of_refusals_is_counted_and_not_written(self) -> None:
         patch = "cts.REFUSALS_LOGGED, cts.REFUSALS_LOGGED_S = 5, 0.5"
         with Server(REGISTRY, **patched(patch)) as server:
@@ -647,7 +656,8 @@ class PlacesTest(unittest.TestCase):
         silent = self.wires(server, 300)
         self.assertEqual(server.get("/health").status, 200)
         self.assertEqual(server.trigger("hello").status, 202)
-        wait_until(lambda: sockets_of(pid) <= before + 256)
+        # At once: after 10 s they would be hung up on anyway.
+        wait_until(lambda: sockets_of(pid) <= before + 256, 5, "256 connections")
         # The ones that came first were pushed out, the last ones stay.
         self.assertTrue(silent[0].closed())
         self.assertEqual(silent[-1].send(HEALTH).answer().status, 200)
@@ -672,6 +682,22 @@ class PlacesTest(unittest.TestCase):
                 return wire.send(data).answer().status == 200
 
         wait_until(admitted, what="the place of a stream that was closed")
+
+    def test_a_stream_that_has_joined_is_counted_once(self) -> None:
+        store, loop = mock.Mock(), mock.Mock()
+        store.last_event_id.return_value, store.events_after.return_value = 0, []
+        broadcaster = cts.Broadcaster(store, loop)
+        broadcaster.LIMIT = 2
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        place = broadcaster.reserve()
+        broadcaster.join(ours, None, place)
+        broadcaster.release(broadcaster.reserve())
+        broadcaster.release(place)
+        broadcaster.reserve()
+        with self.assertRaises(cts.Refusal):
+            broadcaster.reserve()
 
     def test_an_event_stream_that_talks_is_dropped(self) -> None:
         server = self.start()
