@@ -1410,6 +1410,12 @@ def run_of_process(pid: int) -> Optional[Tuple[str, int, str]]:
         return None
 
 
+def is_process_of(run: Run, pid: int) -> bool:
+    """Return True where a process lives that belongs to a run."""
+    owner = run_of_process(pid)
+    return owner is not None and owner[:2] == (run.cron_name, run.id)
+
+
 def processes_of_run(cron_name: str, run_id: int) -> List[Process]:
     """Return the living processes that the environment tells to be of a run."""
     found = []
@@ -2033,9 +2039,7 @@ class Store:
                 self._put_key(db, replace(key, run_id=begun.id))
             if scheduled:
                 self._fire(db, scheduled, begun)
-            self._last_ids["cron_executions"] = max(
-                begun.id, self._last_ids["cron_executions"]
-            )
+            self.seed_ids(begun.id)
             return begun
 
         def remember() -> Run:
@@ -3146,14 +3150,16 @@ class ActiveRun:
         self.kill: Optional[Timer] = None
 
     def alive(self) -> bool:
-        """Return True while the keeper is not reaped, its PID so still its own."""
+        """Return True while the keeper lives, its PID so still its own."""
+        if self.done.is_set() or is_ready(self.pidfd):
+            return False
         try:
             os.kill(self.run.pid or 0, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
             return True
-        return not self.done.is_set()
+        return True
 
 
 class Runner:
@@ -3513,8 +3519,11 @@ class Runner:
         if written.pid == active.run.pid and written.exit_code is not None:
             return False
         if active.process is None:
-            # Where it speaks of another run, this one was recorded by that one's start.
-            return written.pid in (None, active.run.pid)
+            # Where it was emptied for another run, the start of that has recorded this.
+            known = self._store.run(active.run.id)
+            return written.pid in (None, active.run.pid) and (
+                known is None or known.running
+            )
         # A disk that took no status is no reason to kill what a script left running.
         options = os.WEXITED | os.WNOWAIT
         peeked = os.waitid(os.P_PID, active.process.pid, options)
@@ -3769,12 +3778,13 @@ class Runner:
 
     def _find_locked(self, run: Run, path: Path, free: bool) -> None:
         written = read_pid_file(path)
-        if not free:
-            pid = written.pid or run.pid  # none where the disk of PID files is full
-            if pid is None:
-                # Whoever holds the lock is just about to start it.
-                self._find_again(run)
-                return
+        pid = written.pid or run.pid  # not written where the disk of PID files is full
+        if pid is None and not free:
+            # Whoever holds the lock is just about to start it.
+            self._find_again(run)
+            return
+        if written.exit_code is None or not free:
+            # It may go on though the lock is free: after its PID file was removed.
             try:
                 adopted = self._adopt(run, pid)
             except OSError:  # no descriptor is free: no reason to think it has ended
@@ -3817,8 +3827,7 @@ class Runner:
         except ProcessLookupError:
             return False
         # Asked after the pidfd was opened: the number can't change hands any more.
-        owner = run_of_process(pid)
-        if owner is None or owner[:2] != (run.cron_name, run.id):
+        if not is_process_of(run, pid):
             self._unwatch(active)
             return False
         self._store.note_under_way(active.run)
@@ -3826,6 +3835,7 @@ class Runner:
             self._store.launched(active.run)
         if run.end_reason:
             self._terminate(active)
+        self._on_change(run.cron_name)
         return True
 
     def _unwatch(self, active: ActiveRun) -> None:
@@ -3841,18 +3851,31 @@ class Runner:
     def _settle_cron(self, cron_name: str) -> None:
         """Record the run before this one, if it is not yet.  The caller has the lock.
 
-        Its status stands in the PID file, which the caller is about to empty.
+        Its status stands in the PID file, which the caller is about to empty.  Refuses
+        where it goes on though the lock is free, as after its PID file was removed.
         """
         with self._lock:
             active = self._by_cron.get(cron_name)
         if active:  # also where the history can't be read
+            self._refuse_while_alive(active.run)
             self._finish(active)
         for run in self._store.running(cron_name):
+            self._refuse_while_alive(run)
             path = self._settings.pid_file(cron_name)
             self._record_found(run, read_pid_file(path))
 
+    def _refuse_while_alive(self, run: Run) -> None:
+        # A process gives back its memory, and with it its environment, before its
+        # descriptors (do_exit in Linux): who let go of the lock by ending has none.
+        if run.pid and is_process_of(run, run.pid):
+            raise self._busy(run.cron_name)
+
     def _record_found(self, run: Run, written: PidFile) -> None:
-        """Record the end of a run by what its PID file says."""
+        """Record the end of a run by what its PID file said."""
+        # Asked after that was read: who empties a PID file has recorded its run before.
+        known = self._store.run(run.id)
+        if known and not known.running:
+            return
         ours = run.pid is None or written.pid == run.pid
         if ours and written.pid and written.exit_code is not None:
             took_s = max(0.0, written.written_s - epoch_of(run.started_at))

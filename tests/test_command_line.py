@@ -55,13 +55,15 @@ class CommandCase(unittest.TestCase):
         cls.server = Server(REGISTRY, start=False)
         cls.addClassCleanup(cls.server.__exit__)
 
-    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    @classmethod
+    def call(cls, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Call `main` in this process, which saves the start of another."""
-        return self.main(*arguments, *self.server.folder_flags())
+        return cls.main(*arguments, *cls.server.folder_flags())
 
-    def main(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    @classmethod
+    def main(cls, *arguments: str) -> subprocess.CompletedProcess[str]:
         out, err = io.StringIO(), io.StringIO()
-        environ = mock.patch.dict(os.environ, self.server.clean_environ(), clear=True)
+        environ = mock.patch.dict(os.environ, cls.server.clean_environ(), clear=True)
         quiet = warnings.catch_warnings()  # of what the end of a process would close
         with quiet, environ, redirect_stdout(out), redirect_stderr(err):
             warnings.simplefilter("ignore")
@@ -445,7 +447,7 @@ class RunTest(CommandCase):
     def test_a_registry_that_does_not_hold_is_78(self) -> None:
         with Server(start=False) as made:
             made.registry.write_text('{"a": {}}')
-            done = made.command("run", "a")
+            done = self.main("run", "a", *made.folder_flags())
             self.assert_sentence(done, 78, 'crons.json: "a": description: is required')
 
 
@@ -505,7 +507,7 @@ class TableTest(CommandCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         for name in ("hello", "three", "killed", "hello"):
-            cls.server.command("run", name)
+            cls.call("run", name)
 
     def rows(self, text: str) -> List[List[str]]:
         return [re.split(r"  +", line) for line in text.splitlines()]
@@ -609,7 +611,7 @@ class TableTest(CommandCase):
             made.state_dir.mkdir()
             (made.state_dir / "history.db").mkdir()
             for command in ("history", "list"):
-                done = made.command(command)
+                done = self.main(command, *made.folder_flags())
                 self.assertEqual(done.returncode, 1, done.stderr)
                 self.assertIn("history.db can't be written", done.stderr)
                 self.assertEqual(done.stderr.count("\n"), 1)
@@ -620,12 +622,14 @@ class CheckTest(CommandCase):
         with Server(
             {"a": {"description": "A", "command": ["true"]}}, start=False
         ) as made:
-            done = made.command("check")
+            done = self.main("check", *made.folder_flags())
             self.assertEqual(
                 (done.returncode, done.stdout, done.stderr),
                 (0, f"{made.registry}: 1 crons, well formed\n", ""),
             )
-            value = json.loads(made.command("check", "--json").stdout)
+            value = json.loads(
+                self.main("check", "--json", *made.folder_flags()).stdout
+            )
             self.assertEqual(
                 value,
                 {
@@ -643,7 +647,7 @@ class CheckTest(CommandCase):
                 '{"index-kb": {"description": "d", "command": "c", "timeout": "12x"},'
                 ' "b": {"command": 5}}'
             )
-            done = made.command("check")
+            done = self.main("check", *made.folder_flags())
             faults = [
                 'crons.json: "index-kb": timeout: expected a duration such as "90s", '
                 'got "12x"',
@@ -653,10 +657,10 @@ class CheckTest(CommandCase):
             ]
             self.assertEqual(done.returncode, 78)
             self.assertEqual(done.stdout.splitlines(), faults)
-            value = made.command("check", "--json")
+            value = self.main("check", "--json", *made.folder_flags())
             self.assertEqual(value.returncode, 78)
             self.assertEqual(json.loads(value.stdout)["faults"], faults)
-            listed = made.command("list")
+            listed = self.main("list", *made.folder_flags())
             self.assertEqual(listed.returncode, 78)
             self.assertEqual(listed.stderr.splitlines(), faults)
 

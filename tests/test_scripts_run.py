@@ -161,6 +161,7 @@ class TypeScriptTest(unittest.TestCase):
         made = Server(
             {"check": entry}, {"PATH": os.pathsep.join(map(str, path))}, start=False
         )
+        made.environ["TMPDIR"] = str(made.folder)  # tsx keeps a cache there
         self.addCleanup(made.__exit__)
         made.script("check.ts", TYPESCRIPT, 0o644)
         (made.folder / "bin").mkdir()
