@@ -14,11 +14,10 @@ from support import Reply, Server, wait_until
 
 import cron_trigger_server as m
 
-#: Prints its arguments and the variables that it got, as JSON.
-SHOW = """#!/usr/bin/env python3
-import json, os, sys
-own = {k: v for k, v in os.environ.items() if k.startswith(("CRON_", "HOME_OF"))}
-print(json.dumps({"arguments": sys.argv[1:], "environment": own}))
+#: Prints its arguments and the variables that it got, a line each.
+SHOW = """#!/bin/sh
+for argument; do printf 'argument %s\\n' "$argument"; done
+exec env
 """
 
 PARAMETERS: Dict[str, Any] = {
@@ -35,7 +34,7 @@ PARAMETERS: Dict[str, Any] = {
     "token": {"type": "string", "format": "password", "minLength": 4},
 }
 COMMAND = [
-    "./show.py", "{city}", "--days={days}", "{ratio}", "{mode}", "{city}/{code}",
+    "./show.sh", "{city}", "--days={days}", "{ratio}", "{mode}", "{city}/{code}",
     "{unknown}", "{flag}",
 ]  # fmt: skip
 REGISTRY = {
@@ -47,13 +46,13 @@ REGISTRY = {
     },
     "needy": {
         "description": "Needs two",
-        "command": "show.py",
+        "command": "show.sh",
         "parameters": {
             "who": {"type": "string", "required": True},
             "secret": {"type": "string", "format": "password", "required": True},
         },
     },
-    "bare": {"description": "Takes none", "command": "show.py"},
+    "bare": {"description": "Takes none", "command": "show.sh"},
 }
 #: Nothing of this may ever be found anywhere but in the script's environment.
 PASSWORD = "hunter2-κλειδί"
@@ -66,14 +65,20 @@ class ParametersTest(unittest.TestCase):
     def setUpClass(cls) -> None:
         cls.server = Server(REGISTRY)
         cls.addClassCleanup(cls.server.__exit__)
-        cls.server.script("show.py", SHOW)
+        cls.server.script("show.sh", SHOW)
         cls.server.start()
 
     def shown(self, **params: Any) -> Any:
         """Return what the script says that it got."""
         run = self.server.completed("show", params=params)
         self.assertEqual(run["status"], "completed")
-        return self.server.get(f"/runs/{run['id']}/log").json
+        return self.told(run["id"])
+
+    def told(self, run_id: int) -> Any:
+        lines = self.server.get(f"/runs/{run_id}/log").text.rstrip("\n").split("\n")
+        given = [ln[len("argument ") :] for ln in lines if ln.startswith("argument ")]
+        rest = (line.partition("=") for line in lines[len(given) :])
+        return {"arguments": given, "environment": {k: v for k, _, v in rest}}
 
     def refused(self, name: str, value: Any) -> str:
         """Return why a value is refused; nothing may have been started for it."""
@@ -251,7 +256,7 @@ class ParametersTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         run = self.server.get("/runs?limit=1").json["runs"][0]
         self.assertEqual((run["trigger"], run["status"]), ("cli", "completed"))
-        return self.server.get(f"/runs/{run['id']}/log").json
+        return self.told(run["id"])
 
     def test_run_takes_parameters_through_the_same_check(self) -> None:
         got = self.cli_shown("city=a=b", "days=3", "ratio=0.5", "force=TRUE")
