@@ -668,76 +668,91 @@ IMPORTS = "import http.server, sqlite3, subprocess, json"
 
 
 def start(scale: Scale) -> Iterator[Row]:
-    def ours_ms() -> float:
-        with Server(
-            {"a": {"description": "A", "command": "/bin/true"}}, start=False
-        ) as s:
-            begun_s = time.perf_counter()
-            s.start()
-            Connection(s.port).ask(get("/health"))
-            return (time.perf_counter() - begun_s) * 1000
+    with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
+        taken = alternate(
+            {
+                "imported": lambda: start_ms(**imported(folder)),
+                "as a script": start_ms,
+                "base": imports_ms,
+            },
+            Scale(rounds=scale.starts, samples=1),
+        )
+    for name in ("imported", "as a script"):
+        yield compared(
+            f"start until /health answers, {name}",
+            f'python3 -I -c "{IMPORTS}"',
+            2,
+            taken[name],
+            taken["base"],
+        )
 
-    def imports_ms() -> float:
+
+def start_ms(**more: Any) -> float:
+    entry = {"description": "A", "command": "/bin/true"}
+    with Server({"a": entry}, start=False, **more) as server:
         begun_s = time.perf_counter()
-        subprocess.run([sys.executable, "-I", "-c", IMPORTS], check=True)
+        server.start()
+        with contextlib.closing(Connection(server.port)) as connection:
+            connection.ask(get("/health"))
         return (time.perf_counter() - begun_s) * 1000
 
-    taken = alternate(
-        {"ours": ours_ms, "base": imports_ms}, Scale(rounds=scale.starts, samples=1)
+
+def imports_ms() -> float:
+    begun_s = time.perf_counter()
+    subprocess.run([sys.executable, "-I", "-c", IMPORTS], check=True)
+    return (time.perf_counter() - begun_s) * 1000
+
+
+def imported(folder: str, setting: str = "pass") -> Dict[str, Any]:
+    """Return what has a server import its module, as bytecode kept in `folder`.
+
+    A script is compiled at each start, which takes time, and memory for good.
+    """
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); "
+        f"import cron_trigger_server as m; {setting}; sys.exit(m.main())"
     )
-    yield compared(
-        "start until /health answers",
-        f'python3 -I -c "{IMPORTS}"',
-        2,
-        taken["ours"],
-        taken["base"],
-    )
+    return {"program": ["-c", code], "environ": {"PYTHONPYCACHEPREFIX": folder}}
+
+
+#: More places for event streams than there are by default.
+MORE_STREAMS = "m.Broadcaster.LIMIT = 200"
 
 
 def memory(scale: Scale) -> Iterator[Row]:
-    idle: List[float] = []
-    for _ in range(min(scale.rounds, 5)):
-        with our_server() as bench:
-            bench.connection.ask(get("/health"))
-            idle.append(bench.resident_kib() / 1024)
-    median = statistics.median(idle)
-    yield Row("resident memory, idle", "", 26, idle, "MiB", median)
-    with our_server(crons=50) as bench:
-        before = bench.resident_kib() / 1024
-        drive(bench, 50, scale.runs)
-        after = bench.resident_kib() / 1024
-    yield ratio_row(
-        f"the same after {scale.runs:,} runs", "idle", 1.1, after, before, "MiB"
-    )
-    with streaming_server(scale) as bench:
-        before = bench.resident_kib() / 1024
-        with streams(bench, scale.streams):
+    with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
+        imported_idle = imported(folder)
+        yield idle_memory("imported", scale, imported_idle)
+        yield idle_memory("as a script", scale, {})
+        with our_server(crons=50, **imported_idle) as bench:
+            before = bench.resident_kib() / 1024
+            drive(bench, 50, scale.runs)
             after = bench.resident_kib() / 1024
-    yield ratio_row(
-        f"the same with {scale.streams} event streams",
-        "idle",
-        1.6,
-        after,
-        before,
-        "MiB",
-    )
+        what = f"resident memory after {scale.runs:,} runs"
+        yield ratio_row(what, "idle", 1.1, after, before, "MiB")
+        with our_server(**imported(folder, MORE_STREAMS)) as bench:
+            before = bench.resident_kib() / 1024
+            with streams(bench, scale.streams):
+                after = bench.resident_kib() / 1024
+        what = f"resident memory with {scale.streams} event streams"
+        yield ratio_row(what, "idle", 1.6, after, before, "MiB")
+
+
+def idle_memory(how: str, scale: Scale, more: Mapping[str, Any]) -> Row:
+    taken: List[float] = []
+    for number in range(1 + min(scale.rounds, 5)):
+        with our_server(**more) as bench:
+            bench.connection.ask(get("/health"))
+            if number:  # the first one compiles
+                taken.append(bench.resident_kib() / 1024)
+    median = statistics.median(taken)
+    return Row(f"resident memory, idle, {how}", "", 26, taken, "MiB", median)
 
 
 def ratio_row(
     what: str, yardstick: str, goal: float, ours: float, base: float, unit: str
 ) -> Row:
     return Row(what, yardstick, goal, [ours / base], unit, ours, base)
-
-
-#: Starts the server with more places for event streams than it has by default.
-MORE_STREAMS = (
-    f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); "
-    "import cron_trigger_server as m; m.Broadcaster.LIMIT = 200; sys.exit(m.main())"
-)
-
-
-def streaming_server(scale: Scale) -> contextlib.AbstractContextManager[Bench]:
-    return our_server(program=["-c", MORE_STREAMS])
 
 
 @contextlib.contextmanager
@@ -752,11 +767,13 @@ def streams(bench: Bench, count: int) -> Iterator[List[Stream]]:
 def flatness(scale: Scale) -> Iterator[Row]:
     """The time of a trigger as everything grows."""
 
-    def row(what: str, bench: Bench, more: Callable[[], Any] = lambda: None) -> Row:
+    def row(what: str, bench: Bench, readers: Sequence[Stream] = ()) -> Row:
+        turns = itertools.cycle(readers)
+
         def grown_ms() -> float:
-            took_ms = bench.answer_ms()
-            more()
-            return took_ms
+            for _ in readers[:10]:
+                next(turns).drain()
+            return bench.answer_ms()
 
         taken = alternate({"ours": grown_ms, "base": base.answer_ms}, scale)
         what = f"answer of /trigger with {what}"
@@ -768,13 +785,9 @@ def flatness(scale: Scale) -> Iterator[Row]:
             yield row(f"{scale.crons:,} crons", bench)
         with our_server(rows=scale.rows) as bench:
             yield row(f"{scale.rows:,} rows", bench)
-        with streaming_server(scale) as bench, streams(bench, scale.streams) as readers:
-            turns = itertools.cycle(readers)
-            yield row(
-                f"{scale.streams} event streams",
-                bench,
-                lambda: [next(turns).drain() for _ in range(10)],
-            )
+        streaming = imported(str(base.server.folder), MORE_STREAMS)
+        with our_server(**streaming) as bench, streams(bench, scale.streams) as readers:
+            yield row(f"{scale.streams} event streams", bench, readers)
         with our_server(crons=7 + scale.running) as bench:
             bench.server.script("ring-not", "#!/bin/sh\nexec sleep 3600\n")
             occupy(bench, scale.running)
