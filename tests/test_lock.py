@@ -408,6 +408,37 @@ class PidFiles(unittest.TestCase):
                 self.assertEqual(self.server.completed("brief")["exitCode"], 0)
 
 
+class Removed(unittest.TestCase):
+    """PID files removed under a run: a lock on a new file is no leave to start."""
+
+    def setUp(self) -> None:
+        self.server = prepared()
+        self.addCleanup(self.server.__exit__)
+        self.server.start()
+        self.told = self.server.trigger("stay").json
+        wait_until(lambda: begun(self.server))
+        (self.server.run_dir / "stay.pid").unlink()
+
+    def assert_goes_on(self) -> None:
+        """The run goes on, alone, to its true end."""
+        refused = self.server.trigger("stay")
+        self.assertEqual((refused.status, refused.json["runId"]), (409, 1))
+        self.assertEqual(self.server.command("run", "stay").returncode, 75)
+        self.assertEqual(self.server.run(1)["status"], "running")
+        self.assertEqual(begun(self.server), ["http 1"])
+        let_go(self.server)
+        self.assertNotEqual(self.server.ended(1)["status"], "running")
+        self.assertEqual(self.server.completed("stay")["exitCode"], 3)
+
+    def test_under_the_server_that_started_it(self) -> None:
+        self.assert_goes_on()
+
+    def test_before_the_server_is_started_again(self) -> None:
+        self.server.kill()
+        self.server.start()
+        self.assert_goes_on()
+
+
 class OneServer(unittest.TestCase):
     def test_a_second_server_of_the_same_folders_is_refused(self) -> None:
         with prepared() as server:
