@@ -2803,6 +2803,7 @@ class Loop:
         os.set_blocking(self._wake_out, False)
         self.watch(self._wake_in, self._drain)
         self._stopping = False
+        self._thread_id = 0
 
     def watch(
         self,
@@ -2851,8 +2852,13 @@ class Loop:
             self._call(self._soon.popleft())
         self._call_due()
 
+    def is_here(self) -> bool:
+        """Return True in the thread that runs the loop."""
+        return self._thread_id == threading.get_ident()
+
     def run(self) -> None:
         """Step until `stop`."""
+        self._thread_id = threading.get_ident()
         while not self._stopping:
             self.step()
 
@@ -4185,6 +4191,9 @@ class Broadcaster:
     """
 
     LIMIT = 32
+    #: After a trigger, streams wait so long: its answer goes out before a hundred of
+    #: them are written to.
+    PAUSE_S = 0.002
 
     def __init__(self, store: Store, loop: Loop) -> None:
         self._store = store
@@ -4203,9 +4212,14 @@ class Broadcaster:
 
     def wake(self) -> None:
         """Have new events sent; from any thread, as often as one likes."""
-        if not self._pumping:
-            self._pumping = True
+        # Seen without the lock: who joins wakes by itself, after it was added.
+        if self._pumping or not (self._streams or self._listeners):
+            return
+        self._pumping = True
+        if self._loop.is_here():
             self._loop.call_soon(self._pump)
+        else:
+            self._loop.call_later(self.PAUSE_S, self._pump)
 
     def _pump(self) -> None:
         self._pumping = False
