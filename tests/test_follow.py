@@ -248,6 +248,20 @@ class FollowAcrossRestartTest(unittest.TestCase):
                 self.assertEqual(answer.read(), b"")
             self.assertEqual(server.ended(run["runId"])["exitCode"], 137)
 
+    def test_a_client_that_does_not_read_is_cut_off(self) -> None:
+        much = ["sh", "-c", "head -c 30000000 /dev/zero; sleep 60"]
+        program = patched("m.FOLLOW_LIMIT = 1", "m.SEND_S = 0.3")
+        registry = {"much": {"description": "Much", "command": much}}
+        with Server(registry, program=program) as server:
+            run_id = server.trigger("much").json["runId"]
+            with following(server, run_id) as answer:
+                self.assertEqual(answer.status, 200)
+                path = f"/runs/{run_id}/log?follow=true&tail=0"
+                # Its place is another's as soon as its thread is free.
+                wait_until(lambda: server.request("HEAD", path).status == 200)
+            server.request("POST", f"/runs/{run_id}/cancel")
+            self.assertEqual(server.ended(run_id)["status"], "cancelled")
+
     def test_a_million_lines_byte_for_byte(self) -> None:
         need_full()
         lines = "import sys\nfor i in range(1000000): print('line', i, 'of a million')"
