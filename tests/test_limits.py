@@ -630,19 +630,21 @@ class PlacesTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             gate = Path(folder) / "open"
             server = self.start(
-                "import os, time\n"
+                "import os, tempfile, time\n"
                 "metrics = cts.Api.metrics\n"
                 "def slow(*arguments):\n"
-                f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+                f"    tempfile.mkstemp(dir={folder!r})\n"
+                f"    while not os.path.exists({str(gate)!r}): time.sleep(0.05)\n"
                 "    return metrics(*arguments)\n"
                 "cts.Api.metrics = slow"
             )
             data = b"GET /metrics HTTP/1.1\r\n" + HEAD + b"\r\n"
             busy = self.wires(server, 64, data)
-            crowded = wait_until(
-                lambda: (reply := server.get("/crons")).status == 503 and reply
+            wait_until(lambda: len(os.listdir(folder)) == 64, what="64 in work")
+            crowded = server.get("/crons")
+            self.assertEqual(
+                (crowded.status, crowded.json["code"]), (503, "overloaded")
             )
-            self.assertEqual(crowded.json["code"], "overloaded")
             self.assertEqual(crowded.headers["retry-after"], "1")
             self.assertEqual(server.get("/health").status, 200)
             gate.touch()
