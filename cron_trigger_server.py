@@ -141,6 +141,8 @@ PRUNE_EVERY_S = 86400.0
 STORE_RETRY_S = 1.0
 FOLLOW_POLL_S = 0.02
 FIND_AGAIN_S = 0.05
+#: No exec takes longer, however loaded the host is.
+EXEC_S = 60.0
 
 #: Interpreters by a script's ending; `.ts` is looked up when it is needed.
 INTERPRETERS = {".sh": "bash", ".py": "python3", ".js": "node"}
@@ -1416,6 +1418,19 @@ def is_process_of(run: Run, pid: int) -> bool:
     return owner is not None and owner[:2] == (run.cron_name, run.id)
 
 
+def is_in_exec(pid: int) -> bool:
+    """Return True for a process without an environment, so of nobody can tell whom.
+
+    The kernel tells its parent that the exec went well (it closes the descriptors)
+    before it sets up the new environment, and drops that before the exit is told.
+    """
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return not file.read(1) and bool(_process(pid))
+    except OSError:
+        return False
+
+
 def processes_of_run(cron_name: str, run_id: int) -> List[Process]:
     """Return the living processes that the environment tells to be of a run."""
     found = []
@@ -1642,8 +1657,8 @@ RUN_UPSERT = (
         if c not in ("id", "started_at", "params")
     )
     + " where cron_executions.cron_name = excluded.cron_name and "
-    "(cron_executions.started_at = excluded.started_at or cron_executions.status "
-    "= 'running')"
+    "(cron_executions.started_at = excluded.started_at "
+    "or cron_executions.pid = excluded.pid or cron_executions.status = 'running')"
 )
 END_COLUMNS = (
     *("completed_at", "duration_ms", "exit_code", "signal", "error", "pid"),
@@ -3800,6 +3815,10 @@ class Runner:
                 return
             # The keeper went between the two looks, and may have written since.
             written = read_pid_file(path)
+            young = self._clock() - epoch_of(run.started_at) < EXEC_S
+            if young and written.exit_code is None and pid and is_in_exec(pid):
+                self._find_again(run)
+                return
         self._record_found(run, written)
 
     def _find_again(self, run: Run) -> None:
@@ -6265,6 +6284,11 @@ class Daemon:
     def _take_instance_lock(self) -> int:
         path = self._settings.pid_file(SERVICE)
         lock = take_lock(path)
+        deadline_s = time.monotonic() + 1
+        while lock is None and time.monotonic() < deadline_s:
+            # A server killed while it started a keeper: that has it until its exec.
+            time.sleep(0.05)
+            lock = take_lock(path)
         if lock is None:
             pid = read_pid_file(path).pid
             raise Refusal(

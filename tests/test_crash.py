@@ -148,7 +148,7 @@ class Points(unittest.TestCase):
             ("Runner", "_launch", "after"),
             ("Runner", "trigger", "after"),
         )
-        for owner, name, when in some(points, 4):
+        for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
                 before = len(begins(self.server))
                 key = f"{when}-{owner}-{name}"
@@ -180,7 +180,7 @@ class Points(unittest.TestCase):
             ("Runner", "_write_framing", "after"),
             ("Runner", "_record_end", "after"),
         )
-        for owner, name, when in some(points, 3):
+        for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
                 self.start_dying(owner, name, when)
                 told = self.trigger(f"{when}-{owner}-{name}").json
@@ -229,7 +229,7 @@ class Points(unittest.TestCase):
 
     def test_what_was_planned_is_all_there_or_not_at_all(self) -> None:
         moment = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
-        for when in ("before", "within", "after"):
+        for when in some(("before", "within", "after"), 1):
             with self.subTest(when):
                 self.start_dying("Store", "schedule", when)
                 self.assertIsNone(self.trigger(when, runAt=moment))
@@ -239,7 +239,7 @@ class Points(unittest.TestCase):
                 self.assertEqual(first, again)
                 self.server.stop()
         query = "select count(*) from scheduled_triggers"
-        self.assertEqual(self.server.rows(query), [(3,)])
+        self.assertEqual(self.server.rows(query), [(3 if FULL else 1,)])
 
     def test_a_cancel_that_was_asked_for_is_carried_out_by_the_next(self) -> None:
         command = ["./canary.sh", "60"]
@@ -282,7 +282,7 @@ class Points(unittest.TestCase):
             ("Store", "end", "before"),
             ("Store", "end", "after"),
         )
-        for owner, name, when in some(points, 4):
+        for owner, name, when in some(points, 2):
             # Each with a server and without, in turns; both where there is time.
             for up in (True, False) if FULL else (next(turns),):
                 with self.subTest(f"{when} {owner}.{name}, server is up: {up}"):
