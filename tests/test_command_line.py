@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import io
 import json
@@ -13,6 +14,7 @@ import shlex
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import unittest
@@ -498,6 +500,40 @@ class RunBesideServerTest(unittest.TestCase):
         self.assertRegex(table, r"(?m)^sleeps +running ")
         self.server.request("POST", f"/runs/{first['runId']}/cancel")
         self.server.ended(first["runId"])
+
+
+class ExecTest(unittest.TestCase):
+    def test_a_keeper_in_its_exec_is_waited_for_and_not_given_up(self) -> None:
+        """Seen on a loaded host: the kernel tells the parent that the exec went well
+        before the new environment is there, which says whose the process is."""
+        with Server(REGISTRY) as made:
+            made.completed("hello")
+            lock = os.open(made.run_dir / "hello.pid", os.O_RDWR)
+            keeper = subprocess.Popen(["env", "-i", "sleep", "60"])
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                os.ftruncate(lock, 0)
+                wait_until(lambda: server.is_in_exec(keeper.pid), what="env -i")
+                self.add_row(made, keeper.pid)
+                for _ in range(3):
+                    made.get("/crons")
+                    self.assertEqual(made.run(2)["status"], "running")
+                keeper.kill()
+                keeper.wait(10)
+                self.assertEqual(made.ended(2)["status"], "interrupted")
+            finally:
+                keeper.kill()
+                keeper.wait(10)
+                os.close(lock)
+
+    def add_row(self, made: Server, pid: int) -> None:
+        with sqlite3.connect(made.state_dir / "history.db", timeout=10) as db:
+            db.execute(
+                "insert into cron_executions (id, cron_name, status, started_at, "
+                "trigger, pid) values (2, 'hello', 'running', ?, 'cli', ?)",
+                [server.now_text(), pid],
+            )
+        db.close()
 
 
 class TableTest(CommandCase):
