@@ -330,9 +330,9 @@ class SecretTest(unittest.TestCase):
 
     def test_a_secret_is_bytes_so_that_utf_8_works(self) -> None:
         # The last byte of "à" is what latin-1 calls a no-break space.
-        for secret in ("clé d'été à", "\u0645\u0641\u062a\u0627\u062d", "鍵🔑"):
-            with self.server_with(CRON_TRIGGER_SECRET=secret) as server:
-                self.assert_secret(server, secret.encode())
+        secret = "\u0645\u0641 鍵🔑 clé d'été à"
+        with self.server_with(CRON_TRIGGER_SECRET=secret) as server:
+            self.assert_secret(server, secret.encode())
 
     def test_a_secret_of_a_file_whose_line_ends(self) -> None:
         with Server(REGISTRY, start=False) as server:
@@ -556,14 +556,17 @@ class Namespaces:
 class NamespaceTest(unittest.TestCase):
     """Real packets from real addresses, in namespaces of the test's own."""
 
-    def setUp(self) -> None:
+    namespaces: Namespaces
+
+    @classmethod
+    def setUpClass(cls) -> None:
         need(os.geteuid() == 0, "only root makes network namespaces")
         for name in ("ip", "unshare", "nsenter"):
             need_command(name)
         able = subprocess.run(["unshare", "-n", "true"], capture_output=True)
         need(able.returncode == 0, "this kernel gives no network namespace")
-        self.namespaces = Namespaces()
-        self.addCleanup(self.namespaces.close)
+        cls.namespaces = Namespaces()
+        cls.addClassCleanup(cls.namespaces.close)
 
     def server_at(self, host: str, **environ: str) -> Server:
         enter = ["nsenter", "-t", str(self.namespaces.server), "-n", sys.executable]
