@@ -3813,13 +3813,19 @@ class Runner:
                 return
             if adopted:
                 return
-            # The keeper went between the two looks, and may have written since.
+            lives = pid is not None and self._may_live(run, pid)
+            # If the keeper went between the two looks, it has written since.
             written = read_pid_file(path)
-            young = self._clock() - epoch_of(run.started_at) < EXEC_S
-            if young and written.exit_code is None and pid and is_in_exec(pid):
+            if lives and written.exit_code is None:
                 self._find_again(run)
                 return
         self._record_found(run, written)
+
+    def _may_live(self, run: Run, pid: int) -> bool:
+        """Return False only where a process is gone, or is none of a run's."""
+        young = self._clock() - epoch_of(run.started_at) < EXEC_S
+        # In this order: an exec may end between the two looks, but not begin.
+        return (young and is_in_exec(pid)) or is_process_of(run, pid)
 
     def _find_again(self, run: Run) -> None:
         """Look for a run a little later, at longer intervals the older it is."""
