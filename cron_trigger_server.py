@@ -3407,7 +3407,9 @@ class Runner:
         line = framing_line(f"run {run.id} started ({run.asked_by()})").encode()
         with contextlib.suppress(OSError):
             if os.write(log, line) == len(line):
-                return run
+                # What another left running may have written to the log since the look.
+                end = os.lseek(log, 0, os.SEEK_CUR)
+                return replace(run, log_start=end - len(line))
         return replace(run, log_inode=None)  # without its head it can't be found
 
     def _popen(
