@@ -309,6 +309,7 @@ class CancelAcrossRestartTest(unittest.TestCase):
         wait_until(lambda: not members(run["pid"]), 2, "the group's end")
 
     def test_the_crontabs_run_is_cancelled_by_a_later_server(self) -> None:
+        need_full()
         with from_the_crontab(self.server, "soft", "soft") as (caller, (run_id, pid)):
             self.server.kill()
             self.server.start()

@@ -336,6 +336,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
             self.assertGreater(finished.id, started.id)
 
     def test_the_crontabs_run_without_a_server_is_replayed(self) -> None:
+        need_full()
         with Server(REGISTRY) as server:
             position = last_id(server)
             server.stop()

@@ -11,9 +11,10 @@ import unittest
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
+from unittest import mock
 
 import support
-from support import FULL, Server, patched, wait_until
+from support import FULL, Server, need_full, patched, wait_until
 
 import cron_trigger_server as m
 
@@ -311,6 +312,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
         self.assertEqual(self.marks(), 1)
 
     def test_late_by_more_than_an_hour_is_missed_and_by_less_runs(self) -> None:
+        need_full()
         self.server.start()
         early = plan(self.server, "noted", at(600))
         late = plan(self.server, "brief", at(600))
@@ -366,6 +368,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
                 self.assertEqual(self.marks(), 1)
 
     def test_a_thousand_may_be_pending(self) -> None:
+        need_full()
         self.server.start()
         self.server.kill()
         values = [("brief", at(3600 + n), "pending", at(0)) for n in range(999)]
@@ -519,6 +522,17 @@ class ClockTest(unittest.TestCase):
                 stage.begin()
                 stage.step(0)
                 self.assertEqual(stage.status(planned), wanted)
+
+    def test_only_so_many_may_be_pending(self) -> None:
+        stage = self.stage()
+        self.assertEqual(m.SCHEDULED_LIMIT, 1000)
+        with mock.patch.object(m, "SCHEDULED_LIMIT", 3):
+            ids = [stage.plan(60 + n) for n in range(3)]
+            with self.assertRaises(m.Refusal) as caught:
+                stage.plan(100)
+            self.assertEqual(caught.exception.code, "too_many_scheduled")
+            stage.schedule.cancel(ids[0], "me")
+            stage.plan(100)
 
     def test_the_last_fifty_ended_are_listed(self) -> None:
         stage = self.stage()
