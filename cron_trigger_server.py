@@ -4498,6 +4498,7 @@ IDLE_S = 60.0
 #: A stop waits this long for the request of a connection that was just let in.
 ARRIVAL_S = 0.3
 SEND_S = 10.0
+SEND_BUFFER_BYTES = 1 << 17
 CONNECTION_LIMIT = 256
 WORK_LIMIT = 64
 FOLLOW_LIMIT = 32
@@ -5910,6 +5911,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
         address = listener.getsockname()
         super().__init__(address, Handler, bind_and_activate=False)
         self.socket.close()
+        # Each connection inherits it.  By itself it would grow to some megabytes, which
+        # 256 clients that read nothing could make the kernel keep (tcp(7)).
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.socket = listener
         self.server_address = address
         self.api = api
@@ -5986,9 +5990,14 @@ class HttpServer(http.server.ThreadingHTTPServer):
             self._connections.pop(connection, None)
 
     def begin_work(self, connection: socket.socket, route: Route) -> None:
-        """Count a request in work; else `overloaded`.  `/health` always has a place."""
+        """Count a request in work; else `overloaded`.
+
+        `/health` always has a place, and so has a trigger: of a stampede, each is to
+        be told of the one run.  CONNECTION_LIMIT bounds them.
+        """
         with self._lock:
-            if self._working >= WORK_LIMIT and route.action != "health":
+            served = route.action in ("health", "trigger")
+            if self._working >= WORK_LIMIT and not served:
                 raise Refusal(
                     "overloaded",
                     f"{WORK_LIMIT} requests are in work, which is the most; try again "
