@@ -153,11 +153,11 @@ class Http(unittest.TestCase):
         looker = threading.Thread(target=look)
         looker.start()
         try:
-            for _ in range(300):
+            for _ in range(150):
                 descriptor = os.open(pid_file, os.O_RDWR)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.close(descriptor)
-            for _ in range(50):
+            for _ in range(20):
                 code = subprocess.call([flock, "-n", str(pid_file), "true"])
                 self.assertEqual(code, 0)
         finally:
