@@ -488,6 +488,10 @@ def _fast(pattern: str) -> bool:
     return not hard and len(quantifiers) <= 2 and text.count("(") <= 3
 
 
+#: How many patterns are tried at once: a crowd of them must not fill the machine.
+PATTERN_PLACES = threading.BoundedSemaphore(2)
+
+
 def _matches_apart(pattern: str, value: str) -> bool:
     """Match in a process that is killed after a second; raises TimeoutExpired."""
     # By standard input: everybody may see a process's arguments, passwords among them.
@@ -496,14 +500,19 @@ def _matches_apart(pattern: str, value: str) -> bool:
         "value, pattern = sys.stdin.buffer.read().decode().split('\\0', 1)\n"
         "sys.exit(not re.fullmatch(pattern, value))"
     )
-    ended = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code],
-        input=f"{value}\0{pattern}".encode(),
-        env={},
-        stderr=subprocess.DEVNULL,
-        timeout=PATTERN_S,
-        check=False,
-    )
+    if not PATTERN_PLACES.acquire(timeout=PATTERN_S):
+        raise subprocess.TimeoutExpired(code, PATTERN_S)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code],
+            input=f"{value}\0{pattern}".encode(),
+            env={},
+            stderr=subprocess.DEVNULL,
+            timeout=PATTERN_S,
+            check=False,
+        )
+    finally:
+        PATTERN_PLACES.release()
     return ended.returncode == 0
 
 
@@ -4500,7 +4509,7 @@ ARRIVAL_S = 0.3
 SEND_S = 10.0
 SEND_BUFFER_BYTES = 1 << 17
 CONNECTION_LIMIT = 256
-WORK_LIMIT = 64
+WORK_LIMIT, TRIGGER_LIMIT = 64, 192
 FOLLOW_LIMIT = 32
 WRONG_SECRETS, WRONG_SECRETS_S, WRONG_SECRETS_ADDRESSES = 10, 60.0, 1024
 REFUSALS_LOGGED, REFUSALS_LOGGED_S = 1000, 60.0
@@ -5992,12 +6001,13 @@ class HttpServer(http.server.ThreadingHTTPServer):
     def begin_work(self, connection: socket.socket, route: Route) -> None:
         """Count a request in work; else `overloaded`.
 
-        `/health` always has a place, and so has a trigger: of a stampede, each is to
-        be told of the one run.  CONNECTION_LIMIT bounds them.
+        `/health` always has a place, and so have many triggers: of a stampede, each is
+        to be told of the one run.  Not all of them, or no connection were left that
+        waits, and could be pushed out for a new one.
         """
+        limits = {"health": sys.maxsize, "trigger": TRIGGER_LIMIT}
         with self._lock:
-            served = route.action in ("health", "trigger")
-            if self._working >= WORK_LIMIT and not served:
+            if self._working >= limits.get(route.action, WORK_LIMIT):
                 raise Refusal(
                     "overloaded",
                     f"{WORK_LIMIT} requests are in work, which is the most; try again "
