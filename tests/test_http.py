@@ -508,7 +508,7 @@ class SecretTest(OwnServerCase):
 
 class LimitTest(unittest.TestCase):
     def test_a_request_that_dawdles_is_408_and_a_full_house_503(self) -> None:
-        program = patched("m.REQUEST_S = 0.2", "m.WORK_LIMIT = 0")
+        program = patched("m.REQUEST_S = 1.0", "m.WORK_LIMIT = 0")
         with Server(REGISTRY, program=program) as made:
             address = ("127.0.0.1", made.port)
             with socket.create_connection(address, 10) as connection:
