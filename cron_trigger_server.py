@@ -4753,7 +4753,8 @@ class Access:
             return
         origin = request.headers.get("origin")
         host = request.headers.get("host")
-        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+        ours = (f"http://{host}", f"https://{host}") if host else ()
+        if origin is not None and origin not in ours:
             raise self._foreign("Origin", origin)
         site = request.headers.get("sec-fetch-site", "none")
         if site in ("none", "same-origin"):
