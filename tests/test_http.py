@@ -636,6 +636,8 @@ class ConnectionTest(HttpCase):
 class HistoryTest(OwnServerCase):
     """GET /runs, over a history that was written for it."""
 
+    environ = {"CRON_TRIGGER_HISTORY_DAYS": "36500"}  # none of it is ever pruned
+
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
