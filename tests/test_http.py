@@ -783,6 +783,12 @@ class LogTest(HttpCase):
 class IdempotencyTest(OwnServerCase):
     """An Idempotency-Key makes a retry safe: one run, the same answer."""
 
+    def tearDown(self) -> None:
+        def running() -> Any:
+            return self.server.get("/runs?status=running").json["runs"]
+
+        wait_until(lambda: not running(), what="the end of every run")
+
     def send(self, key: str, body: Mapping[str, Any]) -> Reply:
         return self.server.request(
             "POST", "/trigger", dict(body), {"Idempotency-Key": key}
