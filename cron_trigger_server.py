@@ -1872,6 +1872,7 @@ class Store:
             db.execute("pragma auto_vacuum = incremental")
             db.execute("pragma journal_mode = wal")
             db.execute("pragma synchronous = normal")
+            db.execute("pragma cache_size = -256")  # KiB; the kernel caches it all
             db.executescript(SCHEMA)
             for table, last in self._last_ids.items():
                 self._last_ids[table] = max(last, self._last_id(db, table))
