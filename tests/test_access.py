@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 from unittest import mock
 
-from support import Reply, Server, Wire, need, need_command, wait_until
+from support import Reply, Server, Wire, need, need_command, need_full, wait_until
 
 import cron_trigger_server as cts
 
@@ -342,6 +342,7 @@ class SecretTest(unittest.TestCase):
             self.assert_secret(server, "mot de passe très long".encode())
 
     def test_a_secret_of_systemd_s_credentials(self) -> None:
+        need_full()
         with Server(REGISTRY, start=False) as server:
             (server.folder / "secret").write_text(SECRET)
             server.environ["CREDENTIALS_DIRECTORY"] = str(server.folder)
@@ -585,6 +586,7 @@ class NamespaceTest(unittest.TestCase):
         self.assertIn("of 10.99.0.5: 403", server.log_text())
 
     def test_both_families_on_one_socket(self) -> None:
+        need_full()
         server = self.server_at("::")
         client, own = self.namespaces.client, self.namespaces.server
         pairs = [
@@ -602,6 +604,7 @@ class NamespaceTest(unittest.TestCase):
         self.assertIn("of 10.99.0.5: 403", server.log_text())
 
     def test_a_listed_network_is_let_in(self) -> None:
+        need_full()
         allow = {"CRON_TRIGGER_ALLOW": "10.99.0.0/24 fd00:99::/64"}
         server = self.server_at("::", **allow)
         pairs = [

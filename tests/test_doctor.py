@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from support import Server, need
+from support import Server, need, need_full
 
 import cron_trigger_server as program
 
@@ -113,6 +113,7 @@ class Doctor(unittest.TestCase):
         self.assert_wrong("logs", "written by others", f"chmod go-w {folder}")
 
     def test_port_of_another_program(self) -> None:
+        need_full()
         with http.server.HTTPServer(("127.0.0.1", self.port), Quiet) as other:
             threading.Thread(target=other.handle_request, name="other").start()
             self.assert_wrong("port", "Another program listens", "ss -ltnp")

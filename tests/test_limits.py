@@ -439,6 +439,7 @@ class AnswerTest(RawTest):
             self.assertEqual(reply.text, "<script>alert(1)</script>\n")
 
     def test_a_log_that_is_cut_meanwhile_ends_the_connection(self) -> None:
+        need_full()
         with Server(REGISTRY) as server:
             run_id = server.completed("flood")["id"]
             with Wire(server.port) as wire:

@@ -16,7 +16,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List
 
-from support import Server, need_command, patched, wait_until
+from support import Server, need_command, need_full, patched, wait_until
 
 import cron_trigger_server as m
 
@@ -263,6 +263,7 @@ class Crontab(unittest.TestCase):
         self.assertEqual(self.server.ended(run)["exitCode"], 3)
 
     def test_a_restart_while_run_is_under_way_changes_nothing(self) -> None:
+        need_full()
         for end in (self.server.kill, self.server.stop):
             with self.subTest(end.__name__):
                 (self.server.folder / "stay.sh.go").unlink() if begun(

@@ -391,6 +391,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
         plan(self.server, "brief", at(7200))
 
     def test_a_history_that_comes_back_brings_its_planned_triggers(self) -> None:
+        need_full()
         self.server.program = list(patched("m.STORE_RETRY_S = 0.1"))
         self.server.start()
         scheduled_id = plan(self.server, "noted", at(0.6))

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
-from support import FULL, Server, need, need_command, patched, wait_until
+from support import FULL, Server, need, need_command, need_full, patched, wait_until
 
 import cron_trigger_server as m
 
@@ -417,6 +417,7 @@ class Disk(unittest.TestCase):
         self.assertEqual(rows, [(run_id, "failed", 3)])
 
     def test_a_server_killed_on_a_full_disk_finds_its_run_again(self) -> None:
+        need_full()
         for name in self.some_folders():
             with self.subTest(name):
                 folder = self.mount(name)
@@ -455,6 +456,7 @@ class Disk(unittest.TestCase):
         filler.unlink()
 
     def test_a_server_started_on_a_full_disk_overwrites_no_old_run(self) -> None:
+        need_full()
         folder = self.mount("state")
         self.server.start()
         for _ in range(3):
@@ -475,6 +477,7 @@ class Disk(unittest.TestCase):
         self.assertEqual((len(rows), rows[3][0]), (4, run["id"]))
 
     def test_a_read_only_history_stops_no_trigger(self) -> None:
+        need_full()
         folder = self.mount("state")
         self.server.start()
         self.server.completed("brief")
@@ -490,6 +493,7 @@ class Disk(unittest.TestCase):
         self.assertEqual(rows, [(1, 3), (2, 3)])
 
     def test_a_history_that_another_process_locks_delays_nothing_for_long(self) -> None:
+        need_full()
         self.server.start()
         self.server.completed("brief")
         path = self.server.state_dir / "history.db"

@@ -382,6 +382,7 @@ class Protocol(unittest.TestCase):
         self.check_hang("HttpServer.accept")
 
     def test_watchdog_hears_nothing_while_the_waiting_thread_hangs(self) -> None:
+        need_full()
         self.check_hang("Loop.step")
 
     def check_hang(self, name: str) -> None:
