@@ -11,7 +11,7 @@ import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Dict, List, Tuple
 
-from support import Server, patched, wait_until
+from support import Server, need_full, patched, wait_until
 
 import cron_trigger_server as m
 
