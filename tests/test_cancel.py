@@ -319,6 +319,7 @@ class CancelAcrossRestartTest(unittest.TestCase):
             self.assertEqual(members(pid), [])
 
     def test_a_kill_within_the_grace_does_not_save_a_run(self) -> None:
+        need_full()
         run = started(self.server, "deaf", "deaf")
         cancel(self.server, run["runId"], requestedBy="before")
         self.server.kill()

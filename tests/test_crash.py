@@ -21,7 +21,7 @@ import unittest
 from datetime import datetime, timedelta, timezone
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from support import FULL, PROGRAM, Server, patched, wait_until
+from support import FULL, PROGRAM, Server, need_full, patched, wait_until
 
 #: Writes its begin and end into the canary, one write each; says who it is.
 CANARY = """#!/bin/sh
@@ -169,6 +169,7 @@ class Points(unittest.TestCase):
                 self.server.stop()
 
     def test_an_end_is_recorded_once_wherever_the_server_dies(self) -> None:
+        need_full()
         points = (
             ("Runner", "_on_keeper_end", "before"),
             ("Runner", "_ended_run", "before"),
@@ -198,6 +199,7 @@ class Points(unittest.TestCase):
                 self.server.stop()
 
     def test_a_planned_trigger_fires_once_wherever_the_server_dies(self) -> None:
+        need_full()
         points = (
             ("Schedule", "_fire", "before"),
             ("Store", "begin", "within"),
@@ -242,6 +244,7 @@ class Points(unittest.TestCase):
         self.assertEqual(self.server.rows(query), [(3 if FULL else 1,)])
 
     def test_a_cancel_that_was_asked_for_is_carried_out_by_the_next(self) -> None:
+        need_full()
         command = ["./canary.sh", "60"]
         self.server.write_registry({"a": {"description": "A", "command": command}})
         points = (
@@ -271,6 +274,7 @@ class Points(unittest.TestCase):
                 self.server.stop()
 
     def test_a_run_of_the_command_line_is_found_wherever_that_dies(self) -> None:
+        need_full()
         turns = itertools.cycle((True, False))
         points = (
             ("Runner", "_take_lock", "after"),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 from unittest import mock
 
-from support import Server, need, wait_until
+from support import Server, need, need_full, wait_until
 
 import cron_trigger_server as cts
 
@@ -382,6 +382,7 @@ class ForgeryTest(unittest.TestCase):
         return seen.decode()
 
     def test_tables_show_escape_sequences_and_do_not_send_them(self) -> None:
+        need_full()
         self.server.completed("echo", requestedBy="someone", params={"text": "\u202ex"})
         for arguments in (("list",), ("history",), ("history", "--limit=5")):
             text = self.terminal(*arguments)

@@ -12,7 +12,7 @@ import subprocess
 import unittest
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from support import Reply, Server, patched, wait_until
+from support import Reply, Server, need_full, patched, wait_until
 
 import cron_trigger_server as server
 
@@ -508,6 +508,7 @@ class SecretTest(OwnServerCase):
 
 class LimitTest(unittest.TestCase):
     def test_a_request_that_dawdles_is_408_and_a_full_house_503(self) -> None:
+        need_full()
         program = patched("m.REQUEST_S = 1.0", "m.WORK_LIMIT = 0")
         with Server(REGISTRY, program=program) as made:
             address = ("127.0.0.1", made.port)

@@ -435,6 +435,7 @@ class Removed(unittest.TestCase):
         self.assert_goes_on()
 
     def test_before_the_server_is_started_again(self) -> None:
+        need_full()
         self.server.kill()
         self.server.start()
         self.assert_goes_on()
@@ -442,6 +443,7 @@ class Removed(unittest.TestCase):
 
 class OneServer(unittest.TestCase):
     def test_a_second_server_of_the_same_folders_is_refused(self) -> None:
+        need_full()
         with prepared() as server:
             second = server.command("--port=0", "--host=127.0.0.1", "serve")
             self.assertEqual(second.returncode, 75, second.stderr)
@@ -485,6 +487,7 @@ class Lock(unittest.TestCase):
 class Launch(unittest.TestCase):
     def test_an_end_that_is_told_of_a_living_keeper_is_not_believed(self) -> None:
         """A pidfd's number may be given anew between epoll's answer and the call."""
+        need_full()
         told_at_once = patched(
             "watch = m.Runner._watch",
             "def early(self, *a):",

@@ -10,7 +10,7 @@ import time
 import unittest
 from typing import Any, Dict, List
 
-from support import Server, need_command, wait_until
+from support import Server, need_command, need_full, wait_until
 
 import cron_trigger_server as m
 
@@ -116,6 +116,7 @@ class MetricsTest(unittest.TestCase):
             self.assertEqual(values(self.server)[name], 1)
 
     def test_a_time_limit_is_counted(self) -> None:
+        need_full()
         self.server.completed("limited")
         self.assertEqual(values(self.server)[runs("limited", "timed_out")], 1)
 

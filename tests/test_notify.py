@@ -186,6 +186,7 @@ class NeverInTheWayTest(unittest.TestCase):
         wait_until(lambda: re.search(late, server.log_text()))
 
     def test_an_address_that_answers_a_byte_now_and_then(self) -> None:
+        need_full()
         dripping = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(dripping.close)
         threading.Thread(target=drip, args=(dripping,), daemon=True).start()
@@ -196,6 +197,7 @@ class NeverInTheWayTest(unittest.TestCase):
         wait_until(lambda: late in server.log_text(), 5)
 
     def test_an_address_where_nobody_listens(self) -> None:
+        need_full()
         with socket.create_server(("127.0.0.1", 0)) as closed:
             port = closed.getsockname()[1]
         server = self.server_for(f"http://127.0.0.1:{port}/")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, List
 
-from support import FULL, Server, patched, wait_until
+from support import FULL, Server, need_full, patched, wait_until
 from test_metrics import age
 
 import cron_trigger_server as m
@@ -113,6 +113,7 @@ class StorePruningTest(unittest.TestCase):
 
 class ServerPruningTest(unittest.TestCase):
     def test_once_a_day_also_without_a_restart(self) -> None:
+        need_full()
         program = patched("m.PRUNE_EVERY_S = 0.2")
         with Server(
             REGISTRY, program=program, arguments=["--history-days=7"]

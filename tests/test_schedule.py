@@ -153,6 +153,7 @@ class ScheduleTest(unittest.TestCase):
         self.server.ended(run["runId"])
 
     def test_a_cron_that_left_the_registry_is_skipped_with_the_reason(self) -> None:
+        need_full()
         scheduled_id = plan(self.server, "doomed", at(0.6))
         left = {name: cron for name, cron in REGISTRY.items() if name != "doomed"}
         self.server.write_registry(left)
@@ -161,6 +162,7 @@ class ScheduleTest(unittest.TestCase):
         self.assertIn('There is no cron "doomed"', skipped["reason"])
 
     def test_parameters_that_no_longer_hold_are_skipped_with_the_reason(self) -> None:
+        need_full()
         scheduled_id = plan(self.server, "narrow", at(0.6), params={"days": 30})
         rule = {"days": {"type": "integer", "maximum": 7}}
         narrower = {**REGISTRY["narrow"], "parameters": rule}
@@ -303,6 +305,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
         self.assertLess(early_s, 0.001)
 
     def test_one_that_came_due_without_a_server_runs_at_start(self) -> None:
+        need_full()
         self.server.start()
         scheduled_id = plan_soon(self.server, "noted")
         self.server.kill()
@@ -345,6 +348,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
         db.close()
 
     def test_a_kill_while_it_fires_neither_loses_nor_repeats_it(self) -> None:
+        need_full()
         kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
         for place in ("before", "after"):
             with self.subTest(place):

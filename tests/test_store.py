@@ -442,6 +442,7 @@ class Disk(unittest.TestCase):
                 (self.server.folder / "stay.sh.go").unlink()
 
     def test_an_end_on_a_full_disk_without_a_server_is_recorded_later(self) -> None:
+        need_full()
         folder = self.mount("run")
         self.server.start()
         self.once()

@@ -379,6 +379,7 @@ class Protocol(unittest.TestCase):
             self.assertEqual(kept.getsockname(), ("127.0.0.1", server.port))
 
     def test_watchdog_hears_nothing_while_the_accepting_loop_hangs(self) -> None:
+        need_full()
         self.check_hang("HttpServer.accept")
 
     def test_watchdog_hears_nothing_while_the_waiting_thread_hangs(self) -> None:
