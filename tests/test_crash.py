@@ -84,6 +84,10 @@ def settled(server: Server) -> None:
     wait_until(lambda: server.rows(query) == [(0,)], what="the end of all runs")
 
 
+def setUpModule() -> None:
+    need_full()
+
+
 class Points(unittest.TestCase):
     """One server dies at a named point; its successor puts everything right."""
 

@@ -35,6 +35,10 @@ Anywhere                   ALLOW       172.30.0.0/16
 """
 
 
+def setUpModule() -> None:
+    need_full()
+
+
 class Doctor(unittest.TestCase):
     """The findings on a host where one thing is wrong."""
 
