@@ -7441,7 +7441,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             environ = {**environment_file(), **os.environ}
         if options.command == "doctor":  # the settings may be what is wrong
             return command_doctor(options, environ)
-        return COMMANDS[options.command](read_settings(vars(options), environ), options)
+        settings = read_settings(vars(options), environ)
+        status = COMMANDS[options.command](settings, options)
+        sys.stdout.flush()  # here, where a reader that has gone is no error
+        return status
     except ConfigError as error:
         complain(str(error))
         return EX_CONFIG
