@@ -337,6 +337,30 @@ class ServeTest(unittest.TestCase):
                 process.terminate()
                 self.assertEqual(process.wait(20), 0)
 
+    def test_without_standard_streams_the_exit_status_is_the_same(self) -> None:
+        with Server(REGISTRY, start=False) as made:
+            flags = shlex.join(made.folder_flags())
+            for words, status in (
+                ("list", 0),
+                ("check --json", 0),
+                ("run three", 3),
+                ("run helo", server.EX_USAGE),
+                ("list --port=x", server.EX_CONFIG),
+                ("nothing", server.EX_USAGE),
+                ("--version", 0),
+            ):
+                call = f"exec {sys.executable} {PROGRAM} {words}"
+                if words != "--version":
+                    call += f" {flags}"
+                with self.subTest(words):
+                    done = subprocess.run(
+                        ["sh", "-c", f"{call} <&- >&- 2>&-"],
+                        env=made.clean_environ(),
+                        timeout=30,
+                        check=False,
+                    )
+                    self.assertEqual(done.returncode, status)
+
     def test_a_second_server_on_the_same_folders_is_75(self) -> None:
         with Server(REGISTRY) as made:
             assert made.process
