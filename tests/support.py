@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -48,6 +49,44 @@ def need_command(name: str) -> str:
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     need(path, f"{name} is not installed")
     return str(path)
+
+
+#: What tests install is kept from run to run.
+CACHE = Path(
+    os.environ.get("CRON_TRIGGER_TEST_CACHE")
+    or Path.home() / ".cache" / "cron-trigger-server-tests"
+)
+
+
+def npm_folder(*packages: str) -> Path:
+    """Return a folder whose `node_modules` has these packages, installed but once.
+
+    Skips where there is no npm.  Only the full run asks the registry: the plain one
+    takes nothing from outside this machine.
+    """
+    need_command("node")
+    npm = need_command("npm")
+    made = CACHE / f"npm-{hashlib.sha256(repr(packages).encode()).hexdigest()[:12]}"
+    if made.is_dir():
+        return made
+    need(FULL, f"{', '.join(packages)}: set CRON_TRIGGER_TEST_FULL=1 to install it")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(prefix="npm-", dir=CACHE))
+    # Types and plain JavaScript: nothing of it runs while it is installed.
+    quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+    done = subprocess.run(
+        [npm, "install", *quiet, f"--prefix={half}", *packages],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode == 0:
+        with contextlib.suppress(OSError):  # another run of the tests was faster
+            half.rename(made)
+    shutil.rmtree(half, ignore_errors=True)
+    need(made.is_dir(), f"npm can't install {packages}: {done.stderr[-300:]}")
+    return made
 
 
 def wait_until(

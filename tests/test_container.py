@@ -6,7 +6,6 @@ belong to processes, so that nothing of them is left once these ended.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,16 +17,14 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from support import REPOSITORY, Server, need, need_full
+from support import REPOSITORY, Server, need, need_full, npm_folder
 
-NPM_PACKAGES = {
-    "next": "^16.0.0",
-    "react": "^19.0.0",
-    "react-dom": "^19.0.0",
-    "typescript": "~5.9.0",
-    "@types/node": "^20.0.0",
-    "@types/react": "^19.0.0",
-}
+#: Types and a compiler: no binary of Next.js' own is needed.
+NPM_PACKAGES = (
+    "--omit=optional",
+    *("next@16", "react@19", "react-dom@19", "typescript@~5.9.0"),
+    *("@types/node@20", "@types/react@19"),
+)
 GATEWAY = "172.18.0.1"
 CONTAINER = "172.18.0.5"
 
@@ -86,35 +83,6 @@ def route_of_readme() -> str:
     routes = [block for block in blocks if "route.ts" in block.splitlines()[0]]
     assert len(routes) == 1, "README.md shows one route.ts"
     return str(routes[0])
-
-
-def node_modules() -> Path:
-    """The folder of the npm packages; installed at the first call, then cached."""
-    default = Path.home() / ".cache" / "cron-trigger-server-tests"
-    cache = Path(os.environ.get("CRON_TRIGGER_TEST_CACHE") or default)
-    wanted = json.dumps({"private": True, "dependencies": NPM_PACKAGES})
-    made = cache / f"npm-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
-    if not made.is_dir():
-        half = Path(tempfile.mkdtemp(prefix="npm-", dir=make_folder(cache)))
-        (half / "package.json").write_text(wanted)
-        # Types and plain JavaScript only: no install scripts, no binaries.
-        subprocess.run(
-            [
-                "npm",
-                "install",
-                "--ignore-scripts",
-                "--omit=optional",
-                "--no-audit",
-                "--no-fund",
-                "--loglevel=error",
-            ],
-            cwd=half,
-            stdout=subprocess.DEVNULL,
-            timeout=300,
-            check=True,
-        )
-        half.rename(made)
-    return made / "node_modules"
 
 
 def make_folder(path: Path) -> Path:
@@ -238,12 +206,12 @@ class Route(Container):
     """README's route handler, compiled under `strict`, called in the container."""
 
     application: Path
+    modules: Path
 
     @classmethod
     def setUpClass(cls) -> None:
         need_full()
-        for tool in ("node", "npm"):
-            need(shutil.which(tool), f"{tool} is not installed")
+        cls.modules = npm_folder(*NPM_PACKAGES) / "node_modules"
         super().setUpClass()
         cls.application = cls.folder / "application"
         cls.compile()
@@ -258,12 +226,11 @@ class Route(Container):
             json.dumps({"compilerOptions": COMPILER_OPTIONS})
         )
         (top / "call.js").write_text(CALL)
-        modules = node_modules()
         make_folder(top / "node_modules")
-        for package in modules.iterdir():
+        for package in cls.modules.iterdir():
             (top / "node_modules" / package.name).symlink_to(package)
         done = subprocess.run(
-            ["node", str(modules / "typescript/bin/tsc"), "--project", str(top)],
+            ["node", str(cls.modules / "typescript/bin/tsc"), "--project", str(top)],
             cwd=top,
             capture_output=True,
             text=True,

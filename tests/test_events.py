@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from support import Server, need, need_command, need_full, patched, wait_until
+from support import Server, need_command, need_full, npm_folder, patched, wait_until
 from test_schedule import at, plan, plan_soon, settled
 
 import cron_trigger_server as m
@@ -391,28 +391,11 @@ source.addEventListener("open", () => console.log("open"));
 """
 
 
-def node_modules() -> Path:
-    """Return a folder with npm's `eventsource` in it, installed once and kept."""
-    default = Path.home() / ".cache" / "cron-trigger-server-tests"
-    cache = Path(os.environ.get("CRON_TRIGGER_TEST_CACHE") or default)
-    folder = cache / "eventsource"
-    if not (folder / "node_modules" / "eventsource").is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund",
-             "--ignore-scripts", "eventsource@3"],
-            capture_output=True, text=True, check=False, timeout=180,
-        )  # fmt: skip
-        need(done.returncode == 0, f"npm can't install eventsource: {done.stderr}")
-    return folder
-
-
 class BrowserClientTest(unittest.TestCase):
     def test_the_eventsource_client_over_a_restart(self) -> None:
         need_full()
         node = need_command("node")
-        need_command("npm")
-        folder = node_modules()
+        folder = npm_folder("eventsource@3")
         with Server(REGISTRY) as server:
             script = folder / f"client-{os.getpid()}.js"
             script.write_text(CLIENT)

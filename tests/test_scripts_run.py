@@ -7,18 +7,17 @@ import random
 import shutil
 import signal
 import stat
-import subprocess
 import tempfile
 import time
 import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from support import Server, need, need_command
+from support import Server, need, need_command, npm_folder
 
 import cron_trigger_server as server
 
-TSX = "4.20.6"
+TSX = "tsx@4.20.6"
 
 #: What JavaScript has not: an enum, an interface, a type assertion.
 TYPESCRIPT = """\
@@ -32,31 +31,6 @@ process.exit(given.length === 1 ? 0 : 5);
 
 
 FRAME = r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00\] "
-
-
-def tsx_folder() -> Path:
-    """Return the folder of the program `tsx`, from npm; installed once, then cached."""
-    need_command("node")
-    npm = need_command("npm")
-    default = Path.home() / ".cache" / "cron-trigger-server-tests"
-    cache = Path(os.environ.get("CRON_TRIGGER_TEST_CACHE") or default)
-    made = cache / f"tsx-{TSX}"
-    if not made.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(prefix="tsx-", dir=cache))
-        call = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(
-            [*call, "--loglevel=error", f"--prefix={half}", f"tsx@{TSX}"],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        if done.returncode:
-            shutil.rmtree(half)
-        need(done.returncode == 0, f"npm can't install tsx: {done.stderr[-300:]}")
-        half.rename(made)
-    return made / "node_modules" / ".bin"
 
 
 class RunCase(unittest.TestCase):
@@ -172,7 +146,8 @@ class TypeScriptTest(unittest.TestCase):
         made.script("bin/node", text)
 
     def test_tsx_runs_a_ts_script_for_real(self) -> None:
-        path = [tsx_folder(), *os.environ["PATH"].split(os.pathsep)]
+        tsx = npm_folder(TSX) / "node_modules" / ".bin"
+        path = [tsx, *os.environ["PATH"].split(os.pathsep)]
         made = self.server_with_path(path).start()
         run = made.completed("check")
         self.assertEqual(

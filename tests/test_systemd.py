@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support import REPOSITORY, Server, need, need_full, wait_until
+from support import CACHE, REPOSITORY, Server, need, need_full, wait_until
 
 SERVICE = "cron-trigger-server"
 PACKAGES = (
@@ -217,12 +217,10 @@ def remove_group(top: Path) -> bool:
 
 def debian() -> Path:
     """The folder of a Debian that was never booted; made at the first call."""
-    default = Path.home() / ".cache" / "cron-trigger-server-tests"
-    cache = Path(os.environ.get("CRON_TRIGGER_TEST_CACHE") or default)
-    cache.mkdir(parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     tag = hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]
-    made = cache / f"bookworm-{tag}"
-    with (cache / "lock").open("w") as lock:
+    made = CACHE / f"bookworm-{tag}"
+    with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.is_dir():
             make_debian(made)
