@@ -318,6 +318,11 @@ class StartIsToldOnceTest(unittest.TestCase):
         self.assertEqual(told, ["run.started", "run.finished"])
 
 
+def has_ended(server: Server, name: str) -> bool:
+    """Tell whether a cron's keeper has written an exit status, server or not."""
+    return len((server.run_dir / f"{name}.pid").read_text().split()) == 2
+
+
 class EventsAcrossRestartTest(unittest.TestCase):
     def test_what_was_missed_is_replayed_by_the_next_server(self) -> None:
         with Server(REGISTRY) as server:
@@ -326,7 +331,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
                 started = listener.take(1)[0]
                 server.kill()
                 self.assertEqual(list(listener.events()), [])
-            time.sleep(0.5)  # it ends while no server runs
+            wait_until(lambda: has_ended(server, "short"))
             server.start()
             with listening(server, started.id) as listener:
                 finished = listener.take(1)[0]
@@ -427,7 +432,7 @@ class BrowserClientTest(unittest.TestCase):
         wait_until(lambda: any("started" in line for line in lines))
         port = server.port
         server.kill()
-        time.sleep(0.6)  # `short` ends while nobody listens
+        wait_until(lambda: has_ended(server, "short"))
         server.start(port=port)
         server.completed("c2")
         total = last_id(server)

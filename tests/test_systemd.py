@@ -827,7 +827,8 @@ class Service(OnAMachine):
 
     def test_rotation_while_a_cron_writes_loses_no_line(self) -> None:
         first = self.start("writer")
-        time.sleep(0.5)
+        log = f"/runs/{first}/log"
+        wait_until(lambda: "line 20" in self.http(log)[1], what="a written line")
         self.machine.run("logrotate", "--force", f"/etc/logrotate.d/{SERVICE}")
         self.assertEqual(self.run_of(first)["status"], "running")
         self.assertEqual(self.ended(first)["status"], "completed")
