@@ -727,9 +727,9 @@ def memory(scale: Scale) -> Iterator[Row]:
         imported_idle = imported(folder)
         yield idle_memory("imported", scale, imported_idle)
         yield idle_memory("as a script", scale, {})
-        with our_server(crons=50, **imported_idle) as bench:
+        with our_server(crons=400, **imported_idle) as bench:
             before = bench.resident_kib() / 1024
-            drive(bench, 50, scale.runs)
+            drive(bench, 400, scale.runs)
             after = bench.resident_kib() / 1024
         what = f"resident memory after {scale.runs:,} runs"
         yield ratio_row(what, "idle", 1.1, after, before, "MiB")

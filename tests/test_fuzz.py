@@ -401,7 +401,7 @@ class ParserFuzzTest(unittest.TestCase):
     def check_cron(self, cron: cts.Cron, params: Any) -> None:
         """A cron that was taken can be shown, resolved and filled in."""
         figures = cts.Figures(0, 0, ())
-        view = cts.cron_view(cron, figures, None, Path("/x/log"))
+        view = cts.cron_view(cron, figures, None)
         json.dumps(view, allow_nan=False).encode()
         try:
             values = cron.resolve(json.loads(json.dumps(params)))

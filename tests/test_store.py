@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import os
 import random
 import shutil
@@ -16,7 +17,7 @@ import time
 import unittest
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from support import FULL, Server, need, need_command, need_full, patched, wait_until
 
@@ -83,6 +84,42 @@ class Answers(Folder):
 
     def later_than(self, moment: str) -> bool:
         return m.now_text() > moment
+
+    def test_sqlite_writes_the_same_views_as_python(self) -> None:
+        odd = "é \"'\\/\t\n\x7f\u2028 𝄞 {} %s"
+        params = {"text": odd, "n": -7, "x": 1.5e-7, "yes": True, "": ""}
+        self.begun("a", requested_by=odd, client="::1", params=params)
+        self.ended(self.begun("a", log_file="/x/é.log"), 137)
+        ended = self.ended(replace(self.begun("b"), cpu_seconds=0.000123, signal="X"))
+        assert ended
+        pages: List[Dict[str, Any]] = [
+            {},
+            {"cron_name": "a"},
+            {"status": "failed"},
+            {"before": ended.id},
+            {"cron_name": "a", "status": "running", "limit": 1},
+        ]
+        for given in pages:
+            with self.subTest(given):
+                views = [run.view() for run in self.store.runs(**given)]
+                texts = self.store.run_texts(**given)
+                self.assertTrue(texts)
+                self.assertEqual([json.loads(text) for _, text in texts], views)
+                self.assertEqual([i for i, _ in texts], [v["id"] for v in views])
+
+    def test_without_sqlite_s_json_functions_python_writes_them(self) -> None:
+        self.begun("a")
+        ((number, text),) = self.store.run_texts()
+        self.store._writes_json = False
+        ((also_number, other),) = self.store.run_texts()
+        self.assertEqual((number, json.loads(text)), (also_number, json.loads(other)))
+
+    def test_parameters_that_somebody_broke_are_shown_as_none(self) -> None:
+        self.begun("a", params={"n": 1})
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            db.execute("update cron_executions set params = '{broken'")
+        self.assertEqual(json.loads(self.store.run_texts()[0][1])["params"], {})
+        self.assertIsNone(self.store.problem)
 
     def test_an_end_is_recorded_once(self) -> None:
         run = self.begun()
