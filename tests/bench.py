@@ -727,7 +727,7 @@ def memory(scale: Scale) -> Iterator[Row]:
         imported_idle = imported(folder)
         yield idle_memory("imported", scale, imported_idle)
         yield idle_memory("as a script", scale, {})
-        with our_server(crons=400, **imported_idle) as bench:
+        with our_server(crons=400) as bench:
             before = bench.resident_kib() / 1024
             drive(bench, 400, scale.runs)
             after = bench.resident_kib() / 1024

@@ -506,6 +506,12 @@ class ReloadTest(unittest.TestCase):
             self.assertEqual(self.names(), names)
             self.assertEqual(self.health()["available_crons"], count)
 
+    def test_another_order_of_the_same_crons_is_shown_at_once(self) -> None:
+        for names in (["a", "b", "c"], ["c", "a", "b"], ["b", "c", "a"]):
+            self.server.write_registry(dict.fromkeys(names, GOOD["a"]))
+            self.assertEqual(self.names(), names)
+            self.assertEqual(self.names(), names)
+
     def test_a_changed_entry_is_shown_and_used_at_once(self) -> None:
         for number in range(5):
             entry = {"description": f"D{number}", "command": ["echo", f"c{number}"]}
