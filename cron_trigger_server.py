@@ -114,6 +114,8 @@ PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)
 CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
+#: What ends a line, or turns the order of what follows, in some programs' eyes.
+LINE_CONTROL = re.compile("[\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 #: What Python makes of bytes of a command line that are not UTF-8 (PEP 383).
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -510,7 +512,11 @@ PATTERN_PLACES = threading.BoundedSemaphore(2)
 
 
 def _matches_apart(pattern: str, value: str) -> bool:
-    """Match in a process that is killed after a second; raises TimeoutExpired."""
+    """Match in a process that is killed after a second; raises TimeoutExpired.
+
+    And Refusal `overloaded`, where others are being tried: that says nothing of the
+    value.
+    """
     # By standard input: everybody may see a process's arguments, passwords among them.
     code = (
         "import re, sys\n"
@@ -518,7 +524,12 @@ def _matches_apart(pattern: str, value: str) -> bool:
         "sys.exit(not re.fullmatch(pattern, value))"
     )
     if not PATTERN_PLACES.acquire(timeout=PATTERN_S):
-        raise subprocess.TimeoutExpired(code, PATTERN_S)
+        raise Refusal(
+            "overloaded",
+            "Other parameters are being compared with slow patterns; try again in a "
+            "moment.",
+            {"Retry-After": "1"},
+        )
     try:
         ended = subprocess.run(
             [sys.executable, "-I", "-S", "-c", code],
@@ -1143,15 +1154,21 @@ class ParameterChecker:
         if parameter.enum is not None and not parameter.enum:
             self._fault(["enum"], "must list at least one value")
         for value in parameter.enum or ():
-            fault = parameter.fault_of(value)
-            if fault:
-                self._fault(["enum"], fault)
-        if parameter.default is not None and parameter.fault_of(parameter.default):
-            self._fault(["default"], str(parameter.fault_of(parameter.default)))
+            self._own_value(parameter, "enum", value)
+        if parameter.default is not None:
+            self._own_value(parameter, "default", parameter.default)
         for low, high in (("minimum", "maximum"), ("min_length", "max_length")):
             pair = getattr(parameter, low), getattr(parameter, high)
             if None not in pair and pair[0] > pair[1]:
                 self._fault([_camel(low)], f"{pair[0]} is above {_camel(high)}")
+
+    def _own_value(self, parameter: Parameter, key: str, value: Json) -> None:
+        try:
+            fault = parameter.fault_of(value)
+        except Refusal as refusal:  # other slow patterns are being tried
+            fault = refusal.message
+        if fault:
+            self._fault([key], fault)
 
 
 def writable_by_others(path: str, user_id: int) -> Optional[str]:
@@ -1512,15 +1529,16 @@ def members_of_group(group: int) -> List[Process]:
     return [p for pid in pids for p in _process(pid) if p.group == group]
 
 
-def process_start_s(pid: int) -> Optional[float]:
-    """Return when a process began, on the wall clock; None if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            ticks = int(file.read().rpartition(")")[2].split()[19])
-    except OSError:
+def process_age_s(pid: int) -> Optional[float]:
+    """Return how long ago a process began, whatever the wall clock did meanwhile.
+
+    None if it is gone.
+    """
+    found = _process(pid)
+    if not found:
         return None
-    boot_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return boot_s + ticks / os.sysconf("SC_CLK_TCK")
+    began_s = found[0].started / os.sysconf("SC_CLK_TCK")  # since the boot: proc(5)
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began_s)
 
 
 def kill_leftovers(
@@ -1579,6 +1597,24 @@ class LockTable:
                 for entry in entries
                 if entry.name.endswith(".pid")
             }
+
+
+def held_locks(run_dir: Path) -> Dict[str, int]:
+    """Return cron name to PID for each lock in a folder, without a server's help.
+
+    The lock by which the table's devices are learnt is that of the folder itself.
+    """
+    try:
+        folder = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return LockTable(run_dir, folder).holders()
+    except OSError:
+        return {}
+    finally:
+        os.close(folder)
 
 
 # =========================================================================== Store
@@ -2678,7 +2714,9 @@ def _is_corrupt(error: Exception) -> bool:
 
 #: Faults of a disk that must not keep a script from running.
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+#: O_NONBLOCK: a named pipe in a log's place must not hang its opening.
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+LOG_MODE, LOG_FOLDER_MODE = 0o644, 0o755
 #: syslog(3), as systemd reads it from the start of a line: sd-daemon(3).
 PRIORITIES = {"error": 3, "warning": 4, "notice": 5, "info": 6}
 
@@ -2712,9 +2750,23 @@ def _stderr_is_journal() -> bool:
     return False
 
 
+def open_log(path: Union[str, Path]) -> int:
+    """Return a descriptor that appends to a log; raises OSError.
+
+    A new one gets its mode whatever the umask, which is that of whoever started the
+    server; one that is there keeps what logrotate, say, has given it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, APPEND)
+    descriptor = os.open(path, APPEND | os.O_CREAT, LOG_MODE)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, LOG_MODE)
+    return descriptor
+
+
 def append(path: Path, text: str) -> None:
     """Append to a log in one write; raises OSError."""
-    descriptor = os.open(path, APPEND | os.O_NONBLOCK, 0o644)
+    descriptor = open_log(path)
     try:
         os.write(descriptor, text.encode("utf-8", "replace"))
     finally:
@@ -2737,7 +2789,7 @@ def open_cron_log(path: str, user_id: int) -> int:
         unsafe = folder_fault(os.path.dirname(path)) if user_id == 0 else None
         if unsafe:
             raise LaunchError(f"its log folder is not safe, because {unsafe}")
-        descriptor = os.open(path, APPEND | os.O_NONBLOCK, 0o644)
+        descriptor = open_log(path)
     except OSError as error:
         if error.errno in DISK_FAULTS:
             return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -3344,15 +3396,19 @@ class Runner:
         `idempotency_mismatch`, `shutting_down`.
         """
         self.refuse_if_closing()
-        cron = self._registry.get(request.cron_name)
-        values = cron.resolve(request.params)
+        try:
+            cron = self._registry.get(request.cron_name)
+            values = cron.resolve(request.params)
+        except Refusal:
+            known = self._replayed_run(request)
+            if known:  # a retry gets its answer, whatever the registry has by now
+                return known
+            raise
         with self._mutexes[cron.name], self._in_turn():
-            earlier = self.replay(request)
-            if earlier and earlier.run_id:
-                run = self._store.run(earlier.run_id)
-                if run:
-                    return run
-            lock = self._take_lock(cron)
+            known = self._replayed_run(request)
+            if known:
+                return known
+            lock = self._take_lock(cron, values, request)
             try:
                 self._settle_cron(cron.name)
                 return self._launch(cron, values, request, lock)
@@ -3396,6 +3452,10 @@ class Runner:
             )
         return found
 
+    def _replayed_run(self, request: Trigger) -> Optional[Run]:
+        found = self.replay(request)
+        return self._store.run(found.run_id) if found and found.run_id else None
+
     def key_for(self, request: Trigger) -> Optional[Key]:
         """Return the idempotency key to record with what the request leads to."""
         if request.idempotency_key is None:
@@ -3404,17 +3464,18 @@ class Runner:
             request.cron_name, request.idempotency_key, request.digest(), self._clock()
         )
 
-    def _take_lock(self, cron: Cron) -> int:
+    def _take_lock(
+        self, cron: Cron, values: Mapping[str, ParameterValue], request: Trigger
+    ) -> int:
         path = self._settings.pid_file(cron.name)
         try:
             lock = take_lock(path)
         except OSError as error:
-            raise Refusal(
-                "launch_failed",
-                f'"{cron.name}" was not started: its PID file {path} can\'t be opened '
-                f"({error.strerror}); mend the folder {self._settings.run_dir}.",
-                runId=None,
-            ) from None
+            why = f"its PID file {path} can't be opened ({error.strerror}): mend it"
+            if error.errno == errno.ELOOP:
+                why = f"its PID file {path} is a link, which is not followed: remove it"
+            run = self._asked_run(cron, values, request)
+            raise self._not_launched(run, request, why) from None
         if lock is None:
             raise self._busy(cron.name)
         return lock
@@ -3592,10 +3653,10 @@ class Runner:
         cron = self._registry.crons().get(active.run.cron_name)
         if cron is None or cron.timeout_s is None:
             return
-        used_s = max(0.0, self._clock() - epoch_of(active.run.started_at))
-        left_s = cron.timeout_s - (0 if active.started_s else used_s)
+        # Not by the time in the record: the clock may have been set since.
+        used_s = 0.0 if active.process else process_age_s(active.run.pid or 0) or 0.0
         active.timeout = self._loop.call_later(
-            max(0.0, left_s), lambda: self._time_out(active)
+            max(0.0, cron.timeout_s - used_s), lambda: self._time_out(active)
         )
 
     def _on_keeper_end(self, active: ActiveRun) -> None:
@@ -4008,6 +4069,8 @@ class Runner:
         if known and not known.running:
             return
         ours = run.pid is None or written.pid == run.pid
+        if run.pid is None and written.pid:
+            self._store.launched(replace(run, pid=written.pid))
         if ours and written.pid and written.exit_code is not None:
             took_s = max(0.0, written.written_s - epoch_of(run.started_at))
             run = replace(
@@ -4047,7 +4110,7 @@ class Runner:
             known = self._store.run(owner[1])
             if known and not known.running:
                 continue
-            started_s = process_start_s(pid) or self._clock()
+            started_s = self._clock() - (process_age_s(pid) or 0.0)
             self._store.seed_ids(owner[1])
             run = self._store.begin(
                 Run(
@@ -4173,33 +4236,21 @@ class Schedule:
     def create(self, request: Trigger) -> Scheduled:
         """Plan a trigger; refusals as for a trigger, and `too_many_scheduled`."""
         self._runner.refuse_if_closing()
-        cron = self._registry.get(request.cron_name)
-        values = cron.resolve(request.params)
+        try:
+            cron = self._registry.get(request.cron_name)
+            values = cron.resolve(request.params)
+        except Refusal:
+            known = self._replayed(request)
+            if known:  # a retry gets its answer, whatever the registry has by now
+                return known
+            raise
         with self._lock:
-            earlier = self._runner.replay(request)
-            known = earlier and self._store.scheduled(earlier.scheduled_id or 0)
+            known = self._replayed(request)
             if known:
                 return known
             self._check(cron, request)
-            if len(self._pending) >= SCHEDULED_LIMIT:
-                raise Refusal(
-                    "too_many_scheduled",
-                    f"{SCHEDULED_LIMIT} planned triggers are pending, which is the "
-                    "most; cancel some or wait.",
-                )
-            created = self._store.schedule(
-                Scheduled(
-                    0,
-                    cron.name,
-                    str(request.run_at),
-                    PENDING,
-                    cron.shown(values),
-                    request.requested_by,
-                    created_at=now_text(self._clock()),
-                    client=request.client,
-                ),
-                self._runner.key_for(request),
-            )
+            key = self._runner.key_for(request)
+            created = self._store.schedule(self._asked(cron, values, request), key)
             self._pending[created.id] = created
         self._arm()
         self._say(
@@ -4209,6 +4260,25 @@ class Schedule:
         )
         self._runner.changed(cron.name)
         return created
+
+    def _asked(
+        self, cron: Cron, values: Mapping[str, ParameterValue], request: Trigger
+    ) -> Scheduled:
+        """Return the scheduled trigger that a request asks for; it has no id yet."""
+        return Scheduled(
+            0,
+            cron.name,
+            str(request.run_at),
+            PENDING,
+            cron.shown(values),
+            request.requested_by,
+            created_at=now_text(self._clock()),
+            client=request.client,
+        )
+
+    def _replayed(self, request: Trigger) -> Optional[Scheduled]:
+        found = self._runner.replay(request)
+        return self._store.scheduled(found.scheduled_id or 0) if found else None
 
     def _check(self, cron: Cron, request: Trigger) -> None:
         if epoch_of(str(request.run_at)) <= self._clock():
@@ -4223,6 +4293,12 @@ class Schedule:
                 f'"{secret}" is a password, which is never stored: a planned trigger '
                 "can't have one.",
                 errors={secret: "can't be kept for a planned trigger"},
+            )
+        if len(self._pending) >= SCHEDULED_LIMIT:
+            raise Refusal(
+                "too_many_scheduled",
+                f"{SCHEDULED_LIMIT} planned triggers are pending, which is the most; "
+                "cancel some or wait.",
             )
 
     def cancel(self, scheduled_id: int, by: str) -> Scheduled:
@@ -4987,12 +5063,12 @@ def read_requested_by(body: Mapping[str, Json]) -> Optional[str]:
     if (
         not isinstance(value, str)
         or len(value) > REQUESTED_BY_CHARS
-        or not value.isprintable()
+        or any(p.search(value) for p in (CONTROL_CHARACTER, LINE_CONTROL, SURROGATE))
     ):
         raise Refusal(
             "invalid_request",
-            f'"requestedBy" must be a text of up to {REQUESTED_BY_CHARS} printable '
-            f"characters, got {_shown(value)}.",
+            f'"requestedBy" must be a text of up to {REQUESTED_BY_CHARS} '
+            f"characters, none of them a control character, got {_shown(value)}.",
         )
     return value or None
 
@@ -5069,6 +5145,10 @@ def cron_view(cron: Cron, figures: Figures, running: Json) -> Dict[str, Json]:
     }
 
 
+#: What a cron does that somebody else has locked, as by `flock` in a crontab's line.
+EXTERNAL: Json = {"id": None, "trigger": "external"}
+
+
 class Views:
     """The answers that many ask for often, kept until something changes."""
 
@@ -5128,7 +5208,7 @@ class Views:
 
     def _cron_text(self, cron: Cron, external: Mapping[str, int]) -> str:
         if cron.name in external:
-            return self._rendered(cron, {"id": None, "trigger": "external"})
+            return self._rendered(cron, EXTERNAL)
         # The mark is read before the state: a change meanwhile makes it another.
         # Not the registry's version: it may be that of a file read just now.
         mark = (cron, self._marks.get(cron.name))
@@ -5299,32 +5379,32 @@ class Api:
 
     def trigger(self, request: Request, query: Mapping[str, str], _id: int) -> Answer:
         trigger = read_trigger(request)
-        cron = self._registry.get(trigger.cron_name)
-        head = {"success": True, "cronName": cron.name, "description": cron.description}
         if trigger.run_at is not None:
             planned = self._schedule.create(trigger)
-            return json_answer(
-                202,
-                {
-                    **head,
-                    "message": "Cron execution scheduled",
-                    "logFile": cron.log_path,
-                    "scheduledId": planned.id,
-                    "runAt": planned.run_at,
-                },
-            )
+            head = self._accepted(trigger, "Cron execution scheduled", None)
+            more = {"scheduledId": planned.id, "runAt": planned.run_at}
+            return json_answer(202, {**head, **more})
         run = self._runner.trigger(trigger)
-        return json_answer(
-            202,
-            {
-                **head,
-                "message": "Cron execution started in background",
-                "logFile": run.log_file or cron.log_path,
-                "runId": run.id,
-                "pid": run.pid,
-                "startedAt": run.started_at,
-            },
-        )
+        message = "Cron execution started in background"
+        head = self._accepted(trigger, message, run.log_file)
+        more = {"runId": run.id, "pid": run.pid, "startedAt": run.started_at}
+        return json_answer(202, {**head, **more})
+
+    def _accepted(
+        self, trigger: Trigger, message: str, log_file: Optional[str]
+    ) -> Dict[str, Json]:
+        """Return what answers to a trigger begin with.
+
+        A retry is answered although its cron has left the registry: then without words.
+        """
+        cron = self._registry.crons().get(trigger.cron_name)
+        return {
+            "success": True,
+            "cronName": trigger.cron_name,
+            "description": cron.description if cron else None,
+            "message": message,
+            "logFile": log_file or (cron.log_path if cron else None),
+        }
 
     def crons(self, request: Request, query: Mapping[str, str], _id: int) -> Answer:
         return Answer(200, self._views.crons())
@@ -5550,7 +5630,7 @@ class Reader:
             while not searched and self._buffer.startswith(b"\r\n"):
                 del self._buffer[:2]
             end = self._buffer.find(b"\r\n\r\n", searched)
-            if end >= 0:
+            if 0 <= end <= HEAD_BYTES:
                 break
             searched = max(0, len(self._buffer) - 3)
             line = self._buffer.find(b"\r\n")
@@ -6282,10 +6362,12 @@ def make_folders(settings: Settings) -> None:
     for path, mode, needed in (
         (settings.run_dir, 0o700, True),
         (settings.state_dir, 0o700, False),
-        (settings.log_dir, 0o755, False),
+        (settings.log_dir, LOG_FOLDER_MODE, False),
     ):
         try:
-            path.mkdir(mode=mode, parents=True, exist_ok=True)
+            if not path.is_dir():
+                path.mkdir(mode=mode, parents=True, exist_ok=True)
+                path.chmod(mode)  # whatever the umask
         except OSError as error:
             if needed or error.errno not in DISK_FAULTS:
                 raise ConfigError(
@@ -7058,7 +7140,7 @@ def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
         port=_number("CRON_TRIGGER_PORT", given("port") or "9998", 0, 65535),
         secret=_secret(given("secret"), given("secret_file"), environ),
         allow=_networks(given("allow")),
-        allowed_hosts=tuple(_items(given("allowed_hosts"))),
+        allowed_hosts=_hosts(given("allowed_hosts")),
         allowed_origins=_origins(given("allowed_origins")),
         history_days=_number(
             "CRON_TRIGGER_HISTORY_DAYS", given("history_days") or "90", 1, 36500
@@ -7118,6 +7200,16 @@ def _networks(
     return tuple(networks)
 
 
+def _hosts(text: Optional[str]) -> Tuple[str, ...]:
+    for item in _items(text):
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})", item):
+            raise ConfigError(
+                "CRON_TRIGGER_ALLOWED_HOSTS must be a list of names without a port, "
+                f'such as "crons.example.org", got "{printable(item)}".'
+            )
+    return tuple(_items(text))
+
+
 def _origins(text: Optional[str]) -> Tuple[str, ...]:
     for item in _items(text):
         if not re.fullmatch(r"https?://[^/?#\s]+", item):
@@ -7151,14 +7243,14 @@ def _secret(
     credential = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / "secret"
     if given is not None:
         secret = os.fsencode(given)
-    elif file or credential.exists():
-        path = Path(file) if file else credential
+    elif file is not None or credential.exists():
+        path = Path(file) if file is not None else credential
         try:
             secret = path.read_bytes().rstrip(b"\r\n")
         except OSError as error:
             raise ConfigError(
-                f"CRON_TRIGGER_SECRET_FILE must name a file to read, got {path} "
-                f"({error.strerror})."
+                "CRON_TRIGGER_SECRET_FILE must name a file to read, got "
+                f'"{printable(str(path) if file != "" else "")}" ({error.strerror}).'
             ) from None
     else:
         return None
@@ -7361,12 +7453,12 @@ def command_list(settings: Settings, options: argparse.Namespace) -> int:
     """List the crons as the page shows them."""
     registry = Registry(settings.registry, settings.log_dir)
     store = Store(settings.history, _complain)
-    running = {run.cron_name: run for run in store.running()}
-    views = []
-    for cron in registry.crons().values():
-        run = running.get(cron.name)
-        figures = store.figures(cron.name)
-        views.append(cron_view(cron, figures, run.view() if run else None))
+    running: Dict[str, Json] = dict.fromkeys(held_locks(settings.run_dir), EXTERNAL)
+    running.update((run.cron_name, run.view()) for run in store.running())
+    views = [
+        cron_view(cron, store.figures(cron.name), running.get(cron.name))
+        for cron in registry.crons().values()
+    ]
     store.close()
     if options.json:
         print_json({"crons": views})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import tempfile
 import time
 import unittest
@@ -51,6 +52,7 @@ REGISTRY = {
         for name in SCRIPTS
     },
     "limited": {"description": "Limited", "command": ["sleep", "65"], "timeout": "2s"},
+    "patient": {"description": "Long", "command": ["sleep", "65"], "timeout": "1h"},
     "limited-deaf": {"description": "Both", "command": "deaf.sh", "timeout": "2s"},
     "brief": {"description": "Brief", "command": ["true"]},
     "nothing": {"description": "Sleeps", "command": ["sleep", "66"]},
@@ -357,6 +359,17 @@ class CancelAcrossRestartTest(unittest.TestCase):
         ended = self.server.ended(run_id)
         self.assertEqual(ended["status"], "timed_out")
         self.assertLess(ended["durationMs"], 3000)
+
+    def test_a_clock_that_was_set_does_not_end_a_run(self) -> None:
+        run_id = self.server.trigger("patient").json["runId"]
+        self.server.kill()
+        path = self.server.state_dir / "history.db"
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
+            db.execute("update cron_executions set started_at = '2001-01-01T00:00:00Z'")
+        self.server.start()
+        wait_until(lambda: self.server.get("/runs?status=running").json["runs"])
+        cancel(self.server, run_id)
+        self.assertEqual(self.server.ended(run_id)["status"], "cancelled")
 
     def test_a_time_limit_that_passed_without_a_server_ends_the_run(self) -> None:
         run_id = self.server.trigger("limited").json["runId"]

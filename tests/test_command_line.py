@@ -143,6 +143,7 @@ class SettingsTest(CommandCase):
             "port": ("x", "-1", "65536", "80.5", "９"),
             "history-days": ("x", "0", "-5", "36501"),
             "allow": ("localhost", "10.0.0.1/8", "1.2.3.4/33", ",", "::1/129"),
+            "allowed-hosts": ("a:8080", "http://a/", "*", "a b*", "[::1]"),
             "allowed-origins": ("admin.example.org", "https://a/b", "ftp://a", "*"),
             "notify-url": (
                 "example.org",
@@ -151,7 +152,7 @@ class SettingsTest(CommandCase):
                 "http://a:x",
             ),
             "registry": ("/nowhere/crons.json", "/"),
-            "secret-file": ("/nowhere/secret", "/"),
+            "secret-file": ("/nowhere/secret", "/", ""),
         }.items():
             variable = "CRON_TRIGGER_" + name.upper().replace("-", "_")
             for value in values:
@@ -586,6 +587,16 @@ class TableTest(CommandCase):
         self.assertEqual(hello[6], "Dire bonjour ✅")
         self.assertEqual((three[1], *three[3:5]), ("failed", "1", "0 %"))
         self.assertEqual(rows[4], ["sleeps", "-", "-", "0", "-", "-", "Sleeps"])
+
+    def test_what_somebody_else_has_locked_runs_as_on_the_page(self) -> None:
+        with open(self.server.run_dir / "sleeps.pid", "w") as crontab:
+            fcntl.flock(crontab, fcntl.LOCK_EX)
+            rows = self.rows(self.call("list").stdout)
+            self.assertEqual(rows[4][:2], ["sleeps", "running"])
+            listed = json.loads(self.call("list", "--json").stdout)["crons"]
+        running = {cron["cronName"]: cron["running"] for cron in listed}
+        self.assertEqual(running.pop("sleeps"), {"id": None, "trigger": "external"})
+        self.assertEqual(set(running.values()), {None})
 
     def test_the_columns_of_a_table_are_aligned(self) -> None:
         for command in ("list", "history"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -16,7 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from support import Server, need_command, need_full, npm_folder, patched, wait_until
+from support import (
+    PROGRAM,
+    Server,
+    need_command,
+    need_full,
+    npm_folder,
+    patched,
+    wait_until,
+)
 from test_schedule import at, plan, plan_soon, settled
 
 import cron_trigger_server as m
@@ -339,6 +348,23 @@ class EventsAcrossRestartTest(unittest.TestCase):
             self.assertEqual(finished.data["run"]["id"], run_id)
             self.assertEqual(finished.data["run"]["status"], "completed")
             self.assertGreater(finished.id, started.id)
+
+    def test_a_start_that_could_not_be_recorded_is_told_before_the_end(self) -> None:
+        die = "lambda *_: m.os.kill(m.os.getpid(), m.signal.SIGKILL)"
+        program = patched(f"m.Store.launched = {die}")
+        with Server(REGISTRY, program=program) as server:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                server.trigger("c0")
+            assert server.process
+            server.process.wait(10)
+            wait_until(lambda: has_ended(server, "c0"))
+            server.kill()
+            server.program = [str(PROGRAM)]
+            server.start()
+            with listening(server, 0) as listener:
+                told = listener.take(2)
+        self.assertEqual([e.name for e in told], ["run.started", "run.finished"])
+        self.assertGreater(told[0].data["run"]["pid"], 0)
 
     def test_the_crontabs_run_without_a_server_is_replayed(self) -> None:
         need_full()

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 from unittest import mock
 
-from support import Server, need, need_full, wait_until
+from support import Server, need, need_full, patched, wait_until
 
 import cron_trigger_server as cts
 
 NOBODY = 65534
+LOG = "cron-trigger-server.log"
 
 
 class FolderTest(unittest.TestCase):
@@ -230,6 +231,31 @@ class UnsafePlaceTest(FolderTest):
             self.assertIn(f"chmod go-w {log.parent}", reply.json["error"])
 
 
+class ModeTest(FolderTest):
+    """What a log may be read by is not decided by whoever started the server."""
+
+    def modes(self, server: Server) -> List[str]:
+        paths = (server.log_dir, server.log_dir / "a.log", server.log_dir / LOG)
+        return [oct(path.stat().st_mode & 0o777) for path in paths]
+
+    def test_logs_have_their_mode_whatever_the_umask(self) -> None:
+        program = patched("import os; os.umask(0o077)")
+        entry = {"description": "A", "command": ["sh", "-c", "umask"]}
+        with Server({"a": entry}, program=program) as server:
+            run = server.completed("a")
+            self.assertEqual(self.modes(server), ["0o755", "0o644", "0o644"])
+            self.assertIn("77\n", server.get(f"/runs/{run['id']}/log").text)
+
+    def test_a_log_that_is_there_keeps_its_mode(self) -> None:
+        with Server({"a": {"description": "A", "command": "/bin/true"}}) as server:
+            for name in ("a.log", LOG):
+                path = server.log_dir / name
+                path.touch()
+                path.chmod(0o640)
+            server.completed("a")
+            self.assertEqual(self.modes(server), ["0o755", "0o640", "0o640"])
+
+
 class LinkTest(FolderTest):
     """Neither a PID file nor a log is ever reached through a link."""
 
@@ -240,7 +266,11 @@ class LinkTest(FolderTest):
             reply = server.trigger("a")
             self.assertEqual((reply.status, reply.json["code"]), (500, "launch_failed"))
             self.assertEqual(victim.read_text(), "precious")
+            run = server.run(reply.json["runId"])
+            self.assertEqual(run["status"], "failed")
+            self.assertIn("is a link, which is not followed", run["error"])
             (server.run_dir / "a.pid").unlink()
+            self.assertEqual(server.completed("a")["status"], "completed")
 
     def test_a_log_that_is_a_link_is_not_followed(self) -> None:
         victim = self.write("victim", "precious")

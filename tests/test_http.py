@@ -281,6 +281,14 @@ class RefusalTest(HttpCase):
         reply = self.server.trigger("hello", requestedBy="é" * 201)
         self.assert_error(reply, 400, "invalid_request")
 
+    def test_who_asks_may_have_a_name_of_any_script(self) -> None:
+        for name in ("Zoë\u00a0Ünal", "\U0001f468\u200d\U0001f4bb", "管理者"):
+            run = self.server.completed("hello", requestedBy=name)
+            self.assertEqual(run["requestedBy"], name)
+        for name in ("a\u2028b", "a\u202eb", "a\x9bb", "\u2066"):
+            reply = self.server.trigger("hello", requestedBy=name)
+            self.assert_error(reply, 400, "invalid_request")
+
     def test_a_cron_that_is_unknown(self) -> None:
         for name in ("Hello", "hello ", "../hello", "x" * 5000, "\u202e", "hello\x00"):
             with self.subTest(name[:20]):
@@ -446,6 +454,7 @@ class RefusalTest(HttpCase):
             b"GET /health HTTP/1.1\r\n\r\n",
             b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 101 + b"\r\n",
+            b"GET /health HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 70000 + b"\r\n\r\n",
         ):
             with self.subTest(data[:40]):
                 answer = self.raw(data)
@@ -877,6 +886,26 @@ class IdempotencyTest(OwnServerCase):
         db.close()
         second = self.send("k8", {"cronName": "hello"})
         self.assertNotEqual(first.json["runId"], second.json["runId"])
+
+    def test_a_retry_is_answered_whatever_the_registry_has_by_now(self) -> None:
+        body = {"cronName": "takes", "params": {"n": 2}}
+        planned = {**body, "runAt": "2100-01-01T00:00:00Z"}
+        first, second = self.send("k10", body), self.send("k11", planned)
+        self.server.ended(first.json["runId"])
+        whole = json.loads(self.server.registry.read_text())
+        self.addCleanup(self.server.write_registry, whole)
+        without = {"description": whole["takes"]["description"], "command": "x"}
+        self.server.write_registry({**whole, "takes": without})
+        self.assertEqual(self.send("k10", body).text, first.text)
+        self.assertEqual(self.send("k11", planned).text, second.text)
+        self.assertEqual(self.send("k12", body).json["code"], "invalid_params")
+        self.server.write_registry({"hello": whole["hello"]})
+        again = self.send("k10", body).json
+        self.assertEqual(again, {**first.json, "description": None})
+        again = self.send("k11", planned).json
+        self.assertEqual(again["scheduledId"], second.json["scheduledId"])
+        self.assertEqual(self.send("k12", body).json["code"], "unknown_cron")
+        self.server.request("DELETE", f"/scheduled/{second.json['scheduledId']}")
 
     def test_keys_that_hold_and_keys_that_do_not(self) -> None:
         for key in ("x" * 65, "a b", "é", "a\tb"):

@@ -9,6 +9,7 @@ import os
 import unittest
 import warnings
 from typing import Any, Dict, List, Mapping
+from unittest import mock
 
 from support import Reply, Server, wait_until
 
@@ -206,6 +207,16 @@ class ParametersTest(unittest.TestCase):
 
     def test_a_pattern_meets_no_more_than_a_bounded_text(self) -> None:
         self.assertIn("at most 1000", self.refused("code", "A" * 1001))
+
+    def test_while_others_are_compared_a_text_is_not_called_wrong(self) -> None:
+        slow = m.Parameter("p", "string", pattern="([a-z]+-?)+")
+        hurried = mock.patch.object(m, "PATTERN_S", 0.1)
+        refused = self.assertRaises(m.Refusal)
+        with m.PATTERN_PLACES, m.PATTERN_PLACES, hurried, refused as caught:
+            slow.fault_of("abc")
+        self.assertEqual(caught.exception.code, "overloaded")
+        self.assertIn("Retry-After", caught.exception.headers)
+        self.assertIsNone(slow.fault_of("abc"))
 
     def test_all_faults_are_named_at_once(self) -> None:
         reply = self.server.trigger("show", params={"days": 0, "force": 1, "x": 2})
