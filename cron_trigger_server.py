@@ -1620,7 +1620,8 @@ def held_locks(run_dir: Path) -> Dict[str, int]:
 # =========================================================================== Store
 # The history.  One connection, one lock.  A disk that is full, read-only or broken
 # never raises from here: what can't be written stays in memory, is shown from there,
-# and is written by `retry`, which the loop calls while there is a problem.
+# and is written by `retry`, which the loop calls while there is a problem.  Should the
+# process be killed before, the next one finds it in its spool.
 
 SCHEMA = """
 create table if not exists cron_executions (
@@ -1713,12 +1714,14 @@ create trigger if not exists count_ended_insert after insert
 RUN_ROW = ", ".join(RUN_COLUMNS)
 RUN_VALUES = ", ".join("?" * len(RUN_COLUMNS))
 #: What the row knows and the run does not stays: a run that was found under way, while
-#: the history could not be read, does not know who asked for it.
+#: the history could not be read, does not know who asked for it.  And an end that was
+#: recorded stays as it is: another process may have come first.
 RUN_UPSERT = (
     f"insert into cron_executions ({RUN_ROW}) values ({RUN_VALUES}) "
     "on conflict (id) do update set "
     + ", ".join(
-        f"{c} = coalesce(excluded.{c}, {c})"
+        f"{c} = case when cron_executions.status = 'running' "
+        f"then coalesce(excluded.{c}, {c}) else coalesce({c}, excluded.{c}) end"
         for c in RUN_COLUMNS
         if c not in ("id", "started_at", "params")
     )
@@ -1838,17 +1841,149 @@ class RunIds:
         return number
 
 
-@dataclass
+Record = Union[Run, Scheduled, Key, Event]
+
+
+class Spool:
+    """What a history could not take, in files that outlive their processes.
+
+    Lines of JSON beside the PID files, so in memory in most places, and there when the
+    history's disk is full.  Each process appends to a file of its own, whose lock it
+    holds; one whose lock is free is of a process that is gone, and whoever takes the
+    lock takes its lines over.
+    """
+
+    KINDS = {kind.__name__: kind for kind in (Run, Scheduled, Key, Event)}
+
+    def __init__(self, folder: Optional[Path]) -> None:
+        """Keep nothing where there is no folder."""
+        self._folder = folder
+        self._own: Optional[int] = None
+        self._held: Dict[str, int] = {}  # path to descriptor: our file, and others'
+
+    def add(self, record: Record) -> None:
+        """Append a record; a disk that takes none must not stop anything."""
+        line = json_text([type(record).__name__, vars(record)]) + "\n"
+        with contextlib.suppress(OSError):
+            if self._own is None and self._folder is not None:
+                self._own = self._created(self._folder)
+            if self._own is not None:
+                os.write(self._own, line.encode("utf-8", "replace"))
+
+    def _created(self, folder: Path) -> Optional[int]:
+        for number in range(100):
+            # A dot, which no cron's name begins with.
+            path = f"{folder}/.unwritten.{os.getpid()}-{number}"
+            if self._locks(path):
+                os.lseek(self._held[path], 0, os.SEEK_END)
+                return self._held[path]
+        return None
+
+    def _locks(self, path: str) -> bool:
+        """Lock a file, if it is nobody's; return False if it is, or was removed."""
+        lock = take_lock(path)
+        if lock is None:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(lock).st_ino:
+                self._held[path] = lock
+                return True
+        os.close(lock)
+        return False
+
+    def take_over(self) -> Iterator[Record]:
+        """Yield the records of processes that are gone, the oldest file's first."""
+        for path in self._left():
+            with contextlib.suppress(OSError):
+                if self._locks(path):
+                    with open(self._held[path], "rb", closefd=False) as file:
+                        yield from filter(None, map(self._record, file))
+
+    def _left(self) -> List[str]:
+        """Return the files of others."""
+        if self._folder is None:
+            return []
+        found = []
+        for path in self._folder.glob(".unwritten.*"):
+            with contextlib.suppress(OSError):
+                found.append((path.stat().st_mtime_ns, str(path)))
+        return [path for _, path in sorted(found) if path not in self._held]
+
+    def _record(self, line: bytes) -> Optional[Record]:
+        # The last line may be half of one; an older version's may have other fields.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            kind, values = json.loads(line)
+            record: Record = self.KINDS[kind](**values)
+            return record
+        return None
+
+    def clear(self) -> None:
+        """Remove the files: all that was in them is written."""
+        for path, descriptor in self._held.items():
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            os.close(descriptor)
+        self._held = {}
+        self._own = None
+
+    def close(self) -> None:
+        """Let go of the files, for others to take them over."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held = {}
+        self._own = None
+
+
 class Unwritten:
     """What the history has not taken yet, by its key in there."""
 
-    runs: Dict[int, Run] = field(default_factory=dict)
-    scheduled: Dict[int, Scheduled] = field(default_factory=dict)
-    keys: Dict[Tuple[str, str], Key] = field(default_factory=dict)
-    events: List[Event] = field(default_factory=list)
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._empty()
+
+    def _empty(self) -> None:
+        self.runs: Dict[int, Run] = {}
+        self.scheduled: Dict[int, Scheduled] = {}
+        self.keys: Dict[Tuple[str, str], Key] = {}
+        self.events: List[Event] = []
 
     def __bool__(self) -> bool:
         return bool(self.runs or self.scheduled or self.keys or self.events)
+
+    def put(self, record: Record) -> None:
+        """Keep a record, also for the case that this process is killed."""
+        self._take(record)
+        self._spool.add(record)
+
+    def _take(self, record: Record) -> None:
+        if isinstance(record, Run):
+            self.runs[record.id] = record
+        elif isinstance(record, Scheduled):
+            self.scheduled[record.id] = record
+        elif isinstance(record, Event):
+            self.events.append(record)
+        elif record.digest:
+            self.keys[record.cron_name, record.key] = record
+        else:  # given back
+            self.keys.pop((record.cron_name, record.key), None)
+
+    def take_over(self) -> bool:
+        """Take up what others have left; return True if there was something."""
+        records = list(self._spool.take_over())
+        for record in records:
+            self._take(record)
+        if not self:
+            self._spool.clear()
+        return bool(records)
+
+    def clear(self) -> None:
+        """Forget all of it: it is written."""
+        self._empty()
+        self._spool.clear()
+
+    def close(self) -> None:
+        """Leave it to others."""
+        self._spool.close()
 
 
 @dataclass(frozen=True)
@@ -1883,10 +2018,11 @@ class Store:
         self,
         path: Path,
         say: Callable[[str, str], None],
-        run_ids: Optional[RunIds] = None,
+        run_dir: Optional[Path] = None,
     ) -> None:
+        """Open a history; one that is to be changed needs the folder of PID files."""
         self.path = path
-        self._run_ids = run_ids
+        self._run_ids = RunIds(run_dir) if run_dir else None
         #: What is wrong with the history now, in one sentence; None if all is well.
         self.problem: Optional[str] = None
         #: Called, under the lock, when a fault was met: to have `retry` called.
@@ -1894,7 +2030,9 @@ class Store:
         self._say = say
         self._lock = threading.RLock()
         self._db: Optional[sqlite3.Connection] = None
-        self._unwritten = Unwritten()
+        self._unwritten = Unwritten(Spool(run_dir))
+        #: The first event whose id another process had given as well, if any.
+        self.renumbered: Optional[int] = None
         #: Runs that have begun and not ended: a new history begins with them, should
         #: this one turn out to be corrupt, or be moved or removed.
         self._under_way: Dict[int, Run] = {}
@@ -1904,6 +2042,7 @@ class Store:
         self._file = (0, 0)  # device and inode of what _db has open
         self._last_ids = {"cron_executions": 0, "scheduled_triggers": 0, "events": 0}
         self._write(lambda db: None, lambda: None)
+        self.take_over()
 
     # ---- connection, faults, recovery
 
@@ -2062,23 +2201,44 @@ class Store:
                 self._fault(error)
                 return []
 
+    def take_over(self) -> None:
+        """Take up what a process that is gone could not write, and write it."""
+        with self._lock:
+            if not self._unwritten.take_over():
+                return
+            last = self._last_ids
+            ids = {
+                "cron_executions": self._unwritten.runs,
+                "events": (event.id for event in self._unwritten.events),
+            }
+            last.update((t, max(last[t], *given, 0)) for t, given in ids.items())
+            if self.problem is None and self._flush():
+                self.renumbered = None  # nobody was sent what is new here
+
     def retry(self) -> bool:
         """Try to write what is in memory.  Return True if all is well again."""
         with self._lock:
             if self.problem is None:
                 return True
-            try:
-                self._transaction(self._write_unwritten)
-            except (sqlite3.Error, OSError) as error:
-                self._fault(error)
+            self._unwritten.take_over()
+            if not self._flush():
                 return False
-            self._unwritten = Unwritten()
             self.problem = None
         self._say("notice", f"the history {self.path} can be written again")
         return True
 
+    def _flush(self) -> bool:
+        try:
+            self._transaction(self._write_unwritten)
+        except (sqlite3.Error, OSError) as error:
+            self._fault(error)
+            return False
+        self._unwritten.clear()
+        return True
+
     def _write_unwritten(self, db: sqlite3.Connection) -> None:
         left = self._unwritten
+        known = {number: self._known(db, number) for number in left.runs}
         for run in left.runs.values():
             if not db.execute(RUN_UPSERT, _row_of(run)).rowcount:
                 # Its number is another run's, which is never overwritten.
@@ -2088,10 +2248,26 @@ class Store:
         for key in left.keys.values():
             self._put_key(db, key)
         for event in left.events:
-            row = (event.id, event.name, event.data)
-            query = "insert or ignore into events values (?, ?, ?)"
-            if not db.execute(query, row).rowcount:
-                db.execute(query, (None, *row[1:]))
+            if not _is_told(event, known):
+                self._write_event(db, event)
+
+    def _known(self, db: sqlite3.Connection, number: int) -> Tuple[Any, ...]:
+        """Return status and PID of a run as the history has them, if it does."""
+        query = "select status, pid from cron_executions where id = ?"
+        rows = db.execute(query, [number]).fetchall()
+        return rows[0] if rows else (RUNNING, None)
+
+    def _write_event(self, db: sqlite3.Connection, event: Event) -> None:
+        """Write an event that was told already, with its id if that is still free."""
+        row = (event.id, event.name, event.data)
+        query = "insert or ignore into events values (?, ?, ?)"
+        if db.execute(query, row).rowcount:
+            return
+        same = "select 1 from events where id = ? and event = ? and data = ?"
+        if db.execute(same, row).fetchall():
+            return  # this process, or one before it, was killed just after it wrote
+        db.execute(query, (None, *row[1:]))
+        self.renumbered = min(event.id, self.renumbered or event.id)
 
     def _next_run_id(self, db: Optional[sqlite3.Connection] = None) -> int:
         last = self._last_ids["cron_executions"]
@@ -2152,12 +2328,12 @@ class Store:
 
         def remember() -> Run:
             begun = replace(run, id=run.id or self._next_run_id())
-            self._unwritten.runs[begun.id] = begun
+            self._unwritten.put(begun)
             if key:
-                self._remember_key(replace(key, run_id=begun.id))
+                self._unwritten.put(replace(key, run_id=begun.id))
             if scheduled:
                 fired = replace(scheduled, status=FIRED, run_id=begun.id)
-                self._unwritten.scheduled[scheduled.id] = fired
+                self._unwritten.put(fired)
                 self._remember_event("schedule.fired", {"scheduled": fired.view()})
             return begun
 
@@ -2202,7 +2378,7 @@ class Store:
                 self._put_event(db, "run.started", {"run": run.view()})
 
         def remember() -> None:
-            self._unwritten.runs[run.id] = run
+            self._unwritten.put(run)
             self._remember_event("run.started", {"run": run.view()})
 
         self.note_under_way(run)
@@ -2224,7 +2400,7 @@ class Store:
             )
 
         def remember() -> None:
-            self._unwritten.runs[run.id] = marked
+            self._unwritten.put(marked)
 
         self.note_under_way(marked)
         self._write(change, remember)
@@ -2251,7 +2427,7 @@ class Store:
             if known and not known.running:
                 return None
             ended = replace(run, status=run.end_reason or run.status)
-            self._unwritten.runs[run.id] = ended
+            self._unwritten.put(ended)
             self._remember_event("run.finished", {"run": ended.view()})
             return ended
 
@@ -2290,9 +2466,9 @@ class Store:
                 )
 
         def remember() -> None:
-            keys = self._unwritten.keys
-            for name in [n for n, key in keys.items() if key.run_id == run.id]:
-                del keys[name]
+            for key in list(self._unwritten.keys.values()):
+                if key.run_id == run.id:
+                    self._unwritten.put(replace(key, digest=""))
 
         self._write(change, remember)
 
@@ -2410,11 +2586,18 @@ class Store:
             for run in self._unwritten.runs.values():
                 if run.running or cron_name not in (None, run.cron_name):
                     continue
+                if self._has_ended(run.id):  # and is among the rows
+                    continue
                 entry = sums.setdefault((run.cron_name, run.status), [0, 0, None])
                 entry[0] += 1
                 entry[1] += run.duration_ms or 0
                 entry[2] = run.completed_at
         return [(*names, *values) for names, values in sums.items()]
+
+    def _has_ended(self, run_id: int) -> bool:
+        """Tell whether another process has recorded a run's end by now."""
+        query = "select status <> 'running' from cron_executions where id = ?"
+        return self._read(query, [run_id]) == [(1,)]
 
     # ---- idempotency keys
 
@@ -2432,9 +2615,6 @@ class Store:
                 key.scheduled_id,
             ],
         )
-
-    def _remember_key(self, key: Key) -> None:
-        self._unwritten.keys[key.cron_name, key.key] = key
 
     def key(self, cron_name: str, key: str, now_s: float) -> Optional[Key]:
         """Return what a key stands for, if it was used within the last day."""
@@ -2506,7 +2686,7 @@ class Store:
             return bool(cursor.rowcount)
 
         def remember() -> bool:
-            self._unwritten.scheduled[scheduled.id] = scheduled
+            self._unwritten.put(scheduled)
             self._remember_event(*told)
             return True
 
@@ -2561,7 +2741,7 @@ class Store:
     def _remember_event(self, name: str, data: Mapping[str, Json]) -> None:
         text = json_text(data)
         self._last_ids["events"] += 1
-        self._unwritten.events.append(Event(self._last_ids["events"], name, text))
+        self._unwritten.put(Event(self._last_ids["events"], name, text))
 
     def tell(self, name: str, data: Mapping[str, Json]) -> None:
         """Record an event that belongs to no row."""
@@ -2677,6 +2857,7 @@ class Store:
         with self._lock:
             if self._unwritten:
                 self.retry()
+            self._unwritten.close()
             self._disconnect()
 
 
@@ -2685,6 +2866,19 @@ def _time_of_event(data: Mapping[str, Json]) -> str:
     about = data.get("run") or data.get("scheduled") or {}
     times = (about.get(name) for name in ("completedAt", "startedAt", "createdAt"))
     return str(next(filter(None, times), ""))
+
+
+def _is_told(event: Event, known: Mapping[int, Tuple[Any, ...]]) -> bool:
+    """Tell whether another process has told the same of a run.
+
+    The server and a command line may both see its keeper go, one of them while it
+    could not write.  `known` is what the history had before.
+    """
+    about = json.loads(event.data).get("run") or {}
+    status, pid = known.get(about.get("id", 0), (RUNNING, None))
+    if event.name == "run.started":
+        return pid is not None
+    return event.name == "run.finished" and status != RUNNING
 
 
 def _has_json(db: sqlite3.Connection) -> bool:
@@ -4420,6 +4614,21 @@ class Broadcaster:
             self._loop.call_soon(self._pump)
         else:
             self._loop.call_later(self.PAUSE_S, self._pump)
+
+    def rewind(self) -> None:
+        """Send again what has another id now than it was sent with.
+
+        While this process could not write the history, another one wrote events of the
+        same ids, which nobody here was sent: better twice than not at all.
+        """
+        with self._lock:
+            first, self._store.renumbered = self._store.renumbered, None
+            if first is None:
+                return
+            self._cursor = min(self._cursor, first - 1)
+            for stream in self._streams.values():
+                stream.position = min(stream.position, first - 1)
+        self.wake()
 
     def _pump(self) -> None:
         self._pumping = False
@@ -6503,7 +6712,7 @@ class Daemon:
         """Make the parts; none of them does anything yet."""
         settings, say = self._settings, self._log.say
         self._loop = Loop(say)
-        self._store = Store(settings.history, say, RunIds(settings.run_dir))
+        self._store = Store(settings.history, say, settings.run_dir)
         self._registry = Registry(
             settings.registry, settings.log_dir, self._on_registry
         )
@@ -6624,12 +6833,14 @@ class Daemon:
 
     def _on_heal(self) -> None:
         """Do what could not be done while the history could not be read."""
+        self._broadcaster.rewind()
         self._runner.sync()
         self._schedule.start()
 
     def _on_messages(self, _events: int) -> None:
         """The command line has begun or ended a run."""
         names = self._messages.receive()
+        self._store.take_over()
         self._runner.sync()
         for name in set(names):
             self._on_change(name)
@@ -7350,7 +7561,7 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
     log = ServerLog(settings.log_dir / f"{SERVICE}.log", to_stderr=False)
     messages = MessageSocket(settings.run_dir)
     loop = Loop(log.say)
-    store = Store(settings.history, log.say, RunIds(settings.run_dir))
+    store = Store(settings.history, log.say, settings.run_dir)
     registry = Registry(settings.registry, settings.log_dir)
     runner = Runner(settings, registry, store, loop, log.say, messages.send)
     try:
@@ -7367,11 +7578,12 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
     runner.close()
     ended = store.run(run.id) or run
     store.close()
-    messages.close()
     if store.problem:
+        messages.send(run.cron_name)  # a server may take over what was not written
         sys.stderr.write(
-            f"{SERVICE}: run {run.id} stands in its log only: {store.problem}\n"
+            f"{SERVICE}: run {run.id} is recorded later: {store.problem}\n"
         )
+    messages.close()
     return ended.exit_code if ended.exit_code is not None else 1
 
 

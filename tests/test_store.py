@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -39,7 +40,7 @@ class Folder(unittest.TestCase):
     def opened(self) -> m.Store:
         folder = self.path.parent.parent
         say = lambda level, text: self.said.append((level, text))  # noqa: E731
-        store = m.Store(self.path, say, m.RunIds(folder))
+        store = m.Store(self.path, say, folder)
         self.addCleanup(store.close)
         return store
 
@@ -360,8 +361,8 @@ exit 3
 """
 
 
-class Disk(unittest.TestCase):
-    """A real server whose disk is full, read-only, or gone."""
+class DiskCase(unittest.TestCase):
+    """A real server, and what can be done to its disk."""
 
     def setUp(self) -> None:
         self.server = Server(
@@ -419,6 +420,10 @@ class Disk(unittest.TestCase):
     def begun(self) -> List[str]:
         path = self.server.folder / "stay.sh.begun"
         return path.read_text().split() if path.exists() else []
+
+
+class Disk(DiskCase):
+    """A disk that is full, read-only, or gone."""
 
     def test_a_full_disk_stops_no_trigger_and_loses_no_status(self) -> None:
         for name in self.some_folders():
@@ -573,6 +578,130 @@ class Disk(unittest.TestCase):
         self.restart()
         rows = self.server.rows("select id, exit_code from cron_executions")
         self.assertEqual(rows, [(told["runId"], 3)])
+
+
+class KilledMeanwhile(DiskCase):
+    """What was not written is there after a SIGKILL, and is written once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.start()
+        self.server.completed("brief")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the history from being written, as a full disk does."""
+        path = self.server.state_dir / "history.db"
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("begin immediate")
+            yield
+            db.execute("rollback")
+
+    def tearDown(self) -> None:
+        """Whatever happened, each event stands there once, and nothing is left."""
+        wait_until(lambda: not self.degraded())
+        told = self.server.rows(
+            "select event, json_extract(data, '$.run.id') from events"
+        )
+        self.assertEqual(sorted(set(told)), sorted(told))
+        self.assertEqual(list(self.server.run_dir.glob(".unwritten*")), [])
+
+    def totals(self) -> int:
+        text = self.server.get("/metrics").text
+        return sum(map(int, re.findall(r"(?m)^cron_trigger_runs_total.* (\d+)$", text)))
+
+    def test_a_run_and_its_key(self) -> None:
+        need_full()
+        body = {"cronName": "stay", "requestedBy": "me"}
+        key = {"Idempotency-Key": "k"}
+        with self.locked():
+            told = self.server.request("POST", "/trigger", body, key)
+            wait_until(self.begun)
+            self.restart()
+            self.assertEqual(
+                self.server.request("POST", "/trigger", body, key).text, told.text
+            )
+            self.restart()
+            run_id = told.json["runId"]
+            self.assertEqual(self.let_go(run_id)["exitCode"], 3)
+            self.restart()
+        wait_until(lambda: not self.degraded())
+        run = self.server.run(run_id)
+        self.assertEqual((run["exitCode"], run["requestedBy"]), (3, "me"))
+        self.assertEqual(self.server.get(f"/runs/{run_id}/log").status, 200)
+        again = self.server.request("POST", "/trigger", body, key)
+        self.assertEqual(again.json["runId"], run_id)
+        self.assertEqual(self.begun(), [str(run_id)])
+        self.assertEqual(self.totals(), 2)
+
+    def test_a_planned_trigger_that_fired(self) -> None:
+        need_full()
+        moment = m.now_text(time.time() + 0.3)
+        planned = self.server.trigger("stay", runAt=moment).json["scheduledId"]
+
+        def entry() -> Any:
+            (found,) = self.server.get("/scheduled").json["scheduled"]
+            self.assertEqual(found["id"], planned)
+            return found
+
+        with self.locked():
+            wait_until(self.begun)
+            self.restart()
+            self.assertEqual(entry()["status"], "fired")
+        wait_until(lambda: not self.degraded())
+        self.restart()
+        self.assertEqual(entry()["status"], "fired")
+        self.let_go(entry()["runId"])
+        self.assertEqual(self.begun(), [str(entry()["runId"])])
+
+    def test_the_crontabs_run_beside_a_server_and_without_one(self) -> None:
+        for alone in (False, True):
+            with self.subTest(alone=alone):
+                if alone:
+                    self.server.stop()
+                with self.locked():
+                    done = self.server.command("run", "brief")
+                self.assertEqual(done.returncode, 3)
+                self.assertIn("is recorded later", done.stderr)
+                if alone:
+                    self.server.start()
+                runs = wait_until(
+                    lambda: (
+                        (r := self.server.get("/runs").json["runs"])
+                        and r[0]["trigger"] == "cli"
+                        and r
+                    )
+                )
+                self.assertEqual(runs[0]["exitCode"], 3)
+                self.assertEqual(self.totals(), len(runs))
+
+    def test_an_end_that_two_processes_saw(self) -> None:
+        need_full()
+        self.server.stop()
+        self.server.program = list(patched("m.STORE_RETRY_S = 1.0"))
+        self.server.start()
+        totals = [self.totals()]
+        with self.locked():
+            self.server.completed("brief")
+        for _ in range(3):
+            self.server.command("run", "brief")
+            totals.append(self.totals())
+        wait_until(lambda: not self.degraded())
+        totals.append(self.totals())
+        self.assertEqual(totals, sorted(totals))
+        self.assertEqual(totals[-1], 5)
+
+    def test_a_file_that_is_half_written_or_of_another_version(self) -> None:
+        self.server.stop()
+        path = self.server.run_dir / ".unwritten.1-0"
+        run = {"id": 77, "cron_name": "brief", "status": "failed", "exit_code": 9}
+        run["started_at"] = m.now_text()
+        lines = [["Run", {**run, "colour": "red"}], ["Thing", {}], 5, ["Run", run]]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        path.write_text("\n" + text + '["Run", {"id": 78')
+        self.server.start()
+        self.assertEqual(self.server.run(77)["exitCode"], 9)
+        self.assertEqual(self.server.get("/runs/78").status, 404)
 
 
 if __name__ == "__main__":
