@@ -68,21 +68,20 @@ main() {
             install_logs
             install_unit
             start_service
-            show_result
+            end_with show_result
             ;;
         uninstall)
             check_host_for_removal
             remove_service
             show_what_is_kept
+            end_with show_how_to_purge
             ;;
         purge)
             check_host_for_removal
             remove_service
             remove_logs
             remove_everything_else
-            say "Removed $service with its registry, settings, logs and history."
-            say "To install it again:"
-            say "sudo $source_dir/install.sh"
+            end_with show_how_to_install
             ;;
     esac
 }
@@ -110,6 +109,20 @@ run() {
     else
         "$@"
     fi
+}
+
+# End with function $1, which tells what was done; a dry run did nothing, and ends with
+# the command that does it.
+end_with() {
+    local as
+    if [ -z "$dry_run" ]; then
+        "$1"
+        return
+    fi
+    as=sudo
+    [ -z "$root" ] || as="DESTDIR=$root"
+    say "That is all. To do it:"
+    say "$as $source_dir/install.sh$(say " $asked" | sed 's/ --dry-run//g; s/^ $//')"
 }
 
 need_cmd() {
@@ -179,7 +192,8 @@ check_host() {
     need_cmd cmp diffutils
     [ -z "$root" ] || return 0
     check_root
-    check_systemd
+    check_systemd "start the server yourself with 'python3 cron_trigger_server.py \
+serve'"
     find_python
     check_port
     check_logs
@@ -187,16 +201,22 @@ check_host() {
 
 check_host_for_removal() {
     check_root
-    check_systemd
+    check_systemd "run this where systemd runs the service that is to go"
 }
 
 check_root() {
     [ "$(id -u)" = 0 ] || [ -n "$dry_run" ] || refuse "Only root may do this: sudo $0"
+    settings_are_known ||
+        say "Only root can read $settings: what follows goes by the defaults."
 }
 
+# An ordinary user, in a dry run, may not read them.
+settings_are_known() { [ ! -e "$root$settings" ] || [ -r "$root$settings" ]; }
+
+# Refuse a host without systemd; $1 is the remedy.
 check_systemd() {
-    [ -d /run/systemd/system ] || refuse "This host is not run by systemd, which the \
-service needs: start the server yourself with 'python3 cron_trigger_server.py serve'."
+    [ -d /run/systemd/system ] ||
+        refuse "This host is not run by systemd, which the service needs: $1."
 }
 
 # Sets python: the first interpreter, of those that belong to the system, that is new
@@ -213,12 +233,29 @@ find_python() {
         fi
     done
     python=/usr/bin/python3
-    refuse "Python 3.9 or newer is needed, with its sqlite3 module: \
-apt install python3 (here: $("$python" --version 2>/dev/null || echo none))."
+    refuse "Python 3.9 or newer is needed, $(python_fault)."
+}
+
+# Print what is wrong with the system's Python, and the remedy.
+python_fault() {
+    local version
+    version=$("$python" --version 2>/dev/null) || :
+    case $version in
+        '') say "and there is no $python: apt install python3" ;;
+        'Python 2.'* | 'Python 3.'[0-8] | 'Python 3.'[0-8].*)
+            say "but $python is $version: install a newer one beside it, such as" \
+                "python3.9 (apt install python3.9), which this then finds"
+            ;;
+        *)
+            say "with its sqlite3 module, which $python ($version) lacks:" \
+                "apt install python3"
+            ;;
+    esac
 }
 
 check_port() {
     local port holder pid
+    [ -n "$wanted_port" ] || settings_are_known || return 0
     port=$(port_in_force)
     command -v "$python" >/dev/null 2>&1 || return 0
     holder=$(port_holder "$port")
@@ -226,6 +263,12 @@ check_port() {
     case $pid in
         '') return 0 ;;
         1) is_installed && return 0 ;; # systemd keeps our socket between two starts
+        '?')
+            if [ "$(id -u)" != 0 ]; then
+                say "can't tell who uses port $port: only root can see it"
+                return
+            fi
+            ;;
         *) [ "$pid" != "$(service_pid)" ] || return 0 ;;
     esac
     refuse "Port $port is used by ${holder#* } (process $pid): stop that, or choose \
@@ -234,11 +277,29 @@ another port with --port N."
 
 # The server refuses such a folder, too, but could not say so before it is installed.
 check_logs() {
-    local owner
-    [ -d "$logs" ] || return 0
-    owner=$(stat -c '%U' "$logs")
-    [ "$owner" = root ] || refuse "$logs belongs to $owner, who could put links there \
-that root would follow: sudo chown root $logs."
+    local folder
+    folder=$(readlink -m -- "$logs")
+    [ ! -d "$folder" ] || check_log_folder "$folder" go
+    # Those above it may be their group's: Ubuntu's /var/log is that of syslog.
+    while [ -n "$folder" ]; do
+        folder=${folder%/*}
+        [ ! -d "$folder/" ] || check_log_folder "${folder:-/}" o
+    done
+}
+
+# Refuse folder $1 if it is not root's, or if $2 may write it: go, its group and others,
+# or o, others, to whom the sticky ones above the logs (/tmp) are no danger.
+check_log_folder() {
+    local owner danger
+    danger="who could put links there that root would follow"
+    owner=$(stat -c '%U' "$1")
+    [ "$owner" = root ] ||
+        refuse "$1 belongs to $owner, $danger: sudo chown root $1."
+    case $2:$(stat -c '%A' "$1") in
+        go:?????w* | go:????????w* | o:????????w[!tT])
+            refuse "Others than root may write $1, $danger: sudo chmod $2-w $1."
+            ;;
+    esac
 }
 
 is_installed() { [ -e "$unit" ]; }
@@ -348,6 +409,10 @@ install_registry() {
 
 install_settings() {
     run mkdir -p -- "$root${settings%/*}"
+    if ! settings_are_known; then
+        foretell_settings
+        return
+    fi
     if [ -e "$root$settings" ]; then
         cp -- "$root$settings" "$scratch/settings"
     else
@@ -361,6 +426,15 @@ install_settings() {
         put "$scratch/settings" "$settings" 0600
         changed=yes
     fi
+}
+
+foretell_settings() {
+    if [ -z "$wanted_port$wanted_secret" ]; then
+        say "kept $root$settings"
+        return
+    fi
+    say "can't tell whether $root$settings changes: only root can read it"
+    changed=yes # A restart is to be expected.
 }
 
 default_settings() {
@@ -414,6 +488,8 @@ install_secret() {
         say "kept the secret that $settings sets"
     elif [ -n "$old" ] && [ -e "$old" ]; then
         say "kept the secret in $old"
+    elif [ -n "$(credential)" ]; then
+        say "kept the secret in $(credential)"
     else
         set_setting CRON_TRIGGER_SECRET_FILE "$secret_file"
         [ -e "$secret_file" ] || make_secret
@@ -508,11 +584,6 @@ show_result() {
         say "systemctl enable --now $service"
         return
     fi
-    if [ -n "$dry_run" ]; then
-        say "That is all. To do it:"
-        say "sudo $source_dir/install.sh$(printf ' %s' "$asked" | sed 's/ --dry-run//; s/^ $//')"
-        return
-    fi
     say
     systemctl --no-pager --lines 0 status "$service" || :
     say
@@ -573,16 +644,43 @@ show_secret() {
     [ -n "$(secret_in_force)" ] || return 0
     say
     say "Every request needs the header X-Trigger-Secret. Its value is in"
-    say "$(secret_in_force), which only root can read."
+    say "$(secret_in_force)."
 }
 
-secret_in_force() { setting CRON_TRIGGER_SECRET_FILE "$settings"; }
+# Print where the server takes its secret from, never the secret: the settings, a file,
+# or the unit's credential, in this order. Nothing if there is none.
+secret_in_force() {
+    local file
+    file=$(setting CRON_TRIGGER_SECRET_FILE "$settings")
+    if [ -n "$(setting CRON_TRIGGER_SECRET "$settings")" ]; then
+        say "$settings"
+    elif [ -n "$file" ]; then
+        say "$file"
+    else
+        credential
+    fi
+}
+
+# Print where the credential named secret comes from, if `systemctl edit` gave the unit
+# one: its file, or else words. SetCredential= is followed by the secret itself.
+credential() {
+    systemctl cat "$service" 2>/dev/null | sed -nE '
+        s,^LoadCredential=secret:(/.*),\1,p
+        t
+        s,^(Load|Set)Credential(Encrypted)?=secret(:.*)?$,the credential of its unit,p
+        ' | tail -n 1
+}
 
 show_next_command() {
-    local header
+    local header place
     header=
-    [ -z "$(secret_in_force)" ] ||
-        header=" -H \"X-Trigger-Secret: \$(sudo cat $(secret_in_force))\""
+    place=$(secret_in_force)
+    case $place in
+        '') ;;
+        "$settings" | [!/]*) header="[the secret in $place]" ;;
+        *) header="\$(sudo cat $place)" ;;
+    esac
+    [ -z "$place" ] || header=" -H \"X-Trigger-Secret: $header\""
     say
     say "Next, the crons that it can start:"
     say "curl -s$header $(address)/crons"
@@ -605,34 +703,56 @@ remove_service() {
 
 show_what_is_kept() {
     local path
-    say "Removed $service. Kept:"
+    if [ -n "$dry_run" ]; then say "would keep:"; else say "Removed $service. Kept:"; fi
     for path in "$config" "$settings" "$logs" "$state"; do
         [ ! -e "$path" ] || say "    $path"
     done
+}
+
+show_how_to_purge() {
     say "To remove these too:"
     say "sudo $source_dir/install.sh --purge"
+}
+
+show_how_to_install() {
+    say "Removed $service with its registry, settings, logs and history."
+    say "To install it again:"
+    say "sudo $source_dir/install.sh"
 }
 
 # The log folder may hold other programs' logs: only those of the registry's crons go.
 remove_logs() {
     local name
-    for name in "$service" $(cron_names); do
-        run rm -f -- "$logs/$name.log" "$logs/$name.log".*
+    remove_log "$service.log"
+    [ ! -e "$config/crons.json" ] || [ -r "$config/crons.json" ] ||
+        say "can't tell the crons' logs: only root can read $config/crons.json"
+    cron_logs | while IFS= read -r name; do
+        remove_log "$name"
     done
     [ ! -d "$logs" ] || run rmdir --ignore-fail-on-non-empty -- "$logs"
 }
 
-cron_names() {
+# Remove log file $1 and what logrotate made of it: NAME.log.1, NAME.log.2.gz.
+remove_log() { run rm -f -- "$logs/$1" "$logs/$1".[0-9]*; }
+
+# Print the name of each cron's log, one a line. A logFile elsewhere is left alone.
+cron_logs() {
     [ -e "$config/crons.json" ] || return 0
-    python3 -I - "$config/crons.json" <<'CODE' 2>/dev/null || :
+    python3 -I -X utf8 - "$config/crons.json" "$logs" <<'CODE' 2>/dev/null
 import json
-import re
+import os
 import sys
 
+logs = os.path.normpath(sys.argv[2])
 with open(sys.argv[1], encoding="utf-8") as registry:
-    for name in json.load(registry):
-        if re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-            print(name)
+    crons = json.load(registry)
+for name, cron in crons.items():
+    log_file = cron.get("logFile") if isinstance(cron, dict) else None
+    if not isinstance(log_file, str):
+        log_file = name + ".log"
+    folder, log = os.path.split(os.path.normpath(os.path.join(logs, log_file)))
+    if folder == logs and log.isprintable():
+        print(log)
 CODE
 }
 
@@ -640,7 +760,10 @@ remove_everything_else() {
     run rm -rf -- "$config" "$state" "$unit.d"
     run rm -f -- "$settings"
     run systemctl daemon-reload
-    if some_cron_runs; then
+    if [ -n "$dry_run" ]; then
+        # Who looks takes a lock, and must be root.
+        say "would run: rm -rf -- $run_dir, unless a cron runs"
+    elif some_cron_runs; then
         say "A cron still runs: its lock stays in $run_dir until the next boot."
     else
         run rm -rf -- "$run_dir"
