@@ -20,14 +20,16 @@ Deletes only in BACKUP_DIR, only files named DATABASE.YYYYMMDDTHHMMSSZ.gz (or .p
 of a database that this run has just backed up, beyond BACKUP_KEEP, and its own
 unfinished work in BACKUP_DIR/.unfinished.
 
-Exit status: 0 done, 1 at least one database could not be backed up, 64 wrong call,
-78 a setting that does not hold.
+Exit status: 0 done, 1 a database could not be backed up or none was found, 64 wrong
+call, 78 a setting that does not hold.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gzip
+import io
 import os
 import re
 import shutil
@@ -36,12 +38,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import urllib.request
+import urllib.parse
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 EX_USAGE, EX_CONFIG = 64, 78
 
@@ -52,6 +54,8 @@ STAMP = "[0-9]{8}T[0-9]{6}Z"
 #: Never a connection string ("host=..."), never an option of pg_dump.
 PG_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 PG_DUMP_TIMEOUT_S = 3600
+#: What is no fault of the setting that names the place.
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class Fault(Exception):
@@ -116,8 +120,14 @@ def backup_folder() -> Path:
     if os.geteuid() != 0:
         default = str(state_folder() / "backup")
     folder = Path(os.path.abspath(os.environ.get("BACKUP_DIR") or default))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+        # For root too on a disk mounted read-only.
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise wrong_folder(folder, error) from None
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise Fault(
             f"BACKUP_DIR : d'autres peuvent écrire dans {folder} ; faites chmod 700 et "
@@ -125,6 +135,14 @@ def backup_folder() -> Path:
             EX_CONFIG,
         )
     return folder
+
+
+def wrong_folder(folder: Path, error: OSError) -> Fault:
+    return Fault(
+        f"BACKUP_DIR vaut « {shown(str(folder))} », où rien ne peut être écrit "
+        f"({error.strerror}) : donnez un dossier à vous, ou à créer.",
+        1 if error.errno in DISK_TROUBLE else EX_CONFIG,
+    )
 
 
 def lock(folder: Path) -> None:
@@ -164,7 +182,7 @@ def save_sqlite(source: Path, target: Path) -> None:
 
 def copy_sqlite(source: Path, copy: Path) -> None:
     # mode=ro: never creates a missing database, never changes one
-    address = "file:" + urllib.request.pathname2url(str(source)) + "?mode=ro"
+    address = f"file:{urllib.parse.quote(os.fsencode(source))}?mode=ro"
     origin = sqlite3.connect(address, uri=True, timeout=30)
     try:
         result = sqlite3.connect(copy)
@@ -263,11 +281,12 @@ def main(argv: list[str]) -> int:
     os.umask(0o077)
     keep, todo = keep_count(), jobs()
     if not todo:
-        print(
-            f"Rien à sauvegarder : ni historique ni index dans {state_folder()} ; "
-            "nommez vos bases dans BACKUP_SQLITE ou BACKUP_PG_DATABASES."
+        # The server may keep its history elsewhere: success would be a lie.
+        raise Fault(
+            f"Rien n'a été sauvegardé : ni historique ni index dans {state_folder()}, "
+            "par exemple parce que CRON_TRIGGER_STATE_DIR a changé ; nommez vos bases "
+            "dans BACKUP_SQLITE ou BACKUP_PG_DATABASES."
         )
-        return 0
     folder = backup_folder()
     lock(folder)
     print(f"Sauvegarde vers {folder}, {keep} par base")
@@ -292,13 +311,34 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+class Output(io.FileIO):
+    """A stream that drops what it can't write: on a full disk, or once the reader of a
+    pipe has left, the work goes on and the exit status tells how it ended."""
+
+    def write(self, data: Any) -> int:
+        try:
+            # None: its pipe is full, and whoever made it wanted no waiting
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def output(number: int) -> io.TextIOWrapper:
+    """Return the standard stream of this number, for any text, in UTF-8."""
+    file = io.BufferedWriter(Output(number, "wb", closefd=False))
+    return io.TextIOWrapper(file, "utf-8", "backslashreplace", line_buffering=True)
+
+
+def open_outputs() -> None:
+    # Closed ones first lead nowhere, or the next file opened would take their place.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    sys.stdout, sys.stderr = output(1), output(2)
+
+
 def cli() -> int:
-    sys.stdout.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
-    sys.stderr.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace"
-    )
+    open_outputs()
     # Ended by a signal, it still removes its unfinished copy.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -306,7 +346,8 @@ def cli() -> int:
     except Fault as fault:
         sentence, status = str(fault), fault.status
     except OSError as error:
-        sentence, status = f"{error.strerror} : {error.filename}", 1
+        place = f" : {shown(str(error.filename))}" if error.filename else ""
+        sentence, status = f"{error.strerror or error}{place}", 1
     except KeyboardInterrupt:
         return 130
     print(f"backup-databases : {sentence}", file=sys.stderr)

@@ -14,13 +14,14 @@ not hold.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 EX_USAGE, EX_CONFIG = 64, 78
 
@@ -55,7 +56,8 @@ def threshold(name: str, default: float, maximum: float) -> float:
         value = math.nan
     if not 0 <= value <= maximum:
         raise Fault(
-            f"{name} vaut « {text} » : donnez un nombre de 0 à {maximum:g}.", EX_CONFIG
+            f"{name} vaut « {shown(text)} » : donnez un nombre de 0 à {maximum:g}.",
+            EX_CONFIG,
         )
     return value
 
@@ -66,8 +68,8 @@ def proc_file(name: str) -> str:
         return (folder / name).read_text("utf-8", "surrogateescape")
     except OSError as error:
         raise Fault(
-            f"{folder / name} n'est pas lisible ({error.strerror}) : vérifiez "
-            "ALERT_PROC_DIR.",
+            f"{shown(str(folder / name))} n'est pas lisible ({error.strerror}) : "
+            "vérifiez ALERT_PROC_DIR.",
             EX_CONFIG,
         ) from None
 
@@ -128,7 +130,10 @@ def memory_check(limit: float) -> Check:
         re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", proc_file("meminfo"), re.M)
     )
     if len(figures) < 2 or not int(figures["MemTotal"]):
-        raise Fault("meminfo ne donne ni MemTotal ni MemAvailable.", EX_CONFIG)
+        raise Fault(
+            "meminfo ne donne ni MemTotal ni MemAvailable : vérifiez ALERT_PROC_DIR.",
+            EX_CONFIG,
+        )
     total_kib, available_kib = int(figures["MemTotal"]), int(figures["MemAvailable"])
     percent = 100 * (total_kib - available_kib) / total_kib
     text = f"Mémoire : {percent:.0f} % occupés, {available_kib / 2**20:.1f} Gio libres"
@@ -139,7 +144,9 @@ def load_check(limit: float) -> Check:
     try:
         load = float(proc_file("loadavg").split()[1])
     except (IndexError, ValueError):
-        raise Fault("loadavg n'a pas la forme attendue.", EX_CONFIG) from None
+        raise Fault(
+            "loadavg n'a pas la forme attendue : vérifiez ALERT_PROC_DIR.", EX_CONFIG
+        ) from None
     cores = os.cpu_count() or 1
     text = f"Charge (5 min) : {load / cores:.2f} par cœur, {cores} cœur(s)"
     return Check(load / cores >= limit, text)
@@ -188,11 +195,34 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+class Output(io.FileIO):
+    """A stream that drops what it can't write: on a full disk, or once the reader of a
+    pipe has left, the work goes on and the exit status tells how it ended."""
+
+    def write(self, data: Any) -> int:
+        try:
+            # None: its pipe is full, and whoever made it wanted no waiting
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def output(number: int) -> io.TextIOWrapper:
+    """Return the standard stream of this number, for any text, in UTF-8."""
+    file = io.BufferedWriter(Output(number, "wb", closefd=False))
+    return io.TextIOWrapper(file, "utf-8", "backslashreplace", line_buffering=True)
+
+
+def open_outputs() -> None:
+    # Closed ones first lead nowhere, or the next file opened would take their place.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    sys.stdout, sys.stderr = output(1), output(2)
+
+
 def cli() -> int:
-    sys.stdout.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
-    sys.stderr.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    open_outputs()
     try:
         return main(sys.argv[1:])
     except Fault as fault:

@@ -12,21 +12,25 @@ Settings, by environment:
   CRON_PARAM_DAYS  the number of days for this run only; wins over the setting
 
 Exit status: 0 all well, 1 a certificate is expired, soon will be, or can't be had from
-its server, 64 wrong call, 78 a setting that does not hold.
+its server, or something in CERT_PATHS can't be read, 64 wrong call, 78 a setting that
+does not hold. Of the usual places, what only root may read is listed, and is no fault
+as long as there is a certificate to look at.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import re
 import socket
 import ssl
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 EX_USAGE, EX_CONFIG = 64, 78
 
@@ -132,13 +136,34 @@ def subject_name(subject: bytes) -> str:
 # --- where certificates are -------------------------------------------------------
 
 
-def files(paths: str) -> Iterator[str]:
+def places() -> list[str]:
+    """Return CERT_PATHS, all of which must be there, or the usual places."""
+    text = os.environ.get("CERT_PATHS")
+    if not text:
+        return DEFAULT_PATHS.split(":")
+    paths = list(filter(None, text.split(":"))) or [text]
+    for path in paths:
+        try:
+            os.stat(path)
+        except PermissionError:
+            continue  # counted where it is to be read
+        except OSError as error:
+            raise Fault(
+                f"CERT_PATHS contient « {shown(path)} » ({error.strerror}) : donnez "
+                "des fichiers et des dossiers qui existent, séparés par « : ».",
+                EX_CONFIG,
+            ) from None
+    return paths
+
+
+def files(paths: list[str], note: Callable[[OSError], None]) -> Iterator[str]:
     """Yield candidates. Links to files are followed (Let's Encrypt's are links), links
     to folders are not."""
-    for path in filter(None, paths.split(":")):
+    for path in paths:
         if not os.path.isdir(path):
             yield path
-        for parent, folders, names in os.walk(path):
+            continue
+        for parent, folders, names in os.walk(path, onerror=note):
             folders.sort()
             for name in sorted(names):
                 if name.lower().endswith(SUFFIXES):
@@ -146,13 +171,13 @@ def files(paths: str) -> Iterator[str]:
 
 
 def certificates_in(path: str) -> list[bytes]:
-    """Return the file's certificates as DER, none if it is not ours to look at."""
+    """Return the file's certificates as DER, none if it is not ours to look at.
+
+    Raises OSError if it can't be read.
+    """
     if os.path.realpath(path).startswith(AUTHORITIES):
         return []
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return []
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return []
@@ -185,7 +210,7 @@ def certificate_of(host: str, port: int) -> bytes:
 # --- the report -------------------------------------------------------------------
 
 
-def settings() -> tuple[int, list[tuple[str, int]]]:
+def alert_days() -> int:
     name = "CRON_PARAM_DAYS" if os.environ.get("CRON_PARAM_DAYS") else "CERT_DAYS"
     text = os.environ.get(name) or str(DEFAULT_DAYS)
     if not re.fullmatch("[0-9]{1,4}", text) or int(text) > MAX_DAYS:
@@ -194,17 +219,26 @@ def settings() -> tuple[int, list[tuple[str, int]]]:
             f"{MAX_DAYS}.",
             EX_CONFIG,
         )
-    hosts = []
-    for item in os.environ.get("CERT_HOSTS", "").split():
-        host, _, port = item.rpartition(":")
-        if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-            raise Fault(
-                f"CERT_HOSTS contient « {shown(item)} » : écrivez HÔTE:PORT, par "
-                "exemple www.example.org:443.",
-                EX_CONFIG,
-            )
-        hosts.append((host.strip("[]"), int(port)))
-    return int(text), hosts
+    return int(text)
+
+
+def servers() -> list[tuple[str, int]]:
+    return [server(item) for item in os.environ.get("CERT_HOSTS", "").split()]
+
+
+def server(item: str) -> tuple[str, int]:
+    host, _, port = item.rpartition(":")
+    try:
+        host.encode("idna")  # as the resolver does, and may refuse to
+    except UnicodeError:
+        host = ""
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise Fault(
+            f"CERT_HOSTS contient « {shown(item)} » : écrivez HÔTE:PORT, par "
+            "exemple www.example.org:443.",
+            EX_CONFIG,
+        )
+    return host.strip("[]"), int(port)
 
 
 def shown(text: str) -> str:
@@ -230,62 +264,111 @@ def judge(der: bytes, place: str, days: int, now: datetime) -> bool | None:
     return word != "OK"
 
 
-def check_files(days: int, now: datetime) -> tuple[int, int]:
-    """Print a line per certificate, once each; return how many, and the alerts."""
-    count = alerts = 0
-    seen = set()
-    for path in files(os.environ.get("CERT_PATHS") or DEFAULT_PATHS):
-        for der in certificates_in(path):
-            digest = hashlib.sha256(der).digest()
-            alert = None if digest in seen else judge(der, path, days, now)
-            seen.add(digest)
-            count += alert is not None
-            alerts += bool(alert)
-    return count, alerts
+class Survey:
+    """Prints a line per certificate, once each, and per place that can't be read."""
+
+    def __init__(self, days: int, now: datetime) -> None:
+        self.days = days
+        self.now = now
+        self.count = 0
+        self.alerts = 0
+        self.unreadable = 0
+
+    def look_at_files(self, paths: list[str]) -> None:
+        seen = set()
+        for path in files(paths, self.note):
+            try:
+                found = certificates_in(path)
+            except OSError as error:
+                self.note(error, path)
+                continue
+            for der in found:
+                digest = hashlib.sha256(der).digest()
+                alert = None if digest in seen else self._judge(der, path)
+                seen.add(digest)
+                self.count += alert is not None
+                self.alerts += bool(alert)
+
+    def look_at_servers(self, hosts: list[tuple[str, int]]) -> None:
+        for host, port in hosts:
+            place = f"{host}:{port}"
+            try:
+                alert = self._judge(certificate_of(host, port), place)
+            except (OSError, ValueError) as error:
+                print(f"ERREUR   {shown(place)} : pas de certificat ({error})")
+                alert = True
+            self.count += 1
+            self.alerts += alert is not False
+
+    def note(self, error: OSError, path: str | None = None) -> None:
+        # What is not there, or is no file (a socket), holds no certificate.
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO):
+            print(f"ILLISIBLE {shown(path or error.filename)} ({error.strerror})")
+            self.unreadable += 1
+
+    def _judge(self, der: bytes, place: str) -> bool | None:
+        return judge(der, place, self.days, self.now)
 
 
-def check_hosts(
-    hosts: list[tuple[str, int]], days: int, now: datetime
-) -> tuple[int, int]:
-    count = alerts = 0
-    for host, port in hosts:
-        place = f"{host}:{port}"
-        try:
-            alert = judge(certificate_of(host, port), place, days, now)
-        except (OSError, ValueError) as error:
-            print(f"ERREUR   {shown(place)} : pas de certificat ({error})")
-            alert = True
-        count += 1
-        alerts += alert is not False
-    return count, alerts
+def conclude(survey: Survey, demanded: bool) -> int:
+    """Print what it comes to; return the exit status. Demanded: CERT_PATHS is set."""
+    count, unreadable = survey.count, survey.unreadable
+    if unreadable:
+        print(f"{unreadable} endroit(s) illisible(s), non vérifiés : relancez en root.")
+    if survey.alerts:
+        print(f"{survey.alerts} certificat(s) à renouveler ou à vérifier, sur {count}.")
+        return 1
+    if not count:
+        print(
+            "Aucun certificat trouvé : nommez les vôtres dans CERT_PATHS ou CERT_HOSTS."
+        )
+        return 1 if unreadable else 0
+    start = "Le reste va bien" if unreadable else "Tout va bien"
+    end = f"tous valables {survey.days} jours au moins."
+    print(f"{start} : {count} certificat(s), {end}")
+    # That only root may read some of the usual places is as it should be: an alert
+    # about it on every run would only teach not to read alerts.
+    return 1 if unreadable and demanded else 0
 
 
 def main(argv: list[str]) -> int:
     if argv:
         raise Fault("Ce script ne prend pas d'argument.", EX_USAGE)
-    days, hosts = settings()
-    now = datetime.now(timezone.utc)
-    in_files, file_alerts = check_files(days, now)
-    on_hosts, host_alerts = check_hosts(hosts, days, now)
-    count, alerts = in_files + on_hosts, file_alerts + host_alerts
-    if alerts:
-        print(f"{alerts} certificat(s) à renouveler ou à vérifier, sur {count}.")
-        return 1
-    if not count:
-        print(
-            "Aucun certificat trouvé aux endroits habituels : nommez les vôtres dans "
-            "CERT_PATHS ou CERT_HOSTS."
-        )
-        return 0
-    print(f"Tout va bien : {count} certificat(s), tous valables {days} jours au moins.")
-    return 0
+    days, hosts, paths = alert_days(), servers(), places()
+    survey = Survey(days, datetime.now(timezone.utc))
+    survey.look_at_files(paths)
+    survey.look_at_servers(hosts)
+    return conclude(survey, demanded=bool(os.environ.get("CERT_PATHS")))
+
+
+class Output(io.FileIO):
+    """A stream that drops what it can't write: on a full disk, or once the reader of a
+    pipe has left, the work goes on and the exit status tells how it ended."""
+
+    def write(self, data: Any) -> int:
+        try:
+            # None: its pipe is full, and whoever made it wanted no waiting
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def output(number: int) -> io.TextIOWrapper:
+    """Return the standard stream of this number, for any text, in UTF-8."""
+    file = io.BufferedWriter(Output(number, "wb", closefd=False))
+    return io.TextIOWrapper(file, "utf-8", "backslashreplace", line_buffering=True)
+
+
+def open_outputs() -> None:
+    # Closed ones first lead nowhere, or the next file opened would take their place.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    sys.stdout, sys.stderr = output(1), output(2)
 
 
 def cli() -> int:
-    sys.stdout.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
-    sys.stderr.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    open_outputs()
     try:
         return main(sys.argv[1:])
     except Fault as fault:

@@ -7,6 +7,7 @@ Deletes a file below LOGS_DIR only if all of this holds:
     NAME-20260131.gz, NAME-20260131.log (also .xz, .bz2, .zst);
   - it was last written more than LOGS_KEEP_DAYS days ago;
   - it is in no folder named journal (journald cleans its own), audit or installer.
+On a full disk it deletes all the same, even where it can't say so.
 
 Settings, by environment:
   LOGS_DIR             the folder (/var/log)
@@ -20,11 +21,13 @@ does not hold.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
 import sys
 import time
+from typing import Any
 
 EX_USAGE, EX_CONFIG = 64, 78
 
@@ -112,18 +115,21 @@ def log_folder() -> str:
     text = os.environ.get("LOGS_DIR") or DEFAULT_FOLDER
     folder = os.path.realpath(text)
     if not os.path.isabs(text) or not os.path.isdir(folder):
-        raise Fault(
-            f"LOGS_DIR vaut « {shown(text)} » : donnez le chemin absolu d'un dossier.",
-            EX_CONFIG,
-        )
+        raise wrong_folder(text, " : donnez le chemin absolu d'un dossier.")
     # A mistyped setting must not let root loose on a whole system.
     if folder.count("/") < 2:
-        raise Fault(
-            f"LOGS_DIR vaut « {shown(text)} », bien trop large : donnez un dossier de "
-            "journaux, par exemple /var/log.",
-            EX_CONFIG,
-        )
+        advice = "donnez un dossier de journaux, par exemple /var/log."
+        raise wrong_folder(text, f", bien trop large : {advice}")
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        advice = "relancez en root, ou donnez un autre dossier."
+        raise wrong_folder(text, f", illisible ({error.strerror}) : {advice}") from None
     return folder
+
+
+def wrong_folder(text: str, rest: str) -> Fault:
+    return Fault(f"LOGS_DIR vaut « {shown(text)} »{rest}", EX_CONFIG)
 
 
 def keep_days() -> int:
@@ -166,16 +172,43 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+class Output(io.FileIO):
+    """A stream that drops what it can't write: on a full disk, or once the reader of a
+    pipe has left, the work goes on and the exit status tells how it ended."""
+
+    def write(self, data: Any) -> int:
+        try:
+            # None: its pipe is full, and whoever made it wanted no waiting
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def output(number: int) -> io.TextIOWrapper:
+    """Return the standard stream of this number, for any text, in UTF-8."""
+    file = io.BufferedWriter(Output(number, "wb", closefd=False))
+    return io.TextIOWrapper(file, "utf-8", "backslashreplace", line_buffering=True)
+
+
+def open_outputs() -> None:
+    # Closed ones first lead nowhere, or the next file opened would take their place.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    sys.stdout, sys.stderr = output(1), output(2)
+
+
 def cli() -> int:
-    sys.stdout.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
-    sys.stderr.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    open_outputs()
     try:
         return main(sys.argv[1:])
     except Fault as fault:
         print(f"clean-rotated-logs : {fault}", file=sys.stderr)
         return fault.status
+    except OSError as error:
+        # What befalls a folder that fwalk has just opened is raised, not noted.
+        print(f"clean-rotated-logs : interrompu ({error})", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -20,8 +20,10 @@ Exit status: 0 done, 1 the work failed, 64 wrong call, 78 a setting that does no
 
 from __future__ import annotations
 
+import errno
 import gzip
 import html
+import io
 import os
 import re
 import shlex
@@ -31,13 +33,15 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 EX_USAGE, EX_CONFIG = 64, 78
 
 DEFAULT_DOCUMENTS, MAX_DOCUMENTS = 500, 100_000
 DEFAULT_BATCH = 50
 MAX_DOCUMENT_BYTES = 2 * 1024 * 1024
+#: What is no fault of the setting that names the place.
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 SCHEMA = """
 create table if not exists source (folder text not null);
@@ -86,6 +90,12 @@ def source_folder() -> Path:
             "changez KB_DIR.",
             EX_CONFIG,
         )
+    if not is_text(str(folder)):
+        raise Fault(
+            f"KB_DIR : le chemin {shown(str(folder))} n'est pas en UTF-8 ; renommez ce "
+            "dossier ou changez KB_DIR.",
+            EX_CONFIG,
+        )
     return folder
 
 
@@ -129,6 +139,10 @@ def scan(folder: Path, category: str) -> Scan:
             unreadable.append(os.path.relpath(error.filename, folder))
 
     for parent, subfolders, names in os.walk(folder / category, onerror=note):
+        if not os.access(parent, os.X_OK):  # it only gives the names
+            unreadable.append(os.path.relpath(parent, folder))
+            subfolders.clear()
+            continue
         subfolders[:] = sorted(name for name in subfolders if visible(name))
         for name in sorted(filter(visible, names)):
             path = os.path.join(parent, name)
@@ -145,7 +159,11 @@ def scan(folder: Path, category: str) -> Scan:
 
 def visible(name: str) -> bool:
     """Return True unless the name is hidden, or no text that SQLite could keep."""
-    return not name.startswith(".") and not re.search("[\udc80-\udcff]", name)
+    return not name.startswith(".") and is_text(name)
+
+
+def is_text(name: str) -> bool:
+    return not re.search("[\udc80-\udcff]", name)  # bytes that are not UTF-8
 
 
 def text_of(path: Path) -> str:
@@ -175,8 +193,21 @@ def text_of(path: Path) -> str:
 # --- index ------------------------------------------------------------------------
 
 
+def make_file(file: Path) -> None:
+    """Make the file if it is not there: SQLite would not say what hinders it."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise Fault(
+            f"KB_INDEX vaut « {shown(str(file))} », où rien ne peut être écrit "
+            f"({error.strerror}) : donnez le chemin d'un fichier.",
+            1 if error.errno in DISK_TROUBLE else EX_CONFIG,
+        ) from None
+
+
 def open_index(file: Path, folder: Path) -> sqlite3.Connection:
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_file(file)
     os.umask(0o077)
     # isolation_level None: transactions are begun by hand, one per batch
     index = sqlite3.connect(file, timeout=5, isolation_level=None)
@@ -272,11 +303,14 @@ def batches(
 # --- the run ----------------------------------------------------------------------
 
 
-def update(index: sqlite3.Connection, folder: Path, limit: int, category: str) -> None:
-    batch = whole_number(
-        os.environ.get("KB_BATCH") or str(DEFAULT_BATCH), "KB_BATCH", 10_000, EX_CONFIG
-    )
-    known, seen = known_documents(index, category), scan(folder, category)
+def refuse_doubtful(folder: Path, category: str, known: set[str], seen: Scan) -> None:
+    """Raise Fault where what was seen is more likely a mishap than a change."""
+    if (category or ".") in seen.unreadable:
+        raise Fault(
+            f"KB_DIR : {shown(str(folder / category))} est illisible, l'index reste en "
+            "l'état ; relancez en root, ou changez KB_DIR.",
+            EX_CONFIG,
+        )
     if category and not known and not seen.documents:
         raise Fault(
             f"La catégorie « {shown(category)} » est inconnue : donnez le nom d'un "
@@ -289,6 +323,14 @@ def update(index: sqlite3.Connection, folder: Path, limit: int, category: str) -
             f"{folder} ne contient plus aucun document, l'index reste en l'état : "
             "vérifiez que le dossier est monté ; si c'est voulu, supprimez KB_INDEX."
         )
+
+
+def update(index: sqlite3.Connection, folder: Path, limit: int, category: str) -> None:
+    batch = whole_number(
+        os.environ.get("KB_BATCH") or str(DEFAULT_BATCH), "KB_BATCH", 10_000, EX_CONFIG
+    )
+    known, seen = known_documents(index, category), scan(folder, category)
+    refuse_doubtful(folder, category, set(known), seen)
     for unreadable in seen.unreadable:
         print(f"Illisible, laissé de côté : {shown(unreadable)}")
     removed = drop_removed(index, set(known), seen)
@@ -330,13 +372,34 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+class Output(io.FileIO):
+    """A stream that drops what it can't write: on a full disk, or once the reader of a
+    pipe has left, the work goes on and the exit status tells how it ended."""
+
+    def write(self, data: Any) -> int:
+        try:
+            # None: its pipe is full, and whoever made it wanted no waiting
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def output(number: int) -> io.TextIOWrapper:
+    """Return the standard stream of this number, for any text, in UTF-8."""
+    file = io.BufferedWriter(Output(number, "wb", closefd=False))
+    return io.TextIOWrapper(file, "utf-8", "backslashreplace", line_buffering=True)
+
+
+def open_outputs() -> None:
+    # Closed ones first lead nowhere, or the next file opened would take their place.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    sys.stdout, sys.stderr = output(1), output(2)
+
+
 def cli() -> int:
-    sys.stdout.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
-    sys.stderr.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace"
-    )
+    open_outputs()
     try:
         return main(sys.argv[1:])
     except Fault as fault:
@@ -348,7 +411,8 @@ def cli() -> int:
             "et que Python a un SQLite avec FTS5."
         )
     except OSError as error:
-        sentence, status = f"{error.strerror} : {error.filename}", 1
+        place = f" : {shown(str(error.filename))}" if error.filename else ""
+        sentence, status = f"{error.strerror or error}{place}", 1
     except KeyboardInterrupt:
         return 130
     print(f"index-kb-progressive : {sentence}", file=sys.stderr)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import calendar
 import http.client
+import io
 import json
 import os
 import sys
@@ -31,7 +32,7 @@ from typing import Any
 EX_USAGE, EX_CONFIG = 64, 78
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
-DEFAULT_BUDGET_USD = "100"
+DEFAULT_BUDGET_USD, MAX_BUDGET_USD = "100", 10_000_000
 TIMEOUT_S = 20
 DAYS_PER_PAGE = 31
 #: More pages than a month can fill: an answer that goes on is not believed.
@@ -78,10 +79,9 @@ def base_url() -> str:
     try:
         parts = urllib.parse.urlsplit(url)
         _ = parts.port  # raises ValueError when it is no number
+        (parts.hostname or "").encode("idna")  # as the resolver does, and may refuse to
     except ValueError:
-        raise Fault(
-            "OPENAI_BASE_URL n'est pas une adresse valable.", EX_CONFIG
-        ) from None
+        raise invalid_address("OPENAI_BASE_URL") from None
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     # Over plain HTTP, anybody on the way could read the key.
     if not (parts.scheme == "https" or (parts.scheme == "http" and local)):
@@ -91,8 +91,17 @@ def base_url() -> str:
             EX_CONFIG,
         )
     if not parts.hostname or not all("!" <= character <= "~" for character in url):
-        raise Fault("OPENAI_BASE_URL n'est pas une adresse valable.", EX_CONFIG)
+        raise invalid_address("OPENAI_BASE_URL")
     return url.rstrip("/")
+
+
+def invalid_address(name: str) -> Fault:
+    # Its value is not shown: a key gets pasted into the wrong setting.
+    return Fault(
+        f"{name} n'est pas une adresse valable : donnez par exemple "
+        f"{DEFAULT_BASE_URL}.",
+        EX_CONFIG,
+    )
 
 
 def budget_usd() -> Decimal:
@@ -104,13 +113,19 @@ def budget_usd() -> Decimal:
         budget = Decimal(text)
     except InvalidOperation:
         budget = Decimal(0)
-    if not (budget.is_finite() and budget > 0):
+    # A cent at least: the share of a budget of 1e-999999 may be beyond Decimal.
+    if not (budget.is_finite() and Decimal("0.01") <= budget <= MAX_BUDGET_USD):
         raise Fault(
-            f"{name} vaut « {text} » : donnez un montant positif en dollars, "
-            "par exemple 100.",
+            f"{name} vaut « {shown(text)} » : donnez un montant positif en dollars, "
+            f"au plus {MAX_BUDGET_USD}, par exemple 100.",
             EX_CONFIG,
         )
     return budget
+
+
+def shown(text: str) -> str:
+    """Return the text without what could drive a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def fetch(url: str, key: str) -> Any:
@@ -120,15 +135,19 @@ def fetch(url: str, key: str) -> Any:
     opener = urllib.request.build_opener(NoRedirect)
     try:
         with opener.open(request, timeout=TIMEOUT_S) as answer:
-            return json.loads(answer.read(MAX_ANSWER_BYTES), parse_float=Decimal)
+            body = answer.read(MAX_ANSWER_BYTES)
     except urllib.error.HTTPError as error:
         error.close()
         raise refusal(error.code) from None
+    except (ValueError, http.client.InvalidURL):  # a host that urllib can't take
+        raise invalid_address("OPENAI_BASE_URL (ou https_proxy)") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise Fault(
             f"OpenAI ne répond pas ({reason}) : vérifiez le réseau et OPENAI_BASE_URL."
         ) from None
+    try:
+        return json.loads(body, parse_float=Decimal)
     except (ValueError, RecursionError):
         raise Fault(
             "La réponse d'OpenAI n'est pas du JSON : vérifiez OPENAI_BASE_URL."
@@ -214,11 +233,34 @@ def main(argv: list[str]) -> int:
     return report(month_to_date_usd(base, key, month_start), budget, now)
 
 
+class Output(io.FileIO):
+    """A stream that drops what it can't write: on a full disk, or once the reader of a
+    pipe has left, the work goes on and the exit status tells how it ended."""
+
+    def write(self, data: Any) -> int:
+        try:
+            # None: its pipe is full, and whoever made it wanted no waiting
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def output(number: int) -> io.TextIOWrapper:
+    """Return the standard stream of this number, for any text, in UTF-8."""
+    file = io.BufferedWriter(Output(number, "wb", closefd=False))
+    return io.TextIOWrapper(file, "utf-8", "backslashreplace", line_buffering=True)
+
+
+def open_outputs() -> None:
+    # Closed ones first lead nowhere, or the next file opened would take their place.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    sys.stdout, sys.stderr = output(1), output(2)
+
+
 def cli() -> int:
-    sys.stdout.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
-    sys.stderr.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    open_outputs()
     try:
         return main(sys.argv[1:])
     except Fault as fault:

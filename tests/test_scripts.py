@@ -19,7 +19,7 @@ import unittest
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import parse_qs, urlsplit
 
 TOP = Path(__file__).resolve().parent.parent
@@ -82,6 +82,22 @@ class ScriptCase(unittest.TestCase):
         self.assertNotIn("Traceback", answer.stdout)
         return answer
 
+    def be_an_ordinary_user(self) -> None:
+        """Run the script as nobody where this is root, who may read everything."""
+        if os.geteuid() != 0:
+            return
+        self.user, self.scripts = 65534, self.folder / "scripts"
+        # A checkout may stand where nobody may look.
+        self.scripts.mkdir()
+        shutil.copy(SCRIPTS / self.script, self.scripts)
+        for path in (self.folder, *self.folder.rglob("*")):
+            os.chown(path, self.user, self.user)
+
+    def forbid(self, path: Path, mode: int = 0) -> None:
+        """Take the rights on a path until the test ends."""
+        self.addCleanup(path.chmod, path.stat().st_mode & 0o777)
+        path.chmod(mode)
+
     def expect(self, status: int, text: str, *args: str, **env: str) -> str:
         """Run the script, and expect this exit status and this text in its output."""
         answer = self.run_script(*args, **env)
@@ -101,6 +117,79 @@ class ScriptCase(unittest.TestCase):
         """Put a program of this name before all others."""
         self.write(f"bin/{name}", f"#!/bin/sh\n{body}\n").chmod(0o755)
         self.env["PATH"] = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+
+
+# Not a TestCase itself, or it would be run without a script.
+if TYPE_CHECKING:
+    Mixin = ScriptCase
+else:
+    Mixin = object
+
+
+class OutputTests(Mixin):
+    """What holds for each script in Python, whatever its output leads to.
+
+    Each test makes a run that ends with 0 where all is well with its output.
+    """
+
+    def run_into(self, output: Any) -> None:
+        """Expect success, and no word, of a run with this standard output."""
+        answer = subprocess.run(
+            [str(self.scripts / self.script)],
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            timeout=30,
+            check=False,
+        )
+        self.assertEqual((answer.returncode, answer.stderr), (0, ""))
+
+    def test_a_full_disk_under_its_output_does_not_stop_it(self) -> None:
+        with open("/dev/full", "wb", buffering=0) as full:
+            self.run_into(full)
+
+    def test_a_reader_that_has_left_does_not_stop_it(self) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "wb") as pipe:
+            self.run_into(pipe)
+
+    def test_a_pipe_that_is_full_and_does_not_block_does_not_stop_it(self) -> None:
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        os.set_blocking(writer, False)
+        with open(writer, "wb", buffering=0) as pipe:
+            while pipe.write(b"x" * 65_536):
+                pass
+            self.run_into(pipe)
+
+    def test_closed_outputs_do_not_stop_it_nor_change_its_exit_status(self) -> None:
+        for closed in (">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+            for args, status in (("", 0), (" a b c", 64)):
+                command = f"exec ./{self.script}{args} {closed}"
+                answer = subprocess.run(
+                    ["sh", "-c", f"cd {self.scripts} && {command}"],
+                    env=self.env,
+                    capture_output=True,
+                    timeout=30,
+                    check=False,
+                )
+                self.assertEqual(answer.returncode, status, (command, answer.stderr))
+                self.assertNotIn(b"Traceback", answer.stderr)
+
+    def test_what_is_not_utf_8_in_a_setting_is_no_traceback(self) -> None:
+        header = (SCRIPTS / self.script).read_text("utf-8").split('"""')[1]
+        names = re.findall(r"^  ([A-Z]+_[A-Z_]+)  ", header, re.M)
+        self.assertTrue(names)
+        for name in names:
+            answer = self.run_script(**{name: os.fsdecode(b"\xff")})
+            self.assertIn(answer.returncode, (0, 1, 78), (name, answer.stdout))
+            if answer.returncode == 78:
+                self.assertIn(name, answer.stdout)
+            self.assertNotIn("lost sys.stderr", answer.stdout)
 
 
 class RegistryTest(unittest.TestCase):
@@ -230,13 +319,14 @@ def month_start() -> int:
     return int(now.replace(day=1, hour=0, minute=0, second=0).timestamp())
 
 
-class MonitorOpenAITest(ScriptCase):
+class MonitorOpenAITest(OutputTests, ScriptCase):
     script = "monitor-openai.py"
     KEY = "sk-admin-not-a-real-key"
 
     def setUp(self) -> None:
         super().setUp()
         self.openai = self.fake()
+        self.openai.pages = [costs(1)]
         self.env.update(OPENAI_BASE_URL=self.openai.url, OPENAI_ADMIN_KEY=self.KEY)
 
     def fake(self) -> FakeOpenAI:
@@ -301,8 +391,14 @@ class MonitorOpenAITest(ScriptCase):
     def test_the_key_never_travels_over_plain_http_to_another_host(self) -> None:
         self.expect(78, "https://", OPENAI_BASE_URL="http://api.example.org/v1")
 
+    def test_an_address_that_no_host_can_have_is_exit_78(self) -> None:
+        urls = ["https://a..b/", "https://a%2e.b/", "https://[::1", "https://a:x/"]
+        for url in [*urls, f"https://{'a' * 64}/", "https://u:p@h/", "https:///v1"]:
+            self.expect(78, "OPENAI_BASE_URL", OPENAI_BASE_URL=url)
+
     def test_a_bad_budget_is_exit_78(self) -> None:
-        for budget in ("abc", "-1", "0", "nan", "inf"):
+        budgets = ["abc", "-1", "0", "nan", "inf", "1e-999999", "1e999999"]
+        for budget in [*budgets, os.fsdecode(b"\xff")]:
             self.expect(78, "montant positif", OPENAI_MONTHLY_BUDGET_USD=budget)
 
     def test_an_answer_of_another_shape_is_exit_1_and_a_sentence(self) -> None:
@@ -328,7 +424,7 @@ class MonitorOpenAITest(ScriptCase):
             self.expect(1, "vérifiez le réseau", OPENAI_BASE_URL=url)
 
 
-class CheckAlertsTest(ScriptCase):
+class CheckAlertsTest(OutputTests, ScriptCase):
     script = "check-alerts.py"
 
     def setUp(self) -> None:
@@ -391,11 +487,21 @@ class CheckAlertsTest(ScriptCase):
         self.expect(0, "non vérifiées")
 
     def test_a_bad_threshold_is_exit_78_and_names_the_setting(self) -> None:
-        for value in ("abc", "-1", "101", "nan"):
+        for value in ("abc", "-1", "101", "nan", os.fsdecode(b"\xff")):
             self.expect(78, "ALERT_MEMORY_PERCENT", ALERT_MEMORY_PERCENT=value)
 
+    def test_a_folder_without_the_kernels_figures_is_exit_78_and_its_setting(
+        self,
+    ) -> None:
+        for folder in ("/nonexistent", "/etc/passwd", os.fsdecode(b"/\xff")):
+            self.expect(78, "ALERT_PROC_DIR", ALERT_PROC_DIR=folder)
+        for file in ("meminfo", "loadavg"):
+            self.kernel_says()
+            self.write(f"proc/{file}", "")
+            self.expect(78, "ALERT_PROC_DIR")
 
-class IndexKbTest(ScriptCase):
+
+class IndexKbTest(OutputTests, ScriptCase):
     script = "index-kb-progressive.py"
 
     def setUp(self) -> None:
@@ -515,6 +621,38 @@ class IndexKbTest(ScriptCase):
         self.expect(78, "KB_DIR", KB_DIR="/nonexistent")
         self.expect(78, "KB_BATCH", KB_BATCH="0")
 
+    def test_an_index_where_none_can_be_is_exit_78_and_names_the_setting(self) -> None:
+        for file in ("/proc/x/kb.db", "/etc/passwd/kb.db", str(self.folder)):
+            self.expect(78, f"KB_INDEX vaut « {file} »", KB_INDEX=file)
+
+    def test_a_folder_whose_name_is_not_utf_8_is_exit_78(self) -> None:
+        folder = os.fsdecode(os.fsencode(self.folder) + b"/\xff")
+        os.mkdir(folder)
+        self.expect(78, "KB_DIR", KB_DIR=folder)
+        self.expect(0, "à jour", KB_INDEX=f"{folder}/kb.db")
+
+    def test_an_unreadable_folder_is_exit_78_and_keeps_the_index(self) -> None:
+        self.write("kb/net/a.txt", "alpha")
+        self.be_an_ordinary_user()
+        fresh = {"KB_INDEX": str(self.folder / "fresh.db")}
+        self.expect(0, "à jour")
+        for mode in (0, 0o400):  # the second one gives the names and no more
+            self.forbid(self.folder / "kb", mode)
+            self.expect(78, "KB_DIR")
+            self.expect(78, "KB_DIR", **fresh)
+        self.assertEqual(self.found("alpha"), ["net/a.txt"])
+
+    def test_below_an_unreadable_folder_nothing_is_forgotten(self) -> None:
+        self.write("kb/net/a.txt", "alpha")
+        self.write("kb/b.txt", "alpha")
+        self.be_an_ordinary_user()
+        self.expect(0, "à jour")
+        for mode in (0, 0o400):
+            self.forbid(self.folder / "kb/net", mode)
+            self.expect(0, "Illisible, laissé de côté : net")
+            self.expect(78, "KB_DIR", "10", "net")
+        self.assertEqual(self.found("alpha"), ["b.txt", "net/a.txt"])
+
     def test_a_file_that_is_no_index_is_a_sentence(self) -> None:
         self.write("state/kb.db", "this is not SQLite, " * 100)
         self.expect(1, "SQLite refuse")
@@ -524,7 +662,7 @@ class IndexKbTest(ScriptCase):
         self.expect(0, "Documents : /usr/share", "3", KB_DIR="", **home)
 
 
-class CheckCertificatesTest(ScriptCase):
+class CheckCertificatesTest(OutputTests, ScriptCase):
     script = "check-certificates.py"
 
     def setUp(self) -> None:
@@ -566,9 +704,58 @@ class CheckCertificatesTest(ScriptCase):
         answer = self.run_script(CERT_PATHS="")
         self.assertIn(answer.returncode, (0, 1), answer.stdout)
 
+    def test_a_path_that_is_not_there_is_exit_78(self) -> None:
+        self.write("tls/far.pem", FAR_CERTIFICATE)
+        tls = f"{self.folder}/tls"
+        for paths in ("/nope", f"{tls}:/nope", f"{tls}/far.pem/x", ":"):
+            self.expect(78, "CERT_PATHS", CERT_PATHS=paths)
+        self.expect(0, "Tout va bien", CERT_PATHS=f":{tls}:{tls}/far.pem")
+
+    def test_what_cannot_be_read_is_counted_and_is_exit_1(self) -> None:
+        self.write("tls/far.pem", FAR_CERTIFICATE)
+        self.write("tls/inner/old.pem", EXPIRED_CERTIFICATE)
+        self.be_an_ordinary_user()
+        for name in ("tls/far.pem", "tls/inner", "tls"):
+            self.forbid(self.folder / name)
+            output = self.expect(1, f"ILLISIBLE {self.folder / name} (")
+            self.assertIn("endroit(s) illisible(s)", output)
+            self.assertNotIn("Tout va bien", output)
+        for name in ("tls/far.pem", "tls/inner"):  # below what can't be looked into
+            path = str(self.folder / name)
+            self.expect(1, f"ILLISIBLE {path} (", CERT_PATHS=path)
+
+    def test_a_dangling_link_and_a_socket_are_passed_over(self) -> None:
+        self.write("tls/far.pem", FAR_CERTIFICATE)
+        (self.folder / "tls/gone.pem").symlink_to(self.folder / "gone")
+        (self.folder / "tls/cut.pem").symlink_to(self.folder / "tls/far.pem/x")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(self.folder / "tls/socket.pem"))
+            self.expect(0, "Tout va bien : 1 certificat(s)")
+
+    def usual_places(self, *names: str) -> None:
+        """Run a copy of the script that takes these for the usual places."""
+        ours = "DEFAULT_PATHS = " + repr(":".join(f"{self.folder}/{n}" for n in names))
+        text = (SCRIPTS / self.script).read_text("utf-8")
+        text = re.sub(r"DEFAULT_PATHS = \(.*?\n\)", ours, text, flags=re.S)
+        self.be_an_ordinary_user()
+        self.scripts = self.folder / "own"
+        self.write(f"own/{self.script}", text).chmod(0o755)
+        self.env["CERT_PATHS"] = ""
+
+    def test_of_the_usual_places_some_may_be_unreadable_but_not_all(self) -> None:
+        self.write("tls/far.pem", FAR_CERTIFICATE)
+        self.write("private/key.pem", "")
+        self.usual_places("tls", "private", "missing")
+        self.forbid(self.folder / "private")
+        output = self.expect(0, f"ILLISIBLE {self.folder}/private (")
+        self.assertIn("Le reste va bien : 1 certificat(s)", output)
+        self.forbid(self.folder / "tls")
+        self.expect(1, "Aucun certificat trouvé")
+
     def test_a_bad_setting_is_exit_78(self) -> None:
         self.expect(78, "CRON_PARAM_DAYS", CRON_PARAM_DAYS="soon")
-        for host in ("example.org", "example.org:x", ":443", "example.org:65536"):
+        hosts = ["example.org", "example.org:x", ":443", "example.org:65536"]
+        for host in [*hosts, "a..b:443", os.fsdecode(b"\xff:443")]:
             self.expect(78, "HÔTE:PORT", CERT_HOSTS=host)
 
     def test_a_server_that_is_not_there_is_an_alert(self) -> None:
@@ -650,7 +837,7 @@ class LargestFoldersTest(ScriptCase):
         self.expect(78, "DEPTH", "/", LARGEST_FOLDERS_DEPTH="0")
 
 
-class CleanRotatedLogsTest(ScriptCase):
+class CleanRotatedLogsTest(OutputTests, ScriptCase):
     script = "clean-rotated-logs.py"
 
     def setUp(self) -> None:
@@ -704,11 +891,33 @@ class CleanRotatedLogsTest(ScriptCase):
         self.expect(78, "chemin absolu", LOGS_DIR="log")
         self.assertTrue(file.exists())
 
+    def test_on_a_full_disk_it_deletes_all_the_same(self) -> None:
+        files = [self.write(f"log/{n}.log.1", "x", age_days=100) for n in range(300)]
+        with open("/dev/full", "wb", buffering=0) as full:
+            self.run_into(full)
+        self.assertEqual([file for file in files if file.exists()], [])
+
+    def test_an_unreadable_folder_is_exit_78(self) -> None:
+        self.be_an_ordinary_user()
+        self.forbid(self.folder / "log")
+        self.expect(78, "LOGS_DIR")
+
+    def test_what_could_not_be_deleted_is_exit_1_whatever_the_output(self) -> None:
+        self.write("log/a.log.1", "x", age_days=100)
+        self.be_an_ordinary_user()
+        self.forbid(self.folder / "log", 0o500)
+        self.expect(1, "Gardé")
+        command = f"exec {self.scripts / self.script} >/dev/full"
+        answer = subprocess.run(
+            ["sh", "-c", command], env=self.env, user=self.user, check=False
+        )
+        self.assertEqual(answer.returncode, 1)
+
     def test_without_settings_it_looks_at_the_hosts_logs(self) -> None:
         self.expect(0, "sous /var/log", LOGS_DIR="", CRON_PARAM_SIMULATE="true")
 
 
-class BackupDatabasesTest(ScriptCase):
+class BackupDatabasesTest(OutputTests, ScriptCase):
     script = "backup-databases.py"
 
     def setUp(self) -> None:
@@ -813,16 +1022,19 @@ class BackupDatabasesTest(ScriptCase):
             self.expect(78, "BACKUP_PG_DATABASES", BACKUP_PG_DATABASES=name)
         self.expect(78, "BACKUP_KEEP", BACKUP_KEEP="0")
 
-    def be_an_ordinary_user(self) -> None:
-        """Run the script as nobody where this is root, whose history stands fixed."""
-        if os.geteuid() != 0:
-            return
-        self.user, self.scripts = 65534, self.folder / "scripts"
-        # A checkout may stand where nobody may look.
-        self.scripts.mkdir()
-        shutil.copy(SCRIPTS / self.script, self.scripts)
-        for path in (self.folder, *self.folder.rglob("*")):
-            os.chown(path, self.user, self.user)
+    def test_a_folder_where_nothing_can_be_written_is_exit_78(self) -> None:
+        for folder in ("/etc/passwd", "/proc/x", "/etc/passwd/x"):
+            self.expect(78, f"BACKUP_DIR vaut « {folder} »", BACKUP_DIR=folder)
+        self.backups.mkdir()
+        self.be_an_ordinary_user()
+        self.forbid(self.backups, 0o500)
+        self.expect(78, f"BACKUP_DIR vaut « {self.backups} »")
+
+    def test_a_database_whose_name_is_not_utf_8_is_saved(self) -> None:
+        file = os.fsdecode(os.fsencode(self.folder) + b"/\xff?%41#.db")
+        self.database.execute("vacuum into ?", (str(self.folder / "copy.db"),))
+        os.rename(self.folder / "copy.db", file)
+        self.expect(0, "1 base(s) sauvegardée(s)", BACKUP_SQLITE=file)
 
     def test_without_settings_the_servers_history_is_saved(self) -> None:
         state = self.folder / ".local/state/cron-trigger-server"
@@ -832,9 +1044,10 @@ class BackupDatabasesTest(ScriptCase):
         self.expect(0, "history.db", BACKUP_SQLITE="", BACKUP_DIR="")
         self.assertEqual(len(list((state / "backup").iterdir())), 1)
 
-    def test_with_nothing_to_save_it_says_so(self) -> None:
+    def test_with_nothing_to_save_it_is_exit_1_and_names_the_setting(self) -> None:
         self.be_an_ordinary_user()
-        self.expect(0, "Rien à sauvegarder", BACKUP_SQLITE="")
+        output = self.expect(1, "Rien n'a été sauvegardé", BACKUP_SQLITE="")
+        self.assertIn("BACKUP_SQLITE", output)
 
 
 if __name__ == "__main__":
