@@ -100,6 +100,9 @@ from typing import (
     Union,
 )
 
+if sys.version_info < (3, 9):  # noqa: UP036 - below, there would be a traceback
+    sys.exit("cron-trigger-server needs Python 3.9 or newer: install a newer python3.")
+
 # ======================================================================= Constants
 # Limits of the service.  A limit that a client can meet is named in its refusal.
 
@@ -857,6 +860,8 @@ class Checker:
         self.path = path
         self.faults: List[str] = []
         self._log_dir = log_dir
+        own = str(log_dir / f"{SERVICE}.log")
+        self._log_owners = {os.path.normpath(own): SERVICE}
 
     def fault(self, place: Sequence[str], what: str) -> None:
         """Note a fault: `crons.json: "index-kb": timeout: expected ...`."""
@@ -879,7 +884,6 @@ class Checker:
             cron = self._cron(name, entry)
             if cron:
                 crons[name] = cron
-        self._shared_logs(crons)
         return crons
 
     def _twice(self, place: Sequence[str], value: Json) -> None:
@@ -907,6 +911,7 @@ class Checker:
         }
         values["parameters"] = values.get("parameters") or {}
         self._placeholders(place, values)
+        self._shared_log(name, values.get("log_file"))
         if len(self.faults) > before:
             return None
         return Cron(
@@ -1040,17 +1045,16 @@ class Checker:
                 why = "a password goes by environment only"
                 self.fault([*place, "command"], f"can't hold {holder}: {why}")
 
-    def _shared_logs(self, crons: Mapping[str, Cron]) -> None:
+    def _shared_log(self, name: str, log_file: Optional[str]) -> None:
         # In a shared log, one run's output could not be told from another's.
-        owners = {str(self._log_dir / f"{SERVICE}.log"): SERVICE}
-        for name, cron in crons.items():
-            path = os.path.normpath(cron.log_path)
-            owner = owners.setdefault(path, name)
-            if owner != name:
-                self.fault(
-                    [f'"{name}"', "logFile"],
-                    f'"{path}" is the log of "{owner}": give each cron its own',
-                )
+        path = os.path.normpath(self._log_dir / (log_file or f"{name}.log"))
+        owner = self._log_owners.setdefault(path, name)
+        if owner != name:
+            self.fault(
+                [f'"{printable(name, 80)}"', "logFile"],
+                f'"{printable(path)}" is the log of "{printable(owner, 80)}": give '
+                "each cron its own",
+            )
 
 
 class ParameterChecker:
@@ -1101,18 +1105,23 @@ class ParameterChecker:
             return None
         self._checker._twice(self._place, definition)
         of_type = definition.get("type")
-        for key, value in definition.items():
-            self._key(key, value, of_type)
+        sound = {k: v for k, v in definition.items() if self._holds(k, v, of_type)}
         if "type" not in definition:
             self._fault(["type"], "is required")
         elif isinstance(definition["type"], str) and of_type not in self.TYPES:
             choices = ", ".join(f'"{t}"' for t in self.TYPES)
             self._fault(["type"], f"expected one of {choices}, got {_shown(of_type)}")
-        if len(self._checker.faults) > before:
+        if of_type not in self.TYPES:
             return None
-        parameter = self._built(name, definition)
+        parameter = self._built(name, sound)
         self._own_values(parameter)
         return parameter if len(self._checker.faults) == before else None
+
+    def _holds(self, key: str, value: Json, of_type: Json) -> bool:
+        """Check a key by itself; return False where a fault was noted."""
+        before = len(self._checker.faults)
+        self._key(key, value, of_type)
+        return len(self._checker.faults) == before
 
     def _fault(self, place: List[str], what: str) -> None:
         self._checker.fault([*self._place, *place], what)
@@ -1228,7 +1237,9 @@ def _place_fault(
     place: str, status: os.stat_result, user_id: int, group: bool = True
 ) -> Optional[str]:
     if status.st_uid not in (0, user_id):
-        return f"{place} belongs to user {status.st_uid}: chown root {place}"
+        # It may be somebody's home.
+        better = " (better: a folder of root's)" if stat.S_ISDIR(status.st_mode) else ""
+        return f"{place} belongs to user {status.st_uid}{better}: chown root {place}"
     if stat.S_ISLNK(status.st_mode):
         return None
     sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
@@ -2150,8 +2161,8 @@ class Store:
             with contextlib.suppress(OSError):
                 self._move_aside(error)
         problem = (
-            f"The history {self.path} can't be written ({error}): runs are kept in "
-            "memory until it can; free some space or mend its folder's permissions."
+            f"The history {self.path} can't be written ({error}): what happens is "
+            "kept aside until it can; free some space or mend its folder's permissions."
         )
         if self.problem != problem:
             self._say("error", problem)
@@ -2199,7 +2210,21 @@ class Store:
                 return self._connect().execute(query, values).fetchall()
             except (sqlite3.Error, OSError) as error:
                 self._fault(error)
-                return []
+                return self._read_only(query, values)
+
+    def _read_only(self, query: str, values: Sequence[Any]) -> List[Tuple[Any, ...]]:
+        """Read a history that can't be opened for writing; nothing if there is none.
+
+        `immutable` reads the file alone: where no other can be made beside it, as on a
+        full disk, SQLite opens it in no other way.
+        """
+        place = f"file:{urllib.parse.quote(str(self.path))}"
+        for mode in ("mode=ro", "immutable=1"):
+            with contextlib.suppress(sqlite3.Error):
+                db = sqlite3.connect(f"{place}?{mode}", uri=True)
+                with contextlib.closing(db):
+                    return db.execute(query, values).fetchall()
+        return []
 
     def take_over(self) -> None:
         """Take up what a process that is gone could not write, and write it."""
@@ -2273,24 +2298,12 @@ class Store:
         last = self._last_ids["cron_executions"]
         if db is not None:
             last = max(last, self._last_id(db, "cron_executions"))
-        elif self._file == (0, 0):
-            last = max(last, self._last_run_id_unopened())
+        elif self._file == (0, 0):  # it could never be opened
+            query = "select seq from sqlite_sequence where name = 'cron_executions'"
+            last = max(last, *(row[0] for row in self._read_only(query, [])), 0)
         number = self._run_ids.after(last) if self._run_ids else last + 1
         self._last_ids["cron_executions"] = number
         return number
-
-    def _last_run_id_unopened(self) -> int:
-        """Return the last number in a history that could never be opened, if any.
-
-        `immutable` reads the file alone: where no other can be made beside it, as on a
-        full disk, SQLite opens it in no other way.
-        """
-        uri = f"file:{urllib.parse.quote(str(self.path))}?immutable=1"
-        try:
-            with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
-                return self._last_id(db, "cron_executions")
-        except sqlite3.Error:
-            return 0
 
     def seed_ids(self, run_id: int) -> None:
         """Learn that a run of this id exists, though the history does not know it."""
@@ -3472,6 +3485,27 @@ def script_environment(environ: Mapping[str, str]) -> Dict[str, str]:
     return {n: v for n, v in environ.items() if not PRIVATE_VARIABLES.fullmatch(n)}
 
 
+def check_directory(cron: Cron) -> None:
+    """Refuse a working directory that is not there; raises LaunchError."""
+    if not os.path.isdir(cron.directory):
+        raise LaunchError(f"its folder {cron.directory} is missing: create it")
+
+
+def start_fault(cron: Cron, user_id: int) -> Optional[str]:
+    """Return why a cron would not start, as far as one can tell without a start."""
+    try:
+        script_arguments(cron, {}, user_id)
+        check_directory(cron)
+        # The server makes its own log folder, but no other.
+        if os.path.isabs(cron.log_file or ""):
+            os.stat(os.path.dirname(cron.log_path))
+    except LaunchError as error:
+        return str(error)
+    except OSError as error:
+        return _log_fault(cron.log_path, error)
+    return None
+
+
 class ActiveRun:
     """A run that this process watches.  `done` is set once its end is recorded."""
 
@@ -3707,8 +3741,7 @@ class Runner:
         run = self._asked_run(cron, values, request)
         try:
             arguments = script_arguments(cron, values, self._user_id)
-            if not os.path.isdir(cron.directory):
-                raise LaunchError(f"its folder {cron.directory} is missing: create it")
+            check_directory(cron)
             log = open_cron_log(cron.log_path, self._user_id)
         except LaunchError as error:
             raise self._not_launched(run, request, str(error)) from None
@@ -4585,6 +4618,8 @@ class Broadcaster:
     """
 
     LIMIT = 32
+    #: How often it is looked whether the registry has changed, while there are streams.
+    LOOK_S = 1.0
     #: After a trigger, streams wait so long: its answer goes out before a hundred of
     #: them are written to.
     PAUSE_S = 0.002
@@ -4599,6 +4634,9 @@ class Broadcaster:
         self._cursor = store.last_event_id()
         self._pumping = False
         self._commenting = False
+        self._looking = False
+        #: Called in the loop's thread now and then, while there are streams.
+        self.look: Callable[[], Any] = lambda: None
 
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Call with each event, in the loop's thread."""
@@ -4722,6 +4760,7 @@ class Broadcaster:
                 stream, stream.send(b": joined\n\n" + b"".join(map(sse, missed)))
             )
             self._start_comments()
+            self._start_looks()
         self.wake()
 
     def _start_comments(self) -> None:
@@ -4736,6 +4775,17 @@ class Broadcaster:
             self._commenting = False
             if self._streams:
                 self._start_comments()
+
+    def _start_looks(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._loop.call_later(self.LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if self._streams:
+            self.look()
+            self._start_looks()
 
     def close(self) -> None:
         """End every stream."""
@@ -6479,11 +6529,10 @@ class Systemd:
         if descriptor is not None:
             packed = descriptor.to_bytes(4, sys.byteorder)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
-        ):
-            sender.sendmsg(["\n".join(lines).encode()], rights, 0, address)
+        with contextlib.suppress(OSError):
+            sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with sender:
+                sender.sendmsg(["\n".join(lines).encode()], rights, 0, address)
 
     def keep_listener(self, listener: socket.socket) -> None:
         """Have the listening socket kept over a restart: nobody is refused then."""
@@ -6523,10 +6572,7 @@ def listen(
             flags=socket.AI_PASSIVE,
         )
     except OSError as error:
-        raise ConfigError(
-            f"CRON_TRIGGER_HOST must be an address of this host, got "
-            f'"{settings.host}" ({error.strerror}); use 0.0.0.0 for all of them.'
-        ) from None
+        raise _no_host(settings.host, error) from None
     family, _, _, _, address = found[0]
     listener = kept(address)
     if listener:
@@ -6541,10 +6587,19 @@ def listen(
             if error.errno == errno.EADDRINUSE and time.monotonic() < deadline_s:
                 time.sleep(0.1)
                 continue
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise _no_host(settings.host, error) from None
             raise ConfigError(
                 f"The server can't listen on {where} ({error.strerror}): end the "
                 "program that does (ss -ltnp shows it), or choose another --port."
             ) from None
+
+
+def _no_host(host: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f'CRON_TRIGGER_HOST must be an address of this host, got "{printable(host)}" '
+        f"({error.strerror}); use 0.0.0.0 for all of them."
+    )
 
 
 def _bound(family: int, address: Tuple[Any, ...]) -> socket.socket:
@@ -6731,6 +6786,7 @@ class Daemon:
         )
         self._runner.on_heal = self._on_heal
         self._broadcaster = Broadcaster(self._store, self._loop)
+        self._broadcaster.look = self._registry.crons
         self._notifier = self._built_notifier()
         self._views = Views(self._registry, self._store, self._runner)
         page = Page(Path(__file__).resolve().with_name("dashboard.html"))
@@ -6956,6 +7012,9 @@ class Finding:
 class Doctor:
     """The looks at one host.  None of them raises, whatever is broken."""
 
+    #: How long a server has for an answer.
+    ASK_S = 5.0
+
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
         self._environ = environ
@@ -6993,7 +7052,7 @@ class Doctor:
         path = self._settings.registry
         crons, faults = load_registry(path, self._settings.log_dir)
         for fault in faults:
-            yield Finding("registry", "wrong", fault, f"Edit {path}.")
+            yield Finding("registry", "wrong", fault, f"Mend that: it is {path}.")
         unfit = list(self._unfit(crons.values()))
         yield from unfit
         if not faults and not unfit:
@@ -7001,13 +7060,12 @@ class Doctor:
 
     def _unfit(self, crons: Iterable[Cron]) -> Iterator[Finding]:
         for cron in crons:
-            try:
-                script_arguments(cron, {}, os.geteuid())
-            except LaunchError as error:
+            fault = start_fault(cron, os.geteuid())
+            if fault:
                 yield Finding(
                     "script",
                     "wrong",
-                    f"{cron.name} can't be started: {error}.",
+                    f"{cron.name} can't be started: {fault}.",
                     f"Mend that, or its entry in {self._settings.registry}.",
                 )
 
@@ -7035,8 +7093,15 @@ class Doctor:
         port = self._settings.port
         try:
             answer = self._ask("/health")
-        except OSError:
-            if self._installed:
+        except OSError as error:
+            if not isinstance(error, ConnectionRefusedError):
+                yield Finding(
+                    "port",
+                    "wrong",
+                    f"Who listens on port {port} does not answer ({error}).",
+                    f"See who it is: sudo ss -ltnp 'sport = :{port}'",
+                )
+            elif self._installed:
                 yield Finding(
                     "port",
                     "wrong",
@@ -7070,7 +7135,8 @@ class Doctor:
         """Return the JSON object that the server answers, or {}; OSError if none."""
         host = self._settings.host
         address = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        connection = http.client.HTTPConnection(address, self._settings.port, timeout=5)
+        port = self._settings.port
+        connection = http.client.HTTPConnection(address, port, timeout=self.ASK_S)
         try:
             connection.request("GET", path)
             answer = json.loads(connection.getresponse().read(1 << 20))
@@ -7090,8 +7156,13 @@ class Doctor:
                 f"It has {len(secret)} characters and could be guessed.",
                 f"Make one with: openssl rand -hex 32 ({ENVIRONMENT_FILE}).",
             )
-        elif secret is not None or self._is_asked_for():
+            return
+        refusal = self._refusal()
+        if secret is not None or refusal in ("unauthorized", "too_many_attempts"):
             yield Finding("secret", "ok", "every request needs it")
+        elif refusal == "forbidden":
+            text = "Whether one is set can't be told from this address."
+            yield Finding("secret", "note", text)
         else:
             yield Finding(
                 "secret",
@@ -7100,11 +7171,14 @@ class Doctor:
                 "sudo ./install.sh --secret",
             )
 
-    def _is_asked_for(self) -> bool:
-        """Tell whether the server has a secret that is not ours to see."""
+    def _refusal(self) -> Optional[str]:
+        """Return the code with which the server refuses a request without a secret.
+
+        It may have one that is not ours to see.
+        """
         with contextlib.suppress(OSError):
-            return self._ask("/runs?limit=1").get("code") == "unauthorized"
-        return False
+            return self._ask("/runs?limit=1").get("code")
+        return None
 
     def _readable_secrets(self) -> Iterator[Finding]:
         paths = [self._environ.get("CRON_TRIGGER_SECRET_FILE")]
@@ -7171,13 +7245,13 @@ def look_at_folder(name: str, folder: Path) -> Finding:
     while not os.path.lexists(there):
         there = there.parent
     try:
-        status = os.stat(there)
         free = shutil.disk_usage(there).free
     except OSError as error:
         return Finding(name, "wrong", f"{there}: {error.strerror}.", "Mend that.")
-    if os.geteuid() == 0 and (status.st_uid != 0 or status.st_mode & 0o022):
-        text = f"{there} may be written by others, who could put links there."
-        return Finding(name, "wrong", text, f"chown root {there}; chmod go-w {there}")
+    unsafe = folder_fault(str(folder)) if os.geteuid() == 0 else None
+    if unsafe:
+        reason, _, remedy = unsafe.partition(": ")
+        return Finding(name, "wrong", f"{reason}, who could put links there.", remedy)
     if not os.access(there, os.W_OK | os.X_OK):
         return Finding(name, "wrong", f"{there} can't be written.", "Use sudo.")
     if free < FREE_BYTES:
@@ -7228,7 +7302,7 @@ def unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def environment_file(path: Path = ENVIRONMENT_FILE) -> Dict[str, str]:
-    """Return the settings that the service is started with; nothing if unreadable."""
+    """Return the variables that the service is started with; nothing if unreadable."""
     try:
         lines = path.read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -7237,7 +7311,7 @@ def environment_file(path: Path = ENVIRONMENT_FILE) -> Dict[str, str]:
     return {
         key: value.strip().strip("\"'")
         for key, value in pairs
-        if key.startswith("CRON_TRIGGER_")
+        if VARIABLE_NAME.fullmatch(key)
     }
 
 
@@ -7364,9 +7438,10 @@ def _registry_path(given: Optional[str]) -> Path:
     if given:
         path = Path(os.path.abspath(given))
         if not path.is_file():
+            what = "no file" if path.exists() else "not there"
             raise ConfigError(
                 f"CRON_TRIGGER_REGISTRY must name a registry file, got {path}, which "
-                "is not there: create it, or leave the setting out."
+                f"is {what}: create it, or leave the setting out."
             )
         return path
     system = Path("/etc") / SERVICE / "crons.json"
@@ -7652,7 +7727,8 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def print_json(value: Json) -> None:
     """Print JSON for programs."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
+    print(json.dumps(value, ensure_ascii=plain, indent=2))
 
 
 def _complain(level: str, text: str) -> None:
@@ -7708,6 +7784,8 @@ def command_history(settings: Settings, options: argparse.Namespace) -> int:
     store = Store(settings.history, _complain)
     runs = store.runs(cron_name=options.name, limit=options.limit)
     store.close()
+    if options.name and not runs:
+        Registry(settings.registry, settings.log_dir).get(options.name)
     if options.json:
         print_json({"runs": [run.view() for run in runs]})
         return int(store.problem is not None)
@@ -7738,10 +7816,9 @@ def command_check(settings: Settings, options: argparse.Namespace) -> int:
     crons, faults = load_registry(settings.registry, settings.log_dir)
     warnings = []
     for cron in crons.values():
-        try:
-            script_arguments(cron, {}, os.geteuid())
-        except LaunchError as error:
-            warnings.append(f'{settings.registry.name}: "{cron.name}": {error}')
+        fault = start_fault(cron, os.geteuid())
+        if fault:
+            warnings.append(f'{settings.registry.name}: "{cron.name}": {fault}')
     if options.json:
         print_json(
             {
@@ -7804,13 +7881,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     _prepare_streams()
     try:
         options = _parser().parse_args(argv)
-        environ: Mapping[str, str] = os.environ
         if options.command not in (None, "serve"):
-            # Root's `run` in a crontab must look for locks where the service does.
-            environ = {**environment_file(), **os.environ}
+            # Root's `run` in a crontab must look for locks where the service does, and
+            # its scripts have what they have there.
+            for name, value in environment_file().items():
+                os.environ.setdefault(name, value)
         if options.command == "doctor":  # the settings may be what is wrong
-            return command_doctor(options, environ)
-        settings = read_settings(vars(options), environ)
+            return command_doctor(options, os.environ)
+        settings = read_settings(vars(options), os.environ)
         status = COMMANDS[options.command](settings, options)
         sys.stdout.flush()  # here, where a reader that has gone is no error
         return status

@@ -297,7 +297,7 @@ class FolderTest(unittest.TestCase):
 
     def test_a_host_that_is_none_of_ours(self) -> None:
         line = self.start_fails("--host=192.0.2.1")
-        self.assertIn("can't listen on 192.0.2.1:0", line)
+        self.assertIn('CRON_TRIGGER_HOST must be an address of this host, got "1', line)
         line = self.start_fails("--host=no host")
         self.assertIn("CRON_TRIGGER_HOST must be an address of this host", line)
 
@@ -396,6 +396,19 @@ class RunTest(CommandCase):
             rf"run {run['id']} completed: exit 0 after ",
         )
         self.assertIn(f"run {run['id']} of hello completed", self.server.log_text())
+
+    def test_the_services_variables_are_the_scripts_too(self) -> None:
+        file = self.server.folder / "default"
+        file.write_text("A_KEY='of the file'\nPATH=/nowhere\nCRON_TRIGGER_PORT=x\n")
+        entry = {"description": "Shows", "command": ["sh", "-c", 'echo "$A_KEY $B"']}
+        path = f"m.environment_file.__defaults__ = (m.Path({str(file)!r}),)"
+        with Server({"show": entry}, program=patched(path), start=False) as made:
+            self.assertEqual(made.command("run", "show", "--port=1").returncode, 0)
+            self.assertIn("\nof the file \n", made.log_text("show"))
+            made.environ["A_KEY"] = "of the crontab"
+            made.command("run", "show", "--port=1")
+            self.assertIn("\nof the crontab \n", made.log_text("show"))
+            self.assertEqual(made.command("run", "show").returncode, server.EX_CONFIG)
 
     def test_parameters_become_values_of_their_type(self) -> None:
         arguments = ("--param=n=7", "--param", "word=a=b c", "--param=flag=true")
@@ -588,6 +601,24 @@ class TableTest(CommandCase):
         self.assertEqual((three[1], *three[3:5]), ("failed", "1", "0 %"))
         self.assertEqual(rows[4], ["sleeps", "-", "-", "0", "-", "-", "Sleeps"])
 
+    def test_a_name_that_nobody_knows_has_no_history(self) -> None:
+        done = self.call("history", "helo")
+        self.assert_sentence(done, server.EX_USAGE, 'no cron "helo"')
+        self.assertEqual(self.call("history", "sleeps").returncode, 0)
+
+    def test_json_is_json_where_the_terminal_has_no_utf_8(self) -> None:
+        self.server.environ["PYTHONIOENCODING"] = "ascii"
+        self.addCleanup(self.server.environ.clear)
+        told = json.loads(self.server.command("list", "--json").stdout)["crons"]
+        self.assertEqual(told[0]["description"], "Dire bonjour ✅")
+
+    def test_a_history_that_can_not_be_written_can_be_read(self) -> None:
+        before = self.call("history").stdout
+        with mock.patch.object(server.Store, "_opened", side_effect=OSError("No.")):
+            done = self.call("history")
+        self.assertEqual((done.returncode, done.stdout), (1, before))
+        self.assertIn("can't be written", done.stderr)
+
     def test_what_somebody_else_has_locked_runs_as_on_the_page(self) -> None:
         with open(self.server.run_dir / "sleeps.pid", "w") as crontab:
             fcntl.flock(crontab, fcntl.LOCK_EX)
@@ -711,6 +742,21 @@ class CheckTest(CommandCase):
                 },
             )
             self.assertFalse(made.state_dir.exists(), "check makes nothing")
+
+    def test_a_folder_that_would_keep_a_cron_from_starting_is_a_warning(self) -> None:
+        entry = {"description": "A", "command": ["true"]}
+        registry = {
+            "a": {**entry, "workingDirectory": "/no/where"},
+            "b": {**entry, "logFile": "/no/where/b.log"},
+            "c": {**entry, "command": "no-where"},
+        }
+        with Server(registry, start=False) as made:
+            done = self.main("check", "--json", *made.folder_flags())
+        first, second, third = json.loads(done.stdout)["warnings"]
+        self.assertIn("folder /no/where is missing: create it", first)
+        self.assertIn("mkdir -p /no/where", second)
+        self.assertIn("no-where is missing", third)
+        self.assertEqual(done.returncode, 0)
 
     def test_every_fault_is_a_line_and_the_status_78(self) -> None:
         with Server(start=False) as made:

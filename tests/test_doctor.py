@@ -6,13 +6,14 @@ import http.server
 import ipaddress
 import json
 import os
+import socket
 import tempfile
 import threading
 import unittest
 from pathlib import Path
 from typing import Any
 
-from support import Server, need, need_full
+from support import Server, need, need_full, patched
 
 import cron_trigger_server as program
 
@@ -92,11 +93,11 @@ class Doctor(unittest.TestCase):
 
     def test_registry_with_a_fault(self) -> None:
         self.server.write_registry({"quick": {"description": "no command"}})
-        self.assert_wrong("registry", "command", f"Edit {self.server.registry}")
+        self.assert_wrong("registry", "command", f"it is {self.server.registry}")
 
     def test_registry_that_is_no_json(self) -> None:
         self.server.registry.write_text("{")
-        self.assert_wrong("registry", "crons.json", f"Edit {self.server.registry}")
+        self.assert_wrong("registry", "crons.json", f"it is {self.server.registry}")
 
     def test_script_that_is_missing(self) -> None:
         entry = {"description": "lost", "command": "lost.sh"}
@@ -114,7 +115,39 @@ class Doctor(unittest.TestCase):
         need(os.geteuid() == 0, "only root's folders are looked at so")
         self.server.log_dir.chmod(0o777)
         folder = self.server.log_dir
-        self.assert_wrong("logs", "written by others", f"chmod go-w {folder}")
+        self.assert_wrong("logs", "others may write", f"chmod go-w {folder}")
+
+    def test_folder_that_is_not_there_yet(self) -> None:
+        """As for the server, above it may be /tmp, or a group's: Ubuntu's /var/log."""
+        above, self.server.log_dir = self.server.log_dir, self.server.log_dir / "new"
+        for mode in (0o1777, 0o775):
+            above.chmod(mode)
+            self.assertEqual(self.examine(), (0, []))
+
+    def test_folder_above_that_others_may_write(self) -> None:
+        need(os.geteuid() == 0, "only root's folders are looked at so")
+        above, self.server.log_dir = self.server.log_dir, self.server.log_dir / "new"
+        self.server.log_dir.mkdir()
+        above.chmod(0o777)
+        self.assert_wrong("logs", "others may write", f"chmod o-w {above}")
+
+    def test_folders_of_a_cron_that_are_missing(self) -> None:
+        entry = {"description": "A", "command": "/bin/true"}
+        for more in ({"workingDirectory": "/no/where"}, {"logFile": "/no/where/x.log"}):
+            self.server.write_registry({"a": {**entry, **more}})
+            self.assert_wrong("script", "/no/where", "Mend that")
+
+    def test_port_that_does_not_answer(self) -> None:
+        self.server.program = list(patched("m.Doctor.ASK_S = 0.2"))
+        with socket.create_server(("127.0.0.1", self.port)):
+            self.assert_wrong("port", "does not answer", "ss -ltnp")
+
+    def test_secret_of_a_server_that_has_enough_of_wrong_ones(self) -> None:
+        self.server.start("--secret=long-enough-to-be-safe", port=self.port)
+        for _ in range(10):
+            self.server.get("/runs", **{"X-Trigger-Secret": "wrong"})
+        done = self.server.command("doctor", f"--port={self.port}")
+        self.assertIn("every request needs it", done.stdout)
 
     def test_port_of_another_program(self) -> None:
         need_full()
@@ -194,7 +227,8 @@ class EnvironmentFile(unittest.TestCase):
                 'CRON_TRIGGER_ALLOW="10.0.0.0/8 ::1"\n'
                 "CRON_TRIGGER_SECRET=a=b\n"
                 "#CRON_TRIGGER_HOST=0.0.0.0\n"
-                "LD_PRELOAD=/tmp/evil.so\n"
+                "OPENAI_ADMIN_KEY=key\n"
+                "; another comment = nothing\n"
             )
             self.assertEqual(
                 program.environment_file(path),
@@ -202,6 +236,7 @@ class EnvironmentFile(unittest.TestCase):
                     "CRON_TRIGGER_PORT": "9100",
                     "CRON_TRIGGER_ALLOW": "10.0.0.0/8 ::1",
                     "CRON_TRIGGER_SECRET": "a=b",
+                    "OPENAI_ADMIN_KEY": "key",
                 },
             )
             self.assertEqual(program.environment_file(Path(folder, "none")), {})

@@ -82,7 +82,9 @@ class UnsafeScriptTest(FolderTest):
         for path in (self.script, self.folder):
             os.chown(path, NOBODY, NOBODY)
             fault = self.fault("job.sh")
-            self.assertIn(f"{path} belongs to user {NOBODY}: chown root {path}", fault)
+            better = " (better: a folder of root's)" * path.is_dir()
+            told = f"{path} belongs to user {NOBODY}{better}: chown root {path}"
+            self.assertIn(told, fault)
             self.assert_remedied("job.sh")
 
     def test_a_folder_above_that_others_may_write(self) -> None:

@@ -135,6 +135,25 @@ class WholeFileTest(FolderCase):
             ],
         )
 
+    def test_no_fault_hides_another(self) -> None:
+        number = {"type": "integer", "minLength": 3, "minimum": 5, "maximum": 2}
+        entry = {"description": "x", "command": "x", "logFile": "x.log"}
+        faults = self.faults(
+            {
+                "a": {**entry, "parameters": {"n": {**number, "default": "y"}}},
+                "b": {**entry, "timeout": "0s"},
+            }
+        )
+        self.assertEqual(len(faults), 5, faults)
+        for words in (
+            "minLength: does not go with the type integer",
+            "minimum: 5 is above maximum",
+            'default: expected an integer, got "y"',
+            "timeout: expected a duration",
+            'is the log of "a"',
+        ):
+            self.assertTrue(any(words in fault for fault in faults), (words, faults))
+
     def test_names_that_hold_and_names_that_do_not(self) -> None:
         entry = GOOD["a"]
         for name in ("a", "0", "A.b_c-d", "x" * 64, "a..b"):
@@ -439,11 +458,12 @@ class SafetyTest(FolderCase):
                 os.chown(place, 65534, -1)
                 faults = server.load_registry(self.path, Path("/log"))[1]
                 os.chown(place, 0, -1)
+                better = " (better: a folder of root's)" * place.is_dir()
                 self.assertEqual(
                     faults,
                     [
-                        f"crons.json: refused, because {place} belongs to user 65534: "
-                        f"chown root {place}"
+                        f"crons.json: refused, because {place} belongs to user 65534"
+                        f"{better}: chown root {place}"
                     ],
                 )
 
