@@ -1874,7 +1874,8 @@ class Spool:
 
     def add(self, record: Record) -> None:
         """Append a record; a disk that takes none must not stop anything."""
-        line = json_text([type(record).__name__, vars(record)]) + "\n"
+        # The line feed comes first: a line that was cut short spoils no other.
+        line = "\n" + json_text([type(record).__name__, vars(record)])
         with contextlib.suppress(OSError):
             if self._own is None and self._folder is not None:
                 self._own = self._created(self._folder)
@@ -1921,7 +1922,7 @@ class Spool:
         return [path for _, path in sorted(found) if path not in self._held]
 
     def _record(self, line: bytes) -> Optional[Record]:
-        # The last line may be half of one; an older version's may have other fields.
+        # A line may be half of one; an older version's may have other fields.
         with contextlib.suppress(ValueError, TypeError, KeyError):
             kind, values = json.loads(line)
             record: Record = self.KINDS[kind](**values)
@@ -2053,7 +2054,8 @@ class Store:
         self._file = (0, 0)  # device and inode of what _db has open
         self._last_ids = {"cron_executions": 0, "scheduled_triggers": 0, "events": 0}
         self._write(lambda db: None, lambda: None)
-        self.take_over()
+        if self.problem is None:
+            self.take_over()
 
     # ---- connection, faults, recovery
 
@@ -2227,7 +2229,11 @@ class Store:
         return []
 
     def take_over(self) -> None:
-        """Take up what a process that is gone could not write, and write it."""
+        """Take up what a process that is gone could not write, and write it.
+
+        While there is a problem that is for the server alone: a command line would
+        keep it from the server for as long as its script runs.
+        """
         with self._lock:
             if not self._unwritten.take_over():
                 return
@@ -2245,10 +2251,10 @@ class Store:
         with self._lock:
             if self.problem is None:
                 return True
-            self._unwritten.take_over()
             if not self._flush():
                 return False
             self.problem = None
+            self.take_over()
         self._say("notice", f"the history {self.path} can be written again")
         return True
 
@@ -2263,7 +2269,7 @@ class Store:
 
     def _write_unwritten(self, db: sqlite3.Connection) -> None:
         left = self._unwritten
-        known = {number: self._known(db, number) for number in left.runs}
+        known = {number: self._known(db, run) for number, run in left.runs.items()}
         for run in left.runs.values():
             if not db.execute(RUN_UPSERT, _row_of(run)).rowcount:
                 # Its number is another run's, which is never overwritten.
@@ -2276,10 +2282,14 @@ class Store:
             if not _is_told(event, known):
                 self._write_event(db, event)
 
-    def _known(self, db: sqlite3.Connection, number: int) -> Tuple[Any, ...]:
+    def _known(self, db: sqlite3.Connection, run: Run) -> Tuple[Any, ...]:
         """Return status and PID of a run as the history has them, if it does."""
-        query = "select status, pid from cron_executions where id = ?"
-        rows = db.execute(query, [number]).fetchall()
+        query = (
+            "select status, pid from cron_executions where id = ? and cron_name = ? "
+            "and (started_at = ? or pid = ?)"
+        )
+        values = [run.id, run.cron_name, run.started_at, run.pid]
+        rows = db.execute(query, values).fetchall()
         return rows[0] if rows else (RUNNING, None)
 
     def _write_event(self, db: sqlite3.Connection, event: Event) -> None:
@@ -2965,7 +2975,10 @@ def open_log(path: Union[str, Path]) -> int:
     """
     with contextlib.suppress(FileNotFoundError):
         return os.open(path, APPEND)
-    descriptor = os.open(path, APPEND | os.O_CREAT, LOG_MODE)
+    try:
+        descriptor = os.open(path, APPEND | os.O_CREAT | os.O_EXCL, LOG_MODE)
+    except FileExistsError:  # another has made it just now
+        return os.open(path, APPEND)
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, LOG_MODE)
     return descriptor
@@ -6725,6 +6738,7 @@ class Daemon:
         make_folders(self._settings)
         self._lock = self._take_instance_lock()
         self._build()
+        self._store.take_over()
         self._listener, kept = listen(self._settings, self._systemd.kept_listener)
         if not kept:
             self._systemd.keep_listener(self._listener)

@@ -24,7 +24,15 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Tuple
 from unittest import mock
 
-from support import PROGRAM, REPOSITORY, Server, need_command, patched, wait_until
+from support import (
+    PROGRAM,
+    REPOSITORY,
+    Server,
+    need_command,
+    need_full,
+    patched,
+    wait_until,
+)
 
 import cron_trigger_server as server
 
@@ -339,6 +347,7 @@ class ServeTest(unittest.TestCase):
                 self.assertEqual(process.wait(20), 0)
 
     def test_without_standard_streams_the_exit_status_is_the_same(self) -> None:
+        need_full()
         with Server(REGISTRY, start=False) as made:
             flags = shlex.join(made.folder_flags())
             for words, status in (
@@ -363,6 +372,7 @@ class ServeTest(unittest.TestCase):
                     self.assertEqual(done.returncode, status)
 
     def test_a_second_server_on_the_same_folders_is_75(self) -> None:
+        need_full()
         with Server(REGISTRY) as made:
             assert made.process
             done = made.command("serve", "--port=0")

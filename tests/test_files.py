@@ -250,6 +250,7 @@ class ModeTest(FolderTest):
 
     def test_a_log_that_is_there_keeps_its_mode(self) -> None:
         with Server({"a": {"description": "A", "command": "/bin/true"}}) as server:
+            wait_until(lambda: "listens on" in server.log_text())
             for name in ("a.log", LOG):
                 path = server.log_dir / name
                 path.touch()

@@ -13,7 +13,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from support import REPOSITORY, need
+from support import REPOSITORY, need, need_full
 
 INSTALL = REPOSITORY / "install.sh"
 UNIT = REPOSITORY / "cron-trigger-server.service"
@@ -207,6 +207,7 @@ class Host(BelowAFolder):
     LOGS = "var/log/qadhya"
 
     def setUp(self) -> None:
+        need_full()
         super().setUp()
         self.root.chmod(0o755)
         self.install()

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import parse_qs, urlsplit
 
+from support import need_full
+
 TOP = Path(__file__).resolve().parent.parent
 SCRIPTS = TOP / "scripts"
 
@@ -131,6 +133,10 @@ class OutputTests(Mixin):
 
     Each test makes a run that ends with 0 where all is well with its output.
     """
+
+    def setUp(self) -> None:
+        need_full()
+        super().setUp()
 
     def run_into(self, output: Any) -> None:
         """Expect success, and no word, of a run with this standard output."""
@@ -248,6 +254,7 @@ class RegistryTest(unittest.TestCase):
                 self.assertIn(setting, header, script.name)
 
     def test_a_wrong_call_of_any_script_is_exit_64_and_one_line(self) -> None:
+        need_full()
         for script in SCRIPTS.glob("[a-z]*"):
             answer = subprocess.run(
                 [str(script), "a", "b", "c"],
@@ -392,16 +399,19 @@ class MonitorOpenAITest(OutputTests, ScriptCase):
         self.expect(78, "https://", OPENAI_BASE_URL="http://api.example.org/v1")
 
     def test_an_address_that_no_host_can_have_is_exit_78(self) -> None:
+        need_full()
         urls = ["https://a..b/", "https://a%2e.b/", "https://[::1", "https://a:x/"]
         for url in [*urls, f"https://{'a' * 64}/", "https://u:p@h/", "https:///v1"]:
             self.expect(78, "OPENAI_BASE_URL", OPENAI_BASE_URL=url)
 
     def test_a_bad_budget_is_exit_78(self) -> None:
+        need_full()
         budgets = ["abc", "-1", "0", "nan", "inf", "1e-999999", "1e999999"]
         for budget in [*budgets, os.fsdecode(b"\xff")]:
             self.expect(78, "montant positif", OPENAI_MONTHLY_BUDGET_USD=budget)
 
     def test_an_answer_of_another_shape_is_exit_1_and_a_sentence(self) -> None:
+        need_full()
         euros = {"amount": {"value": 1, "currency": "eur"}}
         for page, text in (
             ("<html>", "JSON"),
@@ -614,6 +624,7 @@ class IndexKbTest(OutputTests, ScriptCase):
         self.assertEqual(self.found("alpha"), ["a.txt"])
 
     def test_wrong_arguments_and_settings_are_refused(self) -> None:
+        need_full()
         for documents in ("0", "x", "-1", "1000000"):
             self.expect(64, "DOCUMENTS", documents)
         for category in ("../x", "..", "net/dns"):
@@ -705,6 +716,7 @@ class CheckCertificatesTest(OutputTests, ScriptCase):
         self.assertIn(answer.returncode, (0, 1), answer.stdout)
 
     def test_a_path_that_is_not_there_is_exit_78(self) -> None:
+        need_full()
         self.write("tls/far.pem", FAR_CERTIFICATE)
         tls = f"{self.folder}/tls"
         for paths in ("/nope", f"{tls}:/nope", f"{tls}/far.pem/x", ":"):
@@ -753,6 +765,7 @@ class CheckCertificatesTest(OutputTests, ScriptCase):
         self.expect(1, "Aucun certificat trouvé")
 
     def test_a_bad_setting_is_exit_78(self) -> None:
+        need_full()
         self.expect(78, "CRON_PARAM_DAYS", CRON_PARAM_DAYS="soon")
         hosts = ["example.org", "example.org:x", ":443", "example.org:65536"]
         for host in [*hosts, "a..b:443", os.fsdecode(b"\xff:443")]:

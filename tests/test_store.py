@@ -655,6 +655,7 @@ class KilledMeanwhile(DiskCase):
         self.assertEqual(self.begun(), [str(entry()["runId"])])
 
     def test_the_crontabs_run_beside_a_server_and_without_one(self) -> None:
+        need_full()
         for alone in (False, True):
             with self.subTest(alone=alone):
                 if alone:

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Dict, Optional
 
+import support  # noqa: F401 - which finds the module
+
 import cron_trigger_server as server
 
 
