@@ -7591,7 +7591,7 @@ SETTING_FLAGS = {
     "allowed-hosts": "further names for the Host header",
     "allowed-origins": "origins whose pages may call",
     "history-days": "days that the history keeps (90)",
-    "registry": "registry file (crons.json)",
+    "registry": "registry file (that of /etc, else crons.json beside the program)",
     "log-dir": "folder of the logs",
     "state-dir": "folder of the history",
     "run-dir": "folder of the PID files",
@@ -7599,13 +7599,18 @@ SETTING_FLAGS = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
+def _settings_parser() -> _Parser:
     settings = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = settings.add_argument_group(
         "settings", "each also as CRON_TRIGGER_<NAME> in the environment"
     )
     for name, what in SETTING_FLAGS.items():
         group.add_argument(f"--{name}", help=what, metavar=name.upper())
+    return settings
+
+
+def _parser() -> argparse.ArgumentParser:
+    settings = _settings_parser()
     parser = _Parser(
         prog="cron_trigger_server.py",
         parents=[settings],
@@ -7626,12 +7631,20 @@ def _parser() -> argparse.ArgumentParser:
 
     add("serve", "serve over HTTP (what it does without a command)")
     run = add("run", "run a cron in the foreground, for crontab lines")
-    run.add_argument("name", metavar="NAME")
-    run.add_argument("--param", action="append", default=[], metavar="KEY=VALUE")
+    run.add_argument("name", metavar="NAME", help="which cron")
+    run.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a parameter of this run; as often as there are any",
+    )
     add("list", "list the crons", table=True)
     history = add("history", "list the last runs", table=True)
-    history.add_argument("name", metavar="NAME", nargs="?")
-    history.add_argument("--limit", default=20, metavar="N", type=_limit)
+    history.add_argument("name", metavar="NAME", nargs="?", help="of one cron only")
+    history.add_argument(
+        "--limit", default=20, metavar="N", type=_limit, help="how many runs (20)"
+    )
     add("check", "check the registry", table=True)
     add("doctor", "look for what goes wrong in practice", table=True)
     return parser
