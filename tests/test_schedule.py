@@ -415,12 +415,12 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
 class Stage:
     """Schedule and what it needs, in this process, with a clock set by hand."""
 
-    def __init__(self, crons: int = 1) -> None:
+    def __init__(self, crons: int = 1, script: str = "true") -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
         top = Path(self.folder.name)
         registry = Server.__new__(Server)
         registry.registry = top / "crons.json"
-        command = {"description": "C", "command": ["true"]}
+        command = {"description": "C", "command": ["sh", "-c", script]}
         registry.write_registry({f"c{n}": command for n in range(crons)})
         self.settings = m.Settings(top / "crons.json", top / "l", top / "s", top / "r")
         m.make_folders(self.settings)
@@ -482,8 +482,8 @@ class Stage:
 
 
 class ClockTest(unittest.TestCase):
-    def stage(self, crons: int = 1) -> Stage:
-        stage = Stage(crons)
+    def stage(self, crons: int = 1, script: str = "true") -> Stage:
+        stage = Stage(crons, script)
         self.addCleanup(stage.close)
         return stage
 
@@ -549,7 +549,7 @@ class ClockTest(unittest.TestCase):
         self.assertEqual(ended, list(range(60, 10, -1)))
 
     def test_two_at_one_moment_run_one_and_skip_the_other(self) -> None:
-        stage = self.stage()
+        stage = self.stage(script="sleep 0.5")
         ids = [stage.plan(10), stage.plan(10)]
         stage.now_s += 10
         stage.schedule.tick()
