@@ -487,7 +487,9 @@ class Storm(unittest.TestCase):
         if run_id in self.cancelled:
             self.assertEqual(status, "cancelled")
         if whole and run_id not in self.keepers_killed:
-            self.assertEqual(exit_code, run_id % 7)
+            # SIGTERM may come between a script's last line and its end.
+            late = (143,) if status == "cancelled" else ()
+            self.assertIn(exit_code, (run_id % 7, *late))
             if status != "cancelled":
                 self.assertEqual(status, "failed" if exit_code else "completed")
         elif whole:
