@@ -537,13 +537,16 @@ def _matches_apart(pattern: str, value: str) -> bool:
         ended = subprocess.run(
             [sys.executable, "-I", "-S", "-c", code],
             input=f"{value}\0{pattern}".encode(),
-            env={},
+            # Some Pythons do not even start without it.
+            env={n: v for n, v in os.environ.items() if n == "LD_LIBRARY_PATH"},
             stderr=subprocess.DEVNULL,
             timeout=PATTERN_S,
             check=False,
         )
     finally:
         PATTERN_PLACES.release()
+    if ended.returncode not in (0, 1):
+        raise OSError(f"it ended with {ended.returncode}")
     return ended.returncode == 0
 
 

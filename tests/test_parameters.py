@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import tempfile
 import unittest
 import warnings
 from typing import Any, Dict, List, Mapping
@@ -217,6 +218,18 @@ class ParametersTest(unittest.TestCase):
         self.assertEqual(caught.exception.code, "overloaded")
         self.assertIn("Retry-After", caught.exception.headers)
         self.assertIsNone(slow.fault_of("abc"))
+
+    def test_a_comparison_that_could_not_be_made_is_not_a_mismatch(self) -> None:
+        slow = m.Parameter("p", "string", pattern="([a-z]+-?)+")
+        self.assertIn("must match", str(slow.fault_of("A")))
+        with mock.patch("sys.executable", "/bin/false-is-not-there"):
+            self.assertIn("can't be compared", str(slow.fault_of("abc")))
+        with tempfile.NamedTemporaryFile("w", suffix=".sh", delete=False) as broken:
+            broken.write("#!/bin/sh\nexit 127\n")
+        self.addCleanup(os.unlink, broken.name)
+        os.chmod(broken.name, 0o755)
+        with mock.patch("sys.executable", broken.name):
+            self.assertIn("can't be compared", str(slow.fault_of("abc")))
 
     def test_all_faults_are_named_at_once(self) -> None:
         reply = self.server.trigger("show", params={"days": 0, "force": 1, "x": 2})
