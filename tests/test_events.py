@@ -16,6 +16,7 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from unittest import mock
 
 from support import (
     PROGRAM,
@@ -329,6 +330,29 @@ class StartIsToldOnceTest(unittest.TestCase):
 def has_ended(server: Server, name: str) -> bool:
     """Tell whether a cron's keeper has written an exit status, server or not."""
     return len((server.run_dir / f"{name}.pid").read_text().split()) == 2
+
+
+class RewindTest(unittest.TestCase):
+    def test_what_another_process_wrote_under_the_same_number_is_sent(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
+            path, heard = Path(folder) / "history.db", []
+            ours = m.Store(path, lambda *_: None, Path(folder))
+            other = m.Store(path, lambda *_: None, Path(folder))
+            loop = m.Loop(lambda *_: None)
+            broadcaster = m.Broadcaster(ours, loop)
+            broadcaster.listen(lambda event: heard.append((event.id, event.data)))
+            locked = sqlite3.OperationalError("database is locked")
+            with mock.patch.object(ours, "_transaction", side_effect=locked):
+                ours.tell("registry.reloaded", {"crons": 1})
+                broadcaster._pump()
+            other.tell("registry.reloaded", {"crons": 2})
+            self.assertTrue(ours.retry())
+            broadcaster.rewind()
+            broadcaster._pump()
+            for part in (ours, other, loop):
+                part.close()
+        self.assertEqual(heard[0], (1, '{"crons": 1}'))
+        self.assertEqual(heard[1:], [(1, '{"crons": 2}'), (2, '{"crons": 1}')])
 
 
 class EventsAcrossRestartTest(unittest.TestCase):
