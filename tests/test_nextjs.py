@@ -766,7 +766,7 @@ class Faults(InContainer):
         self.server.kill()
         self.server = self.made_cron_server(CRON_TRIGGER_SECRET=SECRET)
         self.server.start()
-        self.configure()
+        self.configure(CRON_TRIGGER_SECRET="wrong-wrong-wrong-wrong")
         for _ in range(12):
             status, answer = self.list_crons()
             self.assertEqual((status, answer["code"]), (502, "wrong_secret"))
@@ -995,7 +995,7 @@ class Dashboard(InContainer):
         self.sees(dialog, "Un cron rapide")
         self.sees(dialog, "Durée estimée2 s")
         held: List[Route] = []
-        self.page.route("**/trigger", held.append)
+        self.page.route("**/trigger", lambda route: held.append(route))
         self.press("Exécuter maintenant")
         waiting = self.sees(dialog.get_by_role("button", name="Démarrage…"))
         self.assertTrue(waiting.is_disabled())
