@@ -4,9 +4,18 @@
 
 import { useEffect, useId, useLayoutEffect, useRef, useState } from "react";
 import type { OfServer, Run } from "@/lib/cron-trigger";
-import { useAnswer } from "./live";
+import { useAnswer, useNow } from "./live";
 import { RouteProblem, routeTo, send } from "./routes";
-import { askedBy, duration, fullTime, outcome, plainText, shortTime, statusWords } from "./words";
+import {
+  askedBy,
+  duration,
+  fullTime,
+  outcome,
+  plainText,
+  shortTime,
+  statusWords,
+  tookMs,
+} from "./words";
 import styles from "./monitoring.module.css";
 
 /** What is shown at most; the whole can be downloaded. */
@@ -28,6 +37,7 @@ export function CronRunModal({ run: listed, onClose, onChanged }: CronRunModalPr
   // The history knows an end sooner than the answer that was fetched when the dialog opened.
   const known = own.answer?.run;
   const run = known && !(known.status === "running" && listed.status !== "running") ? known : listed;
+  const now = useNow(run.status === "running");
 
   useEffect(() => {
     const shown = dialog.current;
@@ -59,7 +69,7 @@ export function CronRunModal({ run: listed, onClose, onChanged }: CronRunModalPr
         <dt>Début</dt>
         <dd title={fullTime(run.startedAt)}>{shortTime(run.startedAt)}</dd>
         <dt>Durée</dt>
-        <dd>{duration(run.durationMs)}</dd>
+        <dd>{duration(tookMs(run, now))}</dd>
         <dt>Demandé par</dt>
         <dd>{askedBy(run)}</dd>
         {run.cancelledBy && (

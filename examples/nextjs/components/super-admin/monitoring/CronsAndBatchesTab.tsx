@@ -19,6 +19,7 @@ import {
   percent,
   shortTime,
   statusWords,
+  tookMs,
 } from "./words";
 import styles from "./monitoring.module.css";
 
@@ -277,9 +278,4 @@ function History({ runs, several, onChanged }: HistoryProps) {
       )}
     </div>
   );
-}
-
-function tookMs(run: Run, now: number | null): number | null {
-  if (run.status !== "running" || now === null) return run.durationMs;
-  return Math.max(0, now - Date.parse(run.startedAt));
 }

@@ -31,9 +31,8 @@ export function routeTo(path: string, query: Record<string, string | undefined> 
 
 /** Call a route and return its answer; raises RouteProblem. */
 export async function call<T>(url: string, init: RequestInit = {}): Promise<T> {
-  const limit = AbortSignal.timeout(LIMIT_MS);
-  const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
-  const response = await fetch(url, { cache: "no-store", ...init, signal }).catch(() => null);
+  const signal = AbortSignal.timeout(LIMIT_MS);
+  const response = await fetch(url, { cache: "no-store", signal, ...init }).catch(() => null);
   if (!response) throw new RouteProblem(0, "L'application ne répond pas. Réessayez dans un instant.");
   const answer = (await response.json().catch(() => null)) as (T & Partial<Problem>) | null;
   if (response.ok && answer?.success) return answer;

@@ -86,12 +86,21 @@ export function percent(share: number | null): string {
   return share === null ? "–" : `${decimal(share * 100)} %`;
 }
 
+/** What a run took, or what it has taken by now. */
+export function tookMs(run: Run, now: number | null): number | null {
+  if (run.status !== "running" || now === null) return run.durationMs;
+  return Math.max(0, now - Date.parse(run.startedAt));
+}
+
 /** In the browser's time zone. */
 export function shortTime(text: string): string {
   const date = new Date(text);
-  const sameDay = date.toDateString() === new Date().toDateString();
+  const today = new Date();
+  const sameDay = date.toDateString() === today.toDateString();
+  const sameYear = date.getFullYear() === today.getFullYear();
   return date.toLocaleString("fr-FR", {
     ...(!sameDay && { day: "numeric", month: "short" }),
+    ...(!sameYear && { year: "numeric" }),
     hour: "2-digit",
     minute: "2-digit",
     second: "2-digit",
