@@ -170,6 +170,8 @@ export type AllScheduled = {
 const CHANGE_MS = 30_000;
 /** What only reads is asked again anyway. */
 const READ_MS = 15_000;
+/** One of several servers must not keep the others' answers waiting. */
+const ONE_OF_MANY_MS = 4_000;
 
 // ---- Two ways to fail: the user's own, and the infrastructure's, which is never theirs ----
 
@@ -361,12 +363,13 @@ type Question = {
   method?: "GET" | "POST" | "DELETE";
   body?: object;
   headers?: Record<string, string>;
+  limitMs?: number;
 };
 
 /** Ask one server and return its answer; raises Refusal or Fault. */
 export async function ask<T>(server: CronServer, path: string, question: Question = {}): Promise<T> {
-  const { method = "GET" } = question;
-  const signal = AbortSignal.timeout(method === "GET" ? READ_MS : CHANGE_MS);
+  const { method = "GET", limitMs = method === "GET" ? READ_MS : CHANGE_MS } = question;
+  const signal = AbortSignal.timeout(limitMs);
   const response = await send(server, path, question, signal);
   const answer = await contentOf(response, server, signal);
   if (answer?.success === true) return answer as T;
@@ -404,9 +407,10 @@ export async function askAll<T>(
 ): Promise<{ states: ServerState[]; answers: { server: CronServer; answer: T }[] }> {
   const faults: Fault[] = [];
   const answers: { server: CronServer; answer: T }[] = [];
+  const limitMs = servers.length > 1 ? ONE_OF_MANY_MS : READ_MS;
   const askOne = async (server: CronServer): Promise<ServerState> => {
     try {
-      answers.push({ server, answer: await ask<T>(server, path) });
+      answers.push({ server, answer: await ask<T>(server, path, { limitMs }) });
       return { name: server.name, reachable: true };
     } catch (error) {
       if (!(error instanceof Fault)) throw error;

@@ -103,19 +103,30 @@ function Group({ server, crons, titled, now, onChoose }: GroupProps) {
       {server.reachable && crons.length === 0 && <p>Aucun cron dans le registre de ce serveur.</p>}
       <ul className={styles.grid}>
         {crons.map((cron) => (
-          <Card key={cron.cronName} cron={cron} now={now} onChoose={() => onChoose(cron)} />
+          <Card
+            key={cron.cronName}
+            cron={cron}
+            heading={titled ? "h4" : "h3"}
+            now={now}
+            onChoose={() => onChoose(cron)}
+          />
         ))}
       </ul>
     </section>
   );
 }
 
-type CardProps = { cron: ListedCron; now: number | null; onChoose: () => void };
+type CardProps = {
+  cron: ListedCron;
+  heading: "h3" | "h4";
+  now: number | null;
+  onChoose: () => void;
+};
 
-function Card({ cron, now, onChoose }: CardProps) {
+function Card({ cron, heading: Heading, now, onChoose }: CardProps) {
   return (
     <li className={styles.card} data-cron={cron.cronName}>
-      <h4>{cron.cronName}</h4>
+      <Heading>{cron.cronName}</Heading>
       <p>{cron.description}</p>
       <State cron={cron} now={now} />
       <button className={styles.primary} onClick={onChoose} aria-label={`▶ Exécuter : ${cron.cronName}`}>

@@ -216,11 +216,20 @@ function boundsOf(parameter: Parameter) {
 }
 
 function defaultsOf(parameters: Record<string, Parameter>): Values {
-  const pairs = Object.entries(parameters).map(([name, { type, default: usual }]) => [
-    name,
-    type === "boolean" ? usual === true : String(usual ?? ""),
-  ]);
-  return Object.fromEntries(pairs) as Values;
+  const values: Values = {};
+  for (const [name, { type, format, default: usual }] of Object.entries(parameters)) {
+    const text = String(usual ?? "");
+    if (type === "boolean") values[name] = usual === true;
+    else values[name] = text && format === "date-time" ? localTime(text) : text;
+  }
+  return values;
+}
+
+/** As a field for date and time wants it: without an offset, in the browser's time zone. */
+function localTime(text: string): string {
+  const date = new Date(text);
+  const shifted = new Date(date.getTime() - date.getTimezoneOffset() * 60_000);
+  return Number.isNaN(date.getTime()) ? "" : shifted.toISOString().slice(0, 16);
 }
 
 /** Return what is filled in, each value in its type. */

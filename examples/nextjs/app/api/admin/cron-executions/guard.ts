@@ -1,6 +1,5 @@
 // What each route does around its work: the session first, then faults become answers.
 
-import { NextResponse } from "next/server";
 import { Fault, Refusal, logFault } from "@/lib/cron-trigger";
 // Yours: the administrator who is logged in, or null.
 import { currentAdmin } from "@/lib/session";
@@ -28,7 +27,7 @@ export async function asAdmin(
 
 /** Return an answer that no cache keeps. */
 export function answer(content: object, status = 200): Response {
-  return NextResponse.json(content, { status, headers: { "Cache-Control": "no-store" } });
+  return Response.json(content, { status, headers: { "Cache-Control": "no-store" } });
 }
 
 function refuse(status: number, code: string, error: string): Response {
