@@ -632,7 +632,7 @@ class Api(InContainer):
         cookie = f"Cookie: admin={ADMIN}"
         with subprocess.Popen(
             self.container.within(
-                *("curl", "-sSN", "--compressed", "-H", cookie),
+                *("curl", "-sSN", "-m30", "--compressed", "-H", cookie),
                 APPLICATION + self.api("/events"),
             ),
             stdout=subprocess.PIPE,
@@ -670,7 +670,7 @@ class Api(InContainer):
         """Return a new reader's lines up to one with `until`; starts a cron itself."""
         sent = {"Cookie": f"admin={ADMIN}", **headers}
         flags = [part for pair in sent.items() for part in ("-H", ": ".join(pair))]
-        command = ["curl", "-sSN", *flags, APPLICATION + self.api("/events")]
+        command = ["curl", "-sSN", "-m30", *flags, APPLICATION + self.api("/events")]
         lines: List[str] = []
         with subprocess.Popen(
             self.container.within(*command), stdout=subprocess.PIPE, text=True
