@@ -13,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, List
 
+from flat import m
 from support import FULL, Server, need_full, patched, wait_until
-
-import cron_trigger_server as m
 
 #: The 10 s between SIGTERM and SIGKILL, for tests.
 GRACE_S = 0.25

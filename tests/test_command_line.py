@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Tuple
 from unittest import mock
 
+from flat import m as server
 from support import (
     PROGRAM,
     REPOSITORY,
@@ -33,8 +34,6 @@ from support import (
     patched,
     wait_until,
 )
-
-import cron_trigger_server as server
 
 REGISTRY: Dict[str, Any] = {
     "hello": {

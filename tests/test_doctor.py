@@ -13,9 +13,8 @@ import unittest
 from pathlib import Path
 from typing import Any
 
+from flat import m as program
 from support import Server, need, need_full, patched
-
-import cron_trigger_server as program
 
 QUICK = {"quick": {"description": "is over at once", "command": "/bin/true"}}
 

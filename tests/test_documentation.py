@@ -16,9 +16,8 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
+from flat import m as server
 from support import REPOSITORY, need_command, wait_until
-
-import cron_trigger_server as server
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -118,7 +117,7 @@ class NamesTest(unittest.TestCase):
 
     def test_every_key_and_status_of_a_run(self) -> None:
         for name in server.RUN_SHOWN:
-            self.assert_named(f"`{server._camel(name)}`")
+            self.assert_named(f"`{name}`")
         for status in server.RUN_STATUSES:
             self.assert_named(f"`{status}`")
 
@@ -131,7 +130,10 @@ class NamesTest(unittest.TestCase):
             self.assert_named(f"`{name}`")
 
     def test_every_event_and_metric(self) -> None:
-        text = (REPOSITORY / "cron_trigger_server.py").read_text("utf-8")
+        text = "".join(
+            path.read_text("utf-8")
+            for path in (REPOSITORY / "cron_trigger").rglob("*.py")
+        )
         events = {*re.findall(r'"((?:run|registry)\.\w+)"', text)}
         for name in (*events, "schedule.created", "schedule.cancelled"):
             self.assert_named(f"`{name}`")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 from unittest import mock
 
+from flat import m
 from support import (
     PROGRAM,
     Server,
@@ -28,8 +29,6 @@ from support import (
     wait_until,
 )
 from test_schedule import at, plan, plan_soon, settled
-
-import cron_trigger_server as m
 
 REGISTRY: Dict[str, Any] = {
     **{f"c{n}": {"description": "Brief", "command": ["true"]} for n in range(8)},

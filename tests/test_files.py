@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 from unittest import mock
 
+from flat import m as cts
 from support import Server, need, need_full, patched, wait_until
-
-import cron_trigger_server as cts
 
 NOBODY = 65534
 LOG = "cron-trigger-server.log"

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
+from flat import m as cts
 from support import FULL, Server, need, need_full
-
-import cron_trigger_server as cts
 
 SEED = int(os.environ.get("CRON_TRIGGER_TEST_SEED", "20261123"))
 SAMPLES = 30000 if FULL else 2500

@@ -12,9 +12,8 @@ import subprocess
 import unittest
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from flat import m as server
 from support import Reply, Server, need_full, patched, wait_until
-
-import cron_trigger_server as server
 
 REGISTRY: Dict[str, Any] = {
     "hello": {"description": "Dire bonjour ✅", "command": ["echo", "hello"]},

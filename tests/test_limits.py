@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 from unittest import mock
 
+from flat import m as cts
 from support import (
     REPOSITORY,
     Reply,
@@ -30,8 +31,6 @@ from support import (
     need_full,
     wait_until,
 )
-
-import cron_trigger_server as cts
 
 REGISTRY = {
     "hello": {"description": "Say hello", "command": ["/bin/echo", "hello"]},
@@ -56,8 +55,8 @@ def patched(code: str) -> Dict[str, Any]:
     """Return how to start the server with other constants, by `python3 -c`."""
     lines = (
         "import sys",
-        f"sys.path.insert(0, {str(REPOSITORY)!r})",
-        "import cron_trigger_server as cts",
+        f"sys.path.insert(0, {str(REPOSITORY / 'tests')!r})",
+        "from flat import m as cts",
         code,
         "sys.exit(cts.main())",
     )

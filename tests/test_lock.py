@@ -16,9 +16,8 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List
 
+from flat import m
 from support import Server, need_command, need_full, patched, wait_until
-
-import cron_trigger_server as m
 
 #: Prints who it is, and stays until the test lets it go (or a minute has passed).
 STAY = """#!/bin/sh

@@ -10,9 +10,8 @@ import time
 import unittest
 from typing import Any, Dict, List
 
+from flat import m
 from support import Server, need_command, need_full, wait_until
-
-import cron_trigger_server as m
 
 REGISTRY: Dict[str, Any] = {
     "good": {"description": "Good", "command": ["true"]},

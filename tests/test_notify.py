@@ -11,9 +11,8 @@ import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Dict, List, Tuple
 
+from flat import m
 from support import Server, need_full, patched, wait_until
-
-import cron_trigger_server as m
 
 REGISTRY: Dict[str, Any] = {
     "good": {"description": "Good", "command": ["true"]},

@@ -12,9 +12,10 @@ import warnings
 from typing import Any, Dict, List, Mapping
 from unittest import mock
 
+from flat import m
 from support import Reply, Server, wait_until
 
-import cron_trigger_server as m
+from cron_trigger.registry import parameters
 
 #: Prints its arguments and the variables that it got, a line each.
 SHOW = """#!/bin/sh
@@ -211,7 +212,7 @@ class ParametersTest(unittest.TestCase):
 
     def test_while_others_are_compared_a_text_is_not_called_wrong(self) -> None:
         slow = m.Parameter("p", "string", pattern="([a-z]+-?)+")
-        hurried = mock.patch.object(m, "PATTERN_S", 0.1)
+        hurried = mock.patch.object(parameters, "PATTERN_S", 0.1)
         refused = self.assertRaises(m.Refusal)
         with m.PATTERN_PLACES, m.PATTERN_PLACES, hurried, refused as caught:
             slow.fault_of("abc")

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, List
 
+from flat import m
 from support import FULL, Server, need_full, patched, wait_until
 from test_metrics import age
-
-import cron_trigger_server as m
 
 REGISTRY = {
     "brief": {"description": "Brief", "command": ["true"]},

@@ -10,9 +10,8 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Union
 
+from flat import m as server
 from support import REPOSITORY, Server, need, wait_until
-
-import cron_trigger_server as server
 
 GOOD = {"a": {"description": "A", "command": ["true"]}}
 

@@ -15,9 +15,10 @@ from typing import Any, Dict, List, Optional, Tuple
 from unittest import mock
 
 import support
+from flat import m
 from support import FULL, Server, need_full, patched, wait_until
 
-import cron_trigger_server as m
+from cron_trigger.runs import schedule
 
 REGISTRY: Dict[str, Any] = {
     "brief": {"description": "Brief", "command": ["true"]},
@@ -533,7 +534,7 @@ class ClockTest(unittest.TestCase):
     def test_only_so_many_may_be_pending(self) -> None:
         stage = self.stage()
         self.assertEqual(m.SCHEDULED_LIMIT, 1000)
-        with mock.patch.object(m, "SCHEDULED_LIMIT", 3):
+        with mock.patch.object(schedule, "SCHEDULED_LIMIT", 3):
             ids = [stage.plan(60 + n) for n in range(3)]
             with self.assertRaises(m.Refusal) as caught:
                 stage.plan(100)

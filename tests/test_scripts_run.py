@@ -13,9 +13,8 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
+from flat import m as server
 from support import Server, need, need_command, npm_folder
-
-import cron_trigger_server as server
 
 TSX = "tsx@4.20.6"
 

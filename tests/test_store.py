@@ -20,9 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from flat import m
 from support import FULL, Server, need, need_command, need_full, patched, wait_until
-
-import cron_trigger_server as m
 
 Said = List[Tuple[str, str]]
 

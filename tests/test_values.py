@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 import support  # noqa: F401 - which finds the module
-
-import cron_trigger_server as server
+from flat import m as server
 
 
 class DurationTest(unittest.TestCase):

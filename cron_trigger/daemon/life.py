@@ -1,0 +1,319 @@
+"""Life."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import threading
+import time
+from typing import Any, Iterator, Mapping, Optional
+
+from cron_trigger import HOME, SERVICE, VERSION
+from cron_trigger.daemon.listener import listen
+from cron_trigger.daemon.systemd import Systemd
+from cron_trigger.history.store import Store
+from cron_trigger.host.lock import LockTable, read_pid_file, take_lock
+from cron_trigger.host.loop import Loop
+from cron_trigger.host.messages import MessageSocket
+from cron_trigger.host.networks import own_names
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.settings import Settings
+from cron_trigger.registry.times import now_text
+from cron_trigger.runs.folders import make_folders
+from cron_trigger.runs.logs import ServerLog
+from cron_trigger.runs.runner import Runner
+from cron_trigger.runs.schedule import Schedule
+from cron_trigger.web.access import Access
+from cron_trigger.web.api import Api
+from cron_trigger.web.events import Broadcaster
+from cron_trigger.web.notifier import Notifier
+from cron_trigger.web.page import Page
+from cron_trigger.web.server import HttpServer
+from cron_trigger.web.views import Views
+
+PRUNE_EVERY_S = 86400.0
+
+
+class Daemon:
+    """The server: `run` is its whole life."""
+
+    DRAIN_S = 5.0
+    BEAT = 0xFF
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._systemd = Systemd(environ)
+        self._log = ServerLog(settings.log_dir / f"{SERVICE}.log")
+        self._stopping = False
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT.  Return the exit status."""
+        with self._signals():
+            self._start()
+            try:
+                self._serve()
+            finally:
+                self._stop()
+        return 0
+
+    # ---- start
+
+    def _start(self) -> None:
+        make_folders(self._settings)
+        self._lock = self._take_instance_lock()
+        self._build()
+        self._store.take_over()
+        self._listener, kept = listen(self._settings, self._systemd.kept_listener)
+        if not kept:
+            self._systemd.keep_listener(self._listener)
+        self._messages = MessageSocket(self._settings.run_dir)
+        self._messages.bind()
+        self._loop.watch(self._messages.fileno(), self._on_messages)
+        self._runner.settle()
+        self._schedule.start()
+        self._api.port = self._listener.getsockname()[1]
+        self._http = HttpServer(self._listener, self._api, self._access, self._log.say)
+        self._waiter = threading.Thread(
+            target=self._loop.run, name="waiter", daemon=True
+        )
+        self._waiter.start()
+        self._start_watchdog()
+        self._prune()
+        self._runner.heal()
+        self._announce()
+
+    def _take_instance_lock(self) -> int:
+        path = self._settings.pid_file(SERVICE)
+        lock = take_lock(path)
+        deadline_s = time.monotonic() + 1
+        while lock is None and time.monotonic() < deadline_s:
+            # A server killed while it started a keeper: that has it until its exec.
+            time.sleep(0.05)
+            lock = take_lock(path)
+        if lock is None:
+            pid = read_pid_file(path).pid
+            raise Refusal(
+                "already_running",
+                f"A server runs already with the folder {self._settings.run_dir} "
+                f"(PID {pid}): end it, or name another folder with --run-dir.",
+            )
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        return lock
+
+    def _build(self) -> None:
+        """Make the parts; none of them does anything yet."""
+        settings, say = self._settings, self._log.say
+        self._loop = Loop(say)
+        self._store = Store(settings.history, say, settings.run_dir)
+        self._registry = Registry(
+            settings.registry, settings.log_dir, self._on_registry
+        )
+        locks = LockTable(settings.run_dir, self._lock)
+        self._runner = Runner(
+            settings,
+            self._registry,
+            self._store,
+            self._loop,
+            say,
+            self._on_change,
+            locks,
+        )
+        self._schedule = Schedule(
+            self._runner, self._store, self._registry, self._loop, say
+        )
+        self._runner.on_heal = self._on_heal
+        self._broadcaster = Broadcaster(self._store, self._loop)
+        self._broadcaster.look = self._registry.crons
+        self._notifier = self._built_notifier()
+        self._views = Views(self._registry, self._store, self._runner)
+        page = Page(HOME / "dashboard.html")
+        self._api = Api(
+            settings.port,
+            self._registry,
+            self._store,
+            self._runner,
+            self._schedule,
+            self._broadcaster,
+            self._views,
+            page,
+        )
+        self._access = Access(settings, own_names())
+        self._running_shown: Optional[str] = None
+        self._built = True
+
+    def _built_notifier(self) -> Optional[Notifier]:
+        if not self._settings.notify_url:
+            return None
+        notifier = Notifier(self._settings.notify_url, self._registry, self._log.say)
+        self._broadcaster.listen(notifier)
+        return notifier
+
+    _built = False
+
+    def _announce(self) -> None:
+        host, port = self._settings.host, self._api.port
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        shown = f"[{shown}]" if ":" in shown else shown
+        with contextlib.suppress(OSError):
+            print(f"{SERVICE} listens on http://{shown}:{port}", flush=True)
+        count = len(self._registry.crons())
+        self._log.say(
+            "notice",
+            f"{SERVICE} {VERSION} listens on {host}:{port}, with "
+            f"{count} crons of {self._settings.registry}",
+        )
+        self._systemd.notify("READY=1", self._status())
+
+    def _status(self) -> str:
+        crons, running = len(self._registry.crons()), self._runner.count()
+        return f"STATUS={crons} crons, {running} running"
+
+    def _start_watchdog(self) -> None:
+        if self._systemd.watchdog_s:
+            self._beat()
+
+    def _beat(self) -> None:
+        """Ask the accepting loop for a sign of life, from the waiting thread.
+
+        The sign that reaches systemd has passed through both: if either hangs, it
+        does not come.
+        """
+        self._wake(self.BEAT)
+        assert self._systemd.watchdog_s
+        self._loop.call_later(self._systemd.watchdog_s / 3, self._beat)
+
+    def _prune(self) -> None:
+        """Prune the history now and once a day, in a thread that ends."""
+        before = now_text(time.time() - self._settings.history_days * 86400)
+
+        def work() -> None:
+            count = self._store.prune(before, pause=lambda: time.sleep(0.005))
+            if count:
+                self._log.say(
+                    "info",
+                    f"{count} runs older than "
+                    f"{self._settings.history_days} days were pruned",
+                )
+
+        threading.Thread(target=work, name="pruner", daemon=True).start()
+        self._loop.call_later(PRUNE_EVERY_S, self._prune)
+
+    # ---- what happens
+
+    def _on_registry(self, registry: Registry) -> None:
+        """A registry was read that differs from the one before."""
+        for fault in registry.faults:
+            self._log.say("error", f"registry: {fault}")
+        if self._built and not registry.faults:
+            count = len(registry.crons())
+            self._log.say("notice", f"the registry was read again: {count} crons")
+            self._store.tell("registry.reloaded", {"crons": count})
+            self._on_change("")
+
+    def _on_change(self, cron_name: str) -> None:
+        """Something about a cron changed; called in any thread."""
+        if not self._built:
+            return
+        self._views.forget(cron_name)
+        self._broadcaster.wake()
+        self._show_status()
+
+    def _show_status(self) -> None:
+        status = self._status()
+        if status != self._running_shown:
+            self._running_shown = status
+            self._systemd.notify(status)
+
+    def _on_heal(self) -> None:
+        """Do what could not be done while the history could not be read."""
+        self._broadcaster.rewind()
+        self._runner.sync()
+        self._schedule.start()
+
+    def _on_messages(self, _events: int) -> None:
+        """The command line has begun or ended a run."""
+        names = self._messages.receive()
+        self._store.take_over()
+        self._runner.sync()
+        for name in set(names):
+            self._on_change(name)
+
+    # ---- serve
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._wake_in, selectors.EVENT_READ)
+            while not self._stopping:
+                for key, _ in selector.select():
+                    if key.fd == self._wake_in:
+                        self._on_wake()
+                    else:
+                        self._http.accept()
+
+    def _wake(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_out, bytes([number]))
+
+    def _on_wake(self) -> None:
+        numbers = set(os.read(self._wake_in, 4096))
+        if self.BEAT in numbers:
+            self._systemd.notify("WATCHDOG=1")
+        if signal.SIGHUP in numbers:
+            self._reload()
+        if numbers & {signal.SIGTERM, signal.SIGINT}:
+            self._stopping = True
+
+    def _reload(self) -> None:
+        usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._systemd.notify("RELOADING=1", f"MONOTONIC_USEC={usec}")
+        self._registry.reload()
+        self._systemd.notify("READY=1", self._status())
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Have signals wake the accepting loop; put back what was there before."""
+
+        def flag_only(number_setting: int, _frame: Any) -> None:
+            """The number is written into the pipe by set_wakeup_fd."""
+
+        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, flag_only) for number in wanted}
+        earlier = signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(earlier)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # ---- stop
+
+    def _stop(self) -> None:
+        """Answer what is in work, and go.  Running crons stay with their keepers."""
+        self._systemd.notify("STOPPING=1", "STATUS=stopping")
+        self._log.say(
+            "notice",
+            f"{SERVICE} stops; {self._runner.count()} running crons go on",
+        )
+        self._http.closing = True
+        self._http.drain(self.DRAIN_S)
+        self._runner.closing = True
+        self._schedule.close()
+        self._loop.stop()
+        self._waiter.join(self.DRAIN_S)
+        self._runner.close()
+        self._broadcaster.close()
+        if self._notifier:
+            self._notifier.close()
+        self._http.close_connections()
+        self._listener.close()
+        self._messages.close(unlink=True)
+        self._store.close()

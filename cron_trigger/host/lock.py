@@ -1,0 +1,128 @@
+"""Locks."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Optional, Union
+
+PID_FILE_BYTES = 32
+
+
+def take_lock(path: Union[str, Path]) -> Optional[int]:
+    """Return a descriptor that holds the lock of a PID file; None if another has it.
+
+    Raises OSError where the file can't be opened.  O_NOFOLLOW: a link in this place
+    would have the server truncate whatever it points to.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def empty_pid_file(lock: int) -> None:
+    """Have a PID file say nothing, through its locked descriptor.
+
+    Blanks keep the file's place on the disk: a keeper can write its PID and status even
+    where the disk is full by now.  They are no line, so nobody reads them.
+    """
+    blank = b" " * PID_FILE_BYTES
+    with contextlib.suppress(OSError):
+        if os.pwrite(lock, blank, 0) == len(blank):
+            os.ftruncate(lock, len(blank))
+            return
+    os.ftruncate(lock, 0)
+
+
+@dataclass(frozen=True)
+class PidFile:
+    """What a keeper wrote: its PID, then the script's exit status."""
+
+    pid: Optional[int] = None
+    exit_code: Optional[int] = None
+    written_s: float = 0.0
+
+
+def read_pid_file(path: Union[str, Path]) -> PidFile:
+    """Return what stands in a PID file; an empty PidFile where there is nothing."""
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags)
+    except OSError:
+        return PidFile()
+    with open(descriptor, "rb") as file:
+        lines = file.read(64).split(b"\n")[:-1]
+        written_s = os.fstat(descriptor).st_mtime
+    numbers = [int(line) for line in lines if line.isdigit()]
+    pid, exit_code = (*numbers, None, None)[:2]
+    return PidFile(pid, exit_code, written_s)
+
+
+class LockTable:
+    """Who holds which PID file's lock, read from /proc/locks without taking any.
+
+    Taking a lock to see if it is free would make a crontab's `flock -n` fail just
+    then.  The table names files by device and inode; how it writes the device is
+    learnt from a lock that this process itself holds in the same folder.
+    """
+
+    def __init__(self, run_dir: Path, own_lock: int) -> None:
+        self._run_dir = run_dir
+        self._own_inode = os.fstat(own_lock).st_ino
+        self._names: Dict[int, str] = {}
+
+    def holders(self) -> Dict[str, int]:
+        """Return cron name to the holder's PID for each locked PID file."""
+        try:
+            with open("/proc/locks", encoding="ascii", errors="replace") as file:
+                rows = [line.split() for line in file if " FLOCK " in line]
+        except OSError:
+            return {}
+        locks = [
+            (row[-4], int(row[-3].rpartition(":")[2]), row[-3].rpartition(":")[0])
+            for row in rows
+            if "->" not in row
+        ]
+        device = next((d for _, inode, d in locks if inode == self._own_inode), None)
+        held = {inode: int(pid) for pid, inode, d in locks if d == device}
+        held.pop(self._own_inode, None)
+        if not held.keys() <= self._names.keys():
+            self._read_names()
+        return {self._names[i]: pid for i, pid in held.items() if i in self._names}
+
+    def _read_names(self) -> None:
+        with contextlib.suppress(OSError), os.scandir(self._run_dir) as entries:
+            self._names = {
+                entry.inode(): entry.name[: -len(".pid")]
+                for entry in entries
+                if entry.name.endswith(".pid")
+            }
+
+
+def held_locks(run_dir: Path) -> Dict[str, int]:
+    """Return cron name to PID for each lock in a folder, without a server's help.
+
+    The lock by which the table's devices are learnt is that of the folder itself.
+    """
+    try:
+        folder = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return LockTable(run_dir, folder).holders()
+    except OSError:
+        return {}
+    finally:
+        os.close(folder)

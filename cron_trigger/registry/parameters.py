@@ -1,0 +1,245 @@
+"""Parameters."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Dict, Optional, Tuple, Union
+
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.texts import CONTROL_CHARACTER, SURROGATE, article, shown
+from cron_trigger.registry.times import epoch_of
+
+PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+#: The longest value of a string parameter: bounds the work of a `pattern` as well.
+PARAMETER_CHARS = 1000
+PATTERN_S = 1.0
+INTEGER_LIMIT = 2**63
+ParameterValue = Union[str, int, float, bool]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a cron, defined in JSON Schema's words."""
+
+    name: str
+    type: str
+    title: Optional[str] = None
+    description: Optional[str] = None
+    default: Optional[ParameterValue] = None
+    enum: Optional[Tuple[ParameterValue, ...]] = None
+    minimum: Optional[float] = None
+    maximum: Optional[float] = None
+    min_length: Optional[int] = None
+    max_length: Optional[int] = None
+    pattern: Optional[str] = None
+    format: Optional[str] = None
+    required: bool = False
+
+    @property
+    def secret(self) -> bool:
+        return self.format == "password"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that carries the value."""
+        return "CRON_PARAM_" + re.sub(r"[^A-Z0-9]", "_", self.name.upper())
+
+    def view(self) -> Dict[str, Json]:
+        """Return the definition for clients, without a password's default."""
+        hidden = {"name"} | ({"default", "enum"} if self.secret else set())
+        words = {"min_length": "minLength", "max_length": "maxLength"}
+        unasked = ("required", False)
+        return {
+            words.get(key, key): list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if key not in hidden and value is not None and (key, value) != unasked
+        }
+
+    def fault_of(self, value: Json) -> Optional[str]:
+        """Return why `value` is not admitted, in words, or None where it is."""
+        checks = (
+            self._type_fault,
+            self._enum_fault,
+            self._bounds_fault,
+            self._text_fault,
+        )
+        return next(filter(None, (check(value) for check in checks)), None)
+
+    def _type_fault(self, value: Json) -> Optional[str]:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        whole = number and float(value).is_integer() if _finite(value) else False
+        admitted = {
+            "string": isinstance(value, str),
+            "integer": whole and abs(value) < INTEGER_LIMIT,
+            "number": number and _finite(value),
+            "boolean": isinstance(value, bool),
+        }[self.type]
+        if admitted:
+            return None
+        return f"expected {article(self.type)}, got {shown(value, self.secret)}"
+
+    def _enum_fault(self, value: Json) -> Optional[str]:
+        if self.enum is None or value in self.enum:
+            return None
+        choices = ", ".join(json.dumps(v, ensure_ascii=False) for v in self.enum)
+        if self.secret:
+            return "expected one of the listed values"
+        return f"expected one of {choices}, got {shown(value, self.secret)}"
+
+    def _bounds_fault(self, value: Json) -> Optional[str]:
+        if isinstance(value, (str, bool)):
+            return None
+        if self.minimum is not None and value < self.minimum:
+            return f"must be at least {value_text(self.minimum)}, got {shown(value)}"
+        if self.maximum is not None and value > self.maximum:
+            return f"must be at most {value_text(self.maximum)}, got {shown(value)}"
+        return None
+
+    def _text_fault(self, value: Json) -> Optional[str]:
+        if not isinstance(value, str):
+            return None
+        longest = min(self.max_length or PARAMETER_CHARS, PARAMETER_CHARS)
+        if self.max_length == 0:
+            longest = 0
+        if len(value) > longest:
+            return f"must have at most {longest} characters, got {len(value)}"
+        if len(value) < (self.min_length or 0):
+            return f"must have at least {self.min_length} characters, got {len(value)}"
+        if CONTROL_CHARACTER.search(value):
+            return "must not hold control characters"
+        if SURROGATE.search(value):
+            return "must be text in UTF-8"
+        fault = pattern_fault(self.pattern, value)
+        if fault:
+            return fault
+        if self._looks_like_option(value):
+            return 'must not begin with "-": it could be taken for an option'
+        return _format_fault(self.format, value)
+
+    def _looks_like_option(self, value: str) -> bool:
+        admitted = self.pattern is not None or self.enum is not None
+        return value.startswith("-") and not admitted
+
+    def from_text(self, text: str) -> Json:
+        """Return the value that `text` from a command line stands for.
+
+        A text that is none of this type's comes back as it is, for `fault_of`.
+        """
+        if self.type == "boolean":
+            return {"true": True, "false": False}.get(text.lower(), text)
+        numeric = self.type in ("integer", "number")
+        if numeric and re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII):
+            return int(text)
+        # Not all that `float` takes: "nan", "1_0" and " 1" are no numbers here.
+        decimal = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+        if self.type == "number" and re.fullmatch(decimal, text, re.ASCII):
+            return float(text)
+        return text
+
+
+def pattern_fault(pattern: Optional[str], value: str) -> Optional[str]:
+    """Return why a text does not match a registry's pattern, or None where it does.
+
+    Python's `re` may take for ever, and no other thread runs meanwhile (ReDoS,
+    CWE-1333): `([a-z]+-?)+` does on thirty letters and a dot.  A pattern that is not
+    fast at first sight is tried in a process of its own, which has a second.
+    """
+    if pattern is None:
+        return None
+    try:
+        slow = not _fast(pattern)
+        held = _matches_apart(pattern, value) if slow else re.fullmatch(pattern, value)
+    except (subprocess.TimeoutExpired, OSError):
+        return f"can't be compared with the pattern {pattern} within {PATTERN_S:g} s"
+    return None if held else f"must match the pattern {pattern}"
+
+
+def _fast(pattern: str) -> bool:
+    """Tell whether matching at most 1000 characters surely takes milliseconds.
+
+    So it is with at most two quantifiers, none of them on a group, and three groups.
+    """
+    text = re.sub(r"\\[^1-9]|\[\^?\]?[^]]*\]", "x", pattern)
+    quantifiers = re.findall(r"[*+]|\{\d*,|(?<!\()\?", text)
+    hard = re.search(r"\)[*+?{]|\\[1-9]|\(\?[^:]", text)
+    return not hard and len(quantifiers) <= 2 and text.count("(") <= 3
+
+
+#: How many patterns are tried at once: a crowd of them must not fill the machine.
+PATTERN_PLACES = threading.BoundedSemaphore(2)
+
+
+def _matches_apart(pattern: str, value: str) -> bool:
+    """Match in a process that is killed after a second; raises TimeoutExpired.
+
+    And Refusal `overloaded`, where others are being tried: that says nothing of the
+    value.
+    """
+    # By standard input: everybody may see a process's arguments, passwords among them.
+    code = (
+        "import re, sys\n"
+        "value, pattern = sys.stdin.buffer.read().decode().split('\\0', 1)\n"
+        "sys.exit(not re.fullmatch(pattern, value))"
+    )
+    if not PATTERN_PLACES.acquire(timeout=PATTERN_S):
+        raise Refusal(
+            "overloaded",
+            "Other parameters are being compared with slow patterns; try again in a "
+            "moment.",
+            {"Retry-After": "1"},
+        )
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code],
+            input=f"{value}\0{pattern}".encode(),
+            # Some Pythons do not even start without it.
+            env={n: v for n, v in os.environ.items() if n == "LD_LIBRARY_PATH"},
+            stderr=subprocess.DEVNULL,
+            timeout=PATTERN_S,
+            check=False,
+        )
+    finally:
+        PATTERN_PLACES.release()
+    if ended.returncode not in (0, 1):
+        raise OSError(f"it ended with {ended.returncode}")
+    return ended.returncode == 0
+
+
+def _finite(value: Json) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
+
+
+def _format_fault(name: Optional[str], value: str) -> Optional[str]:
+    """Return why a text is no `date` or `date-time` (RFC 3339), or None."""
+    try:
+        if name == "date":
+            if not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+                raise ValueError
+            date.fromisoformat(value)
+        if name == "date-time":
+            epoch_of(value)
+    except (ValueError, OverflowError):
+        example = "2026-11-23" if name == "date" else "2026-11-23T10:00:00+01:00"
+        return f"expected a {name} such as {example}"
+    return None
+
+
+def value_text(value: ParameterValue) -> str:
+    """Return a parameter's value as a script gets it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,221 @@
+"""Schedule."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Callable, Dict, Mapping, Optional
+
+from cron_trigger.history.store import Store
+from cron_trigger.host.loop import Loop
+from cron_trigger.host.walltimer import WallTimer
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.parameters import ParameterValue
+from cron_trigger.registry.records import (
+    CANCELLED,
+    MISSED,
+    PENDING,
+    SKIPPED,
+    Scheduled,
+    Trigger,
+    replace,
+)
+from cron_trigger.registry.texts import printable
+from cron_trigger.registry.times import duration_text, epoch_of, now_text
+from cron_trigger.runs.runner import Runner
+
+#: A scheduled trigger that came due while the server was down still runs this late.
+SCHEDULE_LATE_S = 3600.0
+SCHEDULED_LIMIT = 1000
+
+
+class Schedule:
+    """The scheduled triggers: fires each at its time.
+
+    Pending ones stand in the history, and here for the timer's sake.  What fires
+    one is an SQL `update ... where status = 'pending'` in the same transaction as the
+    run's row, so that no restart fires it twice, no kill loses it, and a cancel that
+    comes first wins.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        store: Store,
+        registry: Registry,
+        loop: Loop,
+        say: Callable[[str, str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._runner = runner
+        self._store = store
+        self._registry = registry
+        self._say = say
+        self._clock = clock
+        self._lock = threading.Lock()  # guards _pending and the timer
+        self._pending: Dict[int, Scheduled] = {}
+        self._timer = WallTimer(loop, self.tick)
+
+    def start(self) -> None:
+        """Take up what is pending; give up what came due over an hour ago.
+
+        At start, and whenever the history can be read again.
+        """
+        now_s = self._clock()
+        for entry in self._store.pending():
+            if entry.due_s < now_s - SCHEDULE_LATE_S:
+                late = duration_text(round((now_s - entry.due_s) * 1000))
+                why = f"The server was not running at that time; it is {late} late."
+                self._end(replace(entry, status=MISSED, reason=why))
+            else:
+                with self._lock:
+                    self._pending[entry.id] = entry
+        self.tick()
+
+    def tick(self) -> None:
+        """Fire what is due, the earliest first, and arm the timer for the next."""
+        now_s = self._clock()
+        with self._lock:
+            due = [e for e in self._pending.values() if e.due_s <= now_s]
+        for entry in sorted(due, key=lambda e: (e.due_s, e.id)):
+            self._fire(entry)
+        self._arm()
+
+    def _arm(self) -> None:
+        with self._lock:
+            times = [entry.due_s for entry in self._pending.values()]
+            self._timer.arm(min(times) if times and not self._runner.closing else None)
+
+    def _fire(self, entry: Scheduled) -> None:
+        request = Trigger(
+            entry.cron_name,
+            "schedule",
+            entry.params,
+            entry.requested_by,
+            entry.client,
+            scheduled=entry,
+        )
+        try:
+            self._runner.trigger(request)
+        except Refusal as refusal:
+            if refusal.code == "shutting_down":
+                return
+            recorded = refusal.extra.get("runId") is not None
+            if refusal.code != "launch_failed" or not recorded:
+                return self._end(replace(entry, status=SKIPPED, reason=refusal.message))
+        except Exception as error:  # one that fails must not keep the others waiting
+            why = f"The server met a fault of its own: {error!r}."
+            return self._end(replace(entry, status=SKIPPED, reason=why))
+        with self._lock:
+            self._pending.pop(entry.id, None)
+        self._runner.changed(entry.cron_name)
+
+    def _end(self, entry: Scheduled) -> None:
+        with self._lock:
+            self._pending.pop(entry.id, None)
+        if self._store.end_scheduled(entry):
+            self._say(
+                "warning",
+                f"scheduled trigger {entry.id} of {entry.cron_name} "
+                f"{entry.status}: {entry.reason}",
+            )
+        self._runner.changed(entry.cron_name)
+
+    def create(self, request: Trigger) -> Scheduled:
+        """Plan a trigger; refusals as for a trigger, and `too_many_scheduled`."""
+        self._runner.refuse_if_closing()
+        try:
+            cron = self._registry.get(request.cron_name)
+            values = cron.resolve(request.params)
+        except Refusal:
+            known = self._replayed(request)
+            if known:  # a retry gets its answer, whatever the registry has by now
+                return known
+            raise
+        with self._lock:
+            known = self._replayed(request)
+            if known:
+                return known
+            self._check(cron, request)
+            key = self._runner.key_for(request)
+            created = self._store.schedule(self._asked(cron, values, request), key)
+            self._pending[created.id] = created
+        self._arm()
+        self._say(
+            "info",
+            f"scheduled trigger {created.id} of {cron.name} for "
+            f"{created.run_at} (http {request.client})",
+        )
+        self._runner.changed(cron.name)
+        return created
+
+    def _asked(
+        self, cron: Cron, values: Mapping[str, ParameterValue], request: Trigger
+    ) -> Scheduled:
+        """Return the scheduled trigger that a request asks for; it has no id yet."""
+        return Scheduled(
+            0,
+            cron.name,
+            str(request.run_at),
+            PENDING,
+            cron.shown(values),
+            request.requested_by,
+            created_at=now_text(self._clock()),
+            client=request.client,
+        )
+
+    def _replayed(self, request: Trigger) -> Optional[Scheduled]:
+        found = self._runner.replay(request)
+        return self._store.scheduled(found.scheduled_id or 0) if found else None
+
+    def _check(self, cron: Cron, request: Trigger) -> None:
+        if epoch_of(str(request.run_at)) <= self._clock():
+            raise Refusal(
+                "invalid_request",
+                f'"runAt" must be in the future, got {request.run_at}.',
+            )
+        secret = next((n for n in request.params if cron.parameters[n].secret), None)
+        if secret:
+            raise Refusal(
+                "invalid_params",
+                f'"{secret}" is a password, which is never stored: a planned trigger '
+                "can't have one.",
+                errors={secret: "can't be kept for a planned trigger"},
+            )
+        if len(self._pending) >= SCHEDULED_LIMIT:
+            raise Refusal(
+                "too_many_scheduled",
+                f"{SCHEDULED_LIMIT} planned triggers are pending, which is the most; "
+                "cancel some or wait.",
+            )
+
+    def cancel(self, scheduled_id: int, by: str) -> Scheduled:
+        """Cancel a pending trigger; else `not_found` or `not_pending`."""
+        entry = self._store.scheduled(scheduled_id)
+        if entry is None:
+            raise Refusal("not_found", f"There is no planned trigger {scheduled_id}.")
+        cancelled = replace(entry, status=CANCELLED, reason=f"Cancelled by {by}.")
+        ended = entry.status != PENDING
+        if ended or not self._store.end_scheduled(cancelled, must=True):
+            raise Refusal(
+                "not_pending",
+                f"Planned trigger {scheduled_id} has ended already; only a pending one "
+                "can be cancelled.",
+            )
+        with self._lock:
+            self._pending.pop(scheduled_id, None)
+        self._arm()
+        self._say(
+            "notice",
+            f"scheduled trigger {scheduled_id} of {entry.cron_name} is cancelled by "
+            f"{printable(by)}",
+        )
+        self._runner.changed(entry.cron_name)
+        return cancelled
+
+    def close(self) -> None:
+        """Fire nothing more."""
+        with self._lock:
+            self._timer.close()

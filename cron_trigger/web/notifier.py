@@ -1,0 +1,137 @@
+"""Notifier."""
+
+from __future__ import annotations
+
+import contextlib
+import http
+import http.client
+import http.server
+import json
+import queue
+import socket
+import threading
+import urllib.parse
+from typing import Callable, Dict, Mapping, Optional
+
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.records import COMPLETED, Event
+from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.times import duration_text
+
+
+class Notifier:
+    """POSTs the end of each run to one URL, from a thread of its own."""
+
+    TIMEOUT_S = 10.0
+    PAUSES_S = (1.0, 5.0)
+    QUEUE = 1000
+    #: RuntimeError: no thread could be started.
+    FAULTS = (OSError, http.client.HTTPException, ValueError, RuntimeError)
+
+    def __init__(
+        self, url: str, registry: Registry, say: Callable[[str, str], None]
+    ) -> None:
+        self._url = urllib.parse.urlsplit(url)
+        self._registry = registry
+        self._say = say
+        self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(self.QUEUE)
+        self._thread: Optional[threading.Thread] = None
+        self._stopping = threading.Event()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event; called by the loop, so it never waits."""
+        if event.name != "run.finished":
+            return
+        run = json.loads(event.data)["run"]
+        cron = self._registry.crons().get(run["cronName"])
+        wanted = cron.notify if cron else "always"
+        if wanted == "never" or (wanted == "failure" and run["status"] == COMPLETED):
+            return
+        body = {"event": event.name, "run": run, "text": self._text(run)}
+        try:
+            self._queue.put_nowait(body)
+        except queue.Full:
+            self._say(
+                "error",
+                f"the notification of run {run['id']} was dropped: "
+                f"{self.QUEUE} are waiting",
+            )
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._work, name="notifier", daemon=True
+            )
+            self._thread.start()
+
+    def _text(self, run: Mapping[str, Json]) -> str:
+        mark = "✅" if run["status"] == COMPLETED else "❌"
+        how = run["signal"] or f"exit {run['exitCode']}"
+        if run["exitCode"] is None:
+            how = run["error"] or "exit status unknown"
+        elif run["durationMs"] is not None:
+            how += f" after {duration_text(run['durationMs'])}"
+        return f"{mark} {run['cronName']} {run['status']}: {how}"
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._deliver(self._queue.get())
+            self._queue.task_done()
+
+    def _deliver(self, body: Mapping[str, Json]) -> None:
+        for pause_s in (*self.PAUSES_S, None):
+            try:
+                return self._post(json.dumps(body).encode())
+            except self.FAULTS as error:
+                why = str(error) or type(error).__name__
+            if pause_s is None:
+                self._say(
+                    "error",
+                    f"the notification of run {body['run']['id']} "
+                    f"failed three times: {why}",
+                )
+            elif self._stopping.wait(pause_s):
+                return
+
+    def _post(self, body: bytes) -> None:
+        """POST once; raises OSError, HTTPException or ValueError."""
+        secure = self._url.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = kind(
+            self._url.hostname or "", self._url.port, timeout=self.TIMEOUT_S
+        )
+        target = urllib.parse.urlunsplit(
+            ("", "", self._url.path or "/", self._url.query, "")
+        )
+        # The timeout above is one of each step: a byte now and then would prolong it.
+        late = threading.Event()
+        limit = threading.Timer(self.TIMEOUT_S, self._break_off, [connection, late])
+        limit.daemon = True
+        limit.start()
+        try:
+            connection.request(
+                "POST", target, body, {"Content-Type": "application/json"}
+            )
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            if not late.is_set():
+                raise
+        finally:
+            limit.cancel()
+            connection.close()
+        if late.is_set():
+            raise ValueError(f"it did not answer within {self.TIMEOUT_S:g} s")
+        if not 200 <= status < 300:
+            raise ValueError(f"it answered {status}")
+
+    def _break_off(
+        self, connection: http.client.HTTPConnection, late: threading.Event
+    ) -> None:
+        late.set()
+        with contextlib.suppress(OSError, AttributeError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give up what waits."""
+        self._stopping.set()
+        waiting = self._queue.unfinished_tasks
+        if waiting:
+            self._say("error", f"{waiting} notifications were not sent before the stop")
