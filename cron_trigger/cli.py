@@ -30,6 +30,7 @@ from cron_trigger.history.store import Store
 from cron_trigger.host.lock import held_locks
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.messages import MessageSocket
+from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import (
     EX_CONFIG,
     EX_TEMPFAIL,
@@ -53,6 +54,7 @@ from cron_trigger.registry.settings import (
     environment_file,
     number_setting,
     read_settings,
+    service_variables,
 )
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
@@ -60,7 +62,7 @@ from cron_trigger.registry.times import duration_text, epoch_of
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import PRIORITIES, ServerLog, stderr_is_journal
 from cron_trigger.runs.runner import Runner
-from cron_trigger.runs.scripts import start_fault
+from cron_trigger.runs.scripts import Scripts
 from cron_trigger.web.views import EXTERNAL, cron_view
 
 
@@ -162,7 +164,9 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
     loop = Loop(log.say)
     store = Store(settings.history, log.say, settings.run_dir)
     registry = Registry(settings.registry, settings.log_dir)
-    runner = Runner(settings, registry, store, loop, log.say, messages.send)
+    scripts = Scripts(service_variables())
+    be_plain()
+    runner = Runner(settings, registry, store, loop, scripts, log.say, messages.send)
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -339,8 +343,9 @@ def command_check(settings: Settings, options: argparse.Namespace) -> int:
     """Check the registry: every fault that it has, then what would fail to start."""
     crons, faults = load_registry(settings.registry, settings.log_dir)
     warnings = []
+    scripts = Scripts(service_variables())
     for cron in crons.values():
-        fault = start_fault(cron, os.geteuid())
+        fault = scripts.fault(cron)
         if fault:
             warnings.append(f'{settings.registry.name}: "{cron.name}": {fault}')
     if options.json:

@@ -21,10 +21,15 @@ from cron_trigger import SERVICE
 from cron_trigger.host.networks import DOCKER_NETWORKS, covers, docker_bridges
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import load_registry
-from cron_trigger.registry.settings import ENVIRONMENT_FILE, Settings, environment_file
+from cron_trigger.registry.settings import (
+    ENVIRONMENT_FILE,
+    Settings,
+    environment_file,
+    service_variables,
+)
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.trust import folder_fault
-from cron_trigger.runs.scripts import start_fault
+from cron_trigger.runs.scripts import Scripts
 
 #: Properties of the unit on which the promises rest; a drop-in may have changed them.
 UNIT_NEEDS = {
@@ -96,8 +101,9 @@ class Doctor:
             yield Finding("registry", "ok", f"{len(crons)} crons in {path}")
 
     def _unfit(self, crons: Iterable[Cron]) -> Iterator[Finding]:
+        scripts = Scripts(service_variables())
         for cron in crons:
-            fault = start_fault(cron, os.geteuid())
+            fault = scripts.fault(cron)
             if fault:
                 yield Finding(
                     "script",

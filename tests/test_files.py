@@ -240,12 +240,13 @@ class ModeTest(FolderTest):
         return [oct(path.stat().st_mode & 0o777) for path in paths]
 
     def test_logs_have_their_mode_whatever_the_umask(self) -> None:
+        # The script's own is that of cron, 022.
         program = patched("import os; os.umask(0o077)")
         entry = {"description": "A", "command": ["sh", "-c", "umask"]}
         with Server({"a": entry}, program=program) as server:
             run = server.completed("a")
             self.assertEqual(self.modes(server), ["0o755", "0o644", "0o644"])
-            self.assertIn("77\n", server.get(f"/runs/{run['id']}/log").text)
+            self.assertIn("22\n", server.get(f"/runs/{run['id']}/log").text)
 
     def test_a_log_that_is_there_keeps_its_mode(self) -> None:
         with Server({"a": {"description": "A", "command": "/bin/true"}}) as server:

@@ -443,6 +443,7 @@ class Stage:
             self.registry,
             self.store,
             self.loop,
+            m.Scripts({}),
             self.say,
             clock=lambda: self.now_s,
         )
@@ -464,8 +465,8 @@ class Stage:
         """Move the clock and see what happens; the runs that began end."""
         self.now_s += seconds
         self.schedule.tick()
-        while self.runner.running():
-            self.loop.step(1)
+        while self.schedule.is_firing() or self.runner.running():
+            self.loop.step(0.02)
 
     def status(self, scheduled_id: int) -> str:
         found = self.store.scheduled(scheduled_id)
@@ -554,6 +555,7 @@ class ClockTest(unittest.TestCase):
         ids = [stage.plan(10), stage.plan(10)]
         stage.now_s += 10
         stage.schedule.tick()
+        wait_until(lambda: not stage.schedule.is_firing())
         self.assertEqual([stage.status(i) for i in ids], ["fired", "skipped"])
         stage.step(0)
         self.assertEqual(len(stage.runs()), 1)

@@ -18,14 +18,16 @@ from cron_trigger.host.lock import LockTable, read_pid_file, take_lock
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.messages import MessageSocket
 from cron_trigger.host.networks import own_names
+from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
-from cron_trigger.registry.settings import Settings
+from cron_trigger.registry.settings import Settings, service_variables
 from cron_trigger.registry.times import now_text
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import ServerLog
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
+from cron_trigger.runs.scripts import Scripts
 from cron_trigger.web.access import Access
 from cron_trigger.web.api import Api
 from cron_trigger.web.events import Broadcaster
@@ -65,6 +67,7 @@ class Daemon:
     # ---- start
 
     def _start(self) -> None:
+        be_plain()
         make_folders(self._settings)
         self._lock = self._take_instance_lock()
         self._build()
@@ -121,6 +124,7 @@ class Daemon:
             self._registry,
             self._store,
             self._loop,
+            Scripts(service_variables()),
             say,
             self._on_change,
             locks,

@@ -38,7 +38,8 @@ create table if not exists cron_executions (
   end_reason text,
   log_inode integer,
   log_start integer,
-  log_end integer
+  log_end integer,
+  keeper_started text
 );
 create index if not exists cron_executions_cron on cron_executions (cron_name);
 create index if not exists cron_executions_status on cron_executions (status);
@@ -130,10 +131,16 @@ RUN_END = (
 )
 #: A run as `Run.view` has it, written by SQLite.  `json` alone would fail for a text
 #: that somebody else has put into the history.
+SHOWN_AS = {
+    "params": "json(iif(json_valid(params), params, '{}'))",
+    "stopping": "json(iif(status = 'running' and end_reason is not null, "
+    "'true', 'false'))",
+}
 RUN_JSON = ", ".join(
-    f"'{shown}', "
-    + ("json(iif(json_valid(params), params, '{}'))" if column == "params" else column)
-    for shown, column in zip(RUN_SHOWN, RUN_COLUMNS)
+    f"'{shown}', {SHOWN_AS.get(column, column)}"
+    for shown, column in zip(
+        RUN_SHOWN, (*RUN_COLUMNS[:3], "stopping", *RUN_COLUMNS[3:])
+    )
 )
 SCHEDULED_ROW = ", ".join(SCHEDULED_COLUMNS)
 SCHEDULED_VALUES = ", ".join("?" * len(SCHEDULED_COLUMNS))

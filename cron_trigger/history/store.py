@@ -640,9 +640,9 @@ class Store:
 
         def change(db: sqlite3.Connection) -> None:
             cursor = db.execute(
-                "update cron_executions set pid = ?, log_inode = ?, log_start = ? "
-                "where id = ? and pid is null",
-                [run.pid, run.log_inode, run.log_start, run.id],
+                "update cron_executions set pid = ?, keeper_started = ?, "
+                "log_inode = ?, log_start = ? where id = ? and pid is null",
+                [run.pid, run.keeper_started, run.log_inode, run.log_start, run.id],
             )
             if cursor.rowcount:
                 self._put_event(db, "run.started", {"run": run.view()})

@@ -1,4 +1,10 @@
-"""Locks."""
+"""PID files: each cron's lock, and what its keeper wrote.
+
+A PID file holds "PID\n" from the keeper's first step on, and "PID\nSTATUS\n" from the
+script's end on.  It is never unlinked: a lock on a file that has lost its name would
+keep nobody out.  Who may take the lock is decided by flock(2) alone, between threads as
+between processes, since each attempt opens the file anew.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +16,17 @@ from pathlib import Path
 from typing import Dict, Optional, Union
 
 PID_FILE_BYTES = 32
+#: O_NOFOLLOW: a link in this place would have the server write into whatever it
+#: points to.  O_NONBLOCK: a named pipe must not hang its opening.
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def take_lock(path: Union[str, Path]) -> Optional[int]:
     """Return a descriptor that holds the lock of a PID file; None if another has it.
 
-    Raises OSError where the file can't be opened.  O_NOFOLLOW: a link in this place
-    would have the server truncate whatever it points to.
+    Raises OSError where the file can't be opened.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = os.open(path, FLAGS, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -31,11 +38,24 @@ def take_lock(path: Union[str, Path]) -> Optional[int]:
     return descriptor
 
 
+def reserve(path: Union[str, Path]) -> None:
+    """Make a PID file with room on the disk for what its keeper will write.
+
+    Raises OSError where there is none.  Before anything runs: later the disk may be
+    full, and a status that can't be written is lost with the server.
+    """
+    descriptor = os.open(path, FLAGS, 0o600)
+    try:
+        # Takes room, and changes nothing of what another may be writing just now.
+        os.posix_fallocate(descriptor, 0, PID_FILE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
 def empty_pid_file(lock: int) -> None:
     """Have a PID file say nothing, through its locked descriptor.
 
-    Blanks keep the file's place on the disk: a keeper can write its PID and status even
-    where the disk is full by now.  They are no line, so nobody reads them.
+    Blanks keep the file's place on the disk.  They are no line, so nobody reads them.
     """
     blank = b" " * PID_FILE_BYTES
     with contextlib.suppress(OSError):
@@ -47,26 +67,36 @@ def empty_pid_file(lock: int) -> None:
 
 @dataclass(frozen=True)
 class PidFile:
-    """What a keeper wrote: its PID, then the script's exit status."""
+    """What a keeper wrote: its PID, then the script's exit status, and when."""
 
     pid: Optional[int] = None
     exit_code: Optional[int] = None
     written_s: float = 0.0
 
 
-def read_pid_file(path: Union[str, Path]) -> PidFile:
-    """Return what stands in a PID file; an empty PidFile where there is nothing."""
+def read_lock(lock: int) -> PidFile:
+    """Return what stands in the PID file of a descriptor; never raises."""
     try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(path, flags)
+        lines = os.pread(lock, 64, 0).split(b"\n")[:-1]
+        written_s = os.fstat(lock).st_mtime
     except OSError:
         return PidFile()
-    with open(descriptor, "rb") as file:
-        lines = file.read(64).split(b"\n")[:-1]
-        written_s = os.fstat(descriptor).st_mtime
     numbers = [int(line) for line in lines if line.isdigit()]
     pid, exit_code = (*numbers, None, None)[:2]
     return PidFile(pid, exit_code, written_s)
+
+
+def read_pid_file(path: Union[str, Path]) -> PidFile:
+    """Return what stands in a PID file; an empty PidFile where there is nothing."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags)
+    except OSError:
+        return PidFile()
+    try:
+        return read_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class LockTable:

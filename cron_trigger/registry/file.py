@@ -27,7 +27,7 @@ def load_registry(path: Path, log_dir: Path) -> Tuple[Dict[str, Cron], List[str]
     """
     checker = Checker(path, log_dir)
     try:
-        unsafe = writable_by_others(str(path), 0) if os.geteuid() == 0 else None
+        unsafe = writable_by_others(str(path), {0}) if os.geteuid() == 0 else None
         if unsafe:
             checker.fault([], f"refused, because {unsafe}")
             return {}, checker.faults

@@ -59,6 +59,14 @@ def environment_file(path: Path = ENVIRONMENT_FILE) -> Dict[str, str]:
     }
 
 
+def service_variables() -> Dict[str, str]:
+    """Return what the service's scripts find around them, beside their own.
+
+    For root's server and root's `run` alike; an ordinary user's has its own variables.
+    """
+    return environment_file() if os.geteuid() == 0 else {}
+
+
 def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Return the settings, flags before environment; else ConfigError."""
 

@@ -17,14 +17,18 @@ LINE_CONTROL = re.compile("[\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+#: Exit statuses above 128 that programs do not end with by themselves.
+SIGNAL_STATUSES = (*range(132, 138), 139, 143, 152, 159)
+
+
 def signal_name(exit_code: Optional[int]) -> Optional[str]:
-    """Return the signal that a shell's exit status (128 + number) stands for."""
-    if exit_code is None or exit_code <= 128:
+    """Return the signal that a shell's exit status (128 + number) surely stands for.
+
+    `git config` exits with 129, others with 130 or 141: those prove nothing.
+    """
+    if exit_code is None or exit_code not in SIGNAL_STATUSES:
         return None
-    try:
-        return signal.Signals(exit_code - 128).name
-    except ValueError:
-        return None
+    return signal.Signals(exit_code - 128).name
 
 
 def printable(text: str, limit: int = 500) -> str:

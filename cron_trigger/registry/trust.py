@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import Iterator, Optional, Tuple
+from typing import Collection, Iterator, Optional, Tuple
 
 
-def writable_by_others(path: str, user_id: int) -> Optional[str]:
+def writable_by_others(path: str, trusted: Collection[int]) -> Optional[str]:
     """Return who else may replace the file `path`, and the remedy; or None.
 
     Looks at the file, and at every folder and link on the way to it: whoever may
     write one of them may put another file in this place.
     A sticky folder (/tmp) is held to be safe for what trusted users own in it.
     """
-    faults = (_place_fault(*place, user_id) for place in places_of(path))
+    faults = (_place_fault(*place, trusted) for place in places_of(path))
     return next(filter(None, faults), None)
 
 
@@ -29,7 +29,7 @@ def folder_fault(folder: str) -> Optional[str]:
         if status.st_uid != 0 or status.st_mode & 0o022:
             remedy = f"chown root {folder}; chmod go-w {folder}"
             return f"others may write {folder}: {remedy}"
-    faults = (_place_fault(*place, 0, group=False) for place in places_of(folder))
+    faults = (_place_fault(*place, {0}, group=False) for place in places_of(folder))
     return next(filter(None, faults), None)
 
 
@@ -62,9 +62,9 @@ def places_of(path: str) -> Iterator[Tuple[str, os.stat_result]]:
 
 
 def _place_fault(
-    place: str, status: os.stat_result, user_id: int, group: bool = True
+    place: str, status: os.stat_result, trusted: Collection[int], group: bool = True
 ) -> Optional[str]:
-    if status.st_uid not in (0, user_id):
+    if status.st_uid not in trusted:
         # It may be somebody's home.
         better = " (better: a folder of root's)" if stat.S_ISDIR(status.st_mode) else ""
         return f"{place} belongs to user {status.st_uid}{better}: chown root {place}"

@@ -206,6 +206,21 @@ class RunLog:
             start += len(block)
             yield block
 
+    def write_line(self, text: str) -> None:
+        """Append a framing line to the file that has the output, wherever it is now."""
+        if self.descriptor is None:
+            return
+        with contextlib.suppress(OSError):
+            path = f"/proc/self/fd/{self.descriptor}"
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                size = os.fstat(descriptor).st_size
+                partial = size and os.pread(self.descriptor, 1, size - 1) != b"\n"
+                line = ("\n" if partial else "") + framing_line(text)
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
+
     def close(self) -> None:
         """Close the file; may be called again."""
         if self.descriptor is not None:

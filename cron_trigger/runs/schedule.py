@@ -1,10 +1,16 @@
-"""Schedule."""
+"""Planned triggers: each fires once, at its time, or says why not.
+
+Called by requests, which plan and cancel, and by the loop at a due time.  They survive
+in the history; what is kept here is kept for the timer's sake.  `Schedule._lock` guards
+that, and is never held while anything is started.
+"""
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from typing import Callable, Dict, Mapping, Optional
+from typing import Callable, Dict, Mapping, Optional, Set
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
@@ -54,8 +60,11 @@ class Schedule:
         self._registry = registry
         self._say = say
         self._clock = clock
-        self._lock = threading.Lock()  # guards _pending and the timer
+        self._loop = loop
+        self._lock = threading.Lock()  # guards the two below, and the timer
         self._pending: Dict[int, Scheduled] = {}
+        #: The crons whose triggers a thread fires just now.
+        self._firing: Set[str] = set()
         self._timer = WallTimer(loop, self.tick)
 
     def start(self) -> None:
@@ -75,18 +84,58 @@ class Schedule:
         self.tick()
 
     def tick(self) -> None:
-        """Fire what is due, the earliest first, and arm the timer for the next."""
+        """See to what is due, and arm the timer for what comes next.
+
+        Each cron's triggers are fired in a thread of their own, one after the other: a
+        launch that hangs delays no other cron, no end of a run and no event.
+        """
         now_s = self._clock()
         with self._lock:
-            due = [e for e in self._pending.values() if e.due_s <= now_s]
-        for entry in sorted(due, key=lambda e: (e.due_s, e.id)):
-            self._fire(entry)
+            due = {e.cron_name for e in self._pending.values() if e.due_s <= now_s}
+            due -= self._firing
+            self._firing |= due
+        for name in sorted(due):
+            work = functools.partial(self._fire_all, name)
+            try:
+                threading.Thread(target=work, name=f"plan {name}", daemon=True).start()
+            except RuntimeError:  # no memory, say: a second later there may be some
+                with self._lock:
+                    self._firing.discard(name)
+                self._loop.call_later(1.0, self.tick)
+                return
         self._arm()
 
     def _arm(self) -> None:
+        """Wake for the next trigger that no thread sees to already."""
+        now_s = self._clock()
         with self._lock:
-            times = [entry.due_s for entry in self._pending.values()]
+            times = [
+                entry.due_s
+                for entry in self._pending.values()
+                if entry.due_s > now_s or entry.cron_name not in self._firing
+            ]
             self._timer.arm(min(times) if times and not self._runner.closing else None)
+
+    def is_firing(self) -> bool:
+        """Return True while a trigger that is due is being started."""
+        return bool(self._firing)
+
+    def _fire_all(self, cron_name: str) -> None:
+        """Fire what is due of one cron, the earliest first."""
+        while True:
+            with self._lock:
+                due = [
+                    (entry.due_s, entry.id)
+                    for entry in self._pending.values()
+                    if entry.cron_name == cron_name and entry.due_s <= self._clock()
+                ]
+                # Under the lock: a trigger that falls due now finds us here, or gone.
+                if not due or self._runner.closing:
+                    self._firing.discard(cron_name)
+                    break
+                entry = self._pending[min(due)[1]]
+            self._fire(entry)
+        self._arm()
 
     def _fire(self, entry: Scheduled) -> None:
         request = Trigger(
