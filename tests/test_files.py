@@ -47,7 +47,10 @@ class FolderTest(unittest.TestCase):
         """Return why root would not run a command, "" where it would."""
         cron = cts.Cron("job", "A job", tuple(command), self.folder, **entry)
         try:
-            cts.script_arguments(cron, {}, 0)
+            scripts = cts.Scripts({"PATH": os.environ["PATH"]})
+            user = scripts.user_of(cron)
+            path = scripts.environment(cron, user)["PATH"]
+            scripts.arguments(cron, {}, user, path)
         except cts.LaunchError as error:
             return str(error)
         return ""
@@ -123,7 +126,8 @@ class UnsafeScriptTest(FolderTest):
         shutil.copy("/bin/sh", self.folder / "bash")
         os.chown(self.folder / "bash", NOBODY, 0)
         self.write("plain.sh", "", 0o644)
-        with mock.patch.dict(os.environ, PATH=f"{self.folder}:{os.environ['PATH']}"):
+        path = f"{self.folder}:{os.environ['PATH']}"
+        with mock.patch.dict(os.environ, PATH=path):
             self.assertIn("interpreter", self.fault("plain.sh"))
             self.assert_remedied("plain.sh")
 
@@ -265,6 +269,7 @@ class LinkTest(FolderTest):
     def test_a_pid_file_that_is_a_link_is_not_followed(self) -> None:
         victim = self.write("victim", "precious")
         with Server({"a": {"description": "A", "command": "/bin/true"}}) as server:
+            (server.run_dir / "a.pid").unlink()
             (server.run_dir / "a.pid").symlink_to(victim)
             reply = server.trigger("a")
             self.assertEqual((reply.status, reply.json["code"]), (500, "launch_failed"))

@@ -383,6 +383,7 @@ class PidFiles(unittest.TestCase):
     def test_a_link_in_its_place_is_not_followed(self) -> None:
         precious = self.server.folder / "precious"
         precious.write_text("precious")
+        self.path.unlink()
         self.path.symlink_to(precious)
         self.addCleanup(self.path.unlink)
         reply = self.server.trigger("brief")
@@ -391,6 +392,7 @@ class PidFiles(unittest.TestCase):
         self.assertEqual(precious.read_text(), "precious")
 
     def test_what_is_no_regular_file_does_not_hang_the_server(self) -> None:
+        self.path.unlink()
         os.mkfifo(self.path)
         self.addCleanup(self.path.unlink)
         reply = self.server.trigger("brief")

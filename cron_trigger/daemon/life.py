@@ -78,6 +78,8 @@ class Daemon:
         self._messages = MessageSocket(self._settings.run_dir)
         self._messages.bind()
         self._loop.watch(self._messages.fileno(), self._on_messages)
+        self._runner.check_folder()
+        self._runner.reserve()
         self._runner.settle()
         self._schedule.start()
         self._api.port = self._listener.getsockname()[1]
@@ -219,6 +221,7 @@ class Daemon:
             count = len(registry.crons())
             self._log.say("notice", f"the registry was read again: {count} crons")
             self._store.tell("registry.reloaded", {"crons": count})
+            self._runner.reserve()
             self._on_change("")
 
     def _on_change(self, cron_name: str) -> None:
@@ -240,6 +243,26 @@ class Daemon:
         self._broadcaster.rewind()
         self._runner.sync()
         self._schedule.start()
+
+    def _check_folder(self) -> None:
+        """A file of the run folder was removed: what is needed is made again."""
+        made = self._runner.check_folder()
+        if made or not self._messages.is_bound():
+            self._loop.unwatch(self._messages.fileno())
+            self._messages.close()
+            self._messages = MessageSocket(self._settings.run_dir)
+            self._messages.bind()
+            self._loop.watch(self._messages.fileno(), self._on_messages)
+        if not self._holds_instance_lock():
+            os.close(self._lock)
+            self._lock = self._take_instance_lock()
+
+    def _holds_instance_lock(self) -> bool:
+        held = os.fstat(self._lock)
+        with contextlib.suppress(OSError):
+            there = os.stat(self._settings.pid_file(SERVICE))
+            return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+        return False
 
     def _on_messages(self, _events: int) -> None:
         """The command line has begun or ended a run."""
@@ -270,6 +293,8 @@ class Daemon:
         numbers = set(os.read(self._wake_in, 4096))
         if self.BEAT in numbers:
             self._systemd.notify("WATCHDOG=1")
+        if signal.SIGIO in numbers:
+            self._loop.call_soon(self._check_folder)
         if signal.SIGHUP in numbers:
             self._reload()
         if numbers & {signal.SIGTERM, signal.SIGINT}:
@@ -288,7 +313,8 @@ class Daemon:
         def flag_only(number_setting: int, _frame: Any) -> None:
             """The number is written into the pipe by set_wakeup_fd."""
 
-        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        # SIGIO: a file was removed in the run folder.
+        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGIO)
         before = {number: signal.signal(number, flag_only) for number in wanted}
         earlier = signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
         try:

@@ -13,7 +13,6 @@ until its end is recorded, whoever of the two is killed meanwhile.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 import subprocess
@@ -69,6 +68,8 @@ def copy_of_lock(pidfd: int, path: str) -> Optional[int]:
     the keeper alone be killed.  pidfd_getfd(2), Linux 5.6; refused where ptrace is.
     What the keeper's own user may have put in its place is not taken.
     """
+    import ctypes  # only here: most servers never find a run again
+
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         descriptor = int(libc.syscall(438, pidfd, 0, 0))

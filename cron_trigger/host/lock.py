@@ -44,12 +44,16 @@ def reserve(path: Union[str, Path]) -> None:
     Raises OSError where there is none.  Before anything runs: later the disk may be
     full, and a status that can't be written is lost with the server.
     """
-    descriptor = os.open(path, FLAGS, 0o600)
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(path, follow_symlinks=False).st_size >= PID_FILE_BYTES:
+            return
+    lock = take_lock(path)
+    if lock is None:
+        return  # whoever runs it has made room itself
     try:
-        # Takes room, and changes nothing of what another may be writing just now.
-        os.posix_fallocate(descriptor, 0, PID_FILE_BYTES)
+        os.pwrite(lock, b" " * PID_FILE_BYTES, 0)
     finally:
-        os.close(descriptor)
+        os.close(lock)
 
 
 def empty_pid_file(lock: int) -> None:

@@ -35,6 +35,13 @@ class MessageSocket:
             os.unlink(self._path)
         self._socket.bind(self._path)
         os.chmod(self._path, 0o600)
+        self._inode = os.stat(self._path).st_ino
+
+    def is_bound(self) -> bool:
+        """Tell whether the address still has the file that was bound."""
+        with contextlib.suppress(OSError):
+            return os.stat(self._path).st_ino == self._inode
+        return False
 
     def receive(self) -> List[str]:
         """Return the cron names that have been sent."""

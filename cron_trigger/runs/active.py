@@ -80,6 +80,15 @@ class ActiveRun:
             found = read_pid_file(self._pid_file)
         return found if found.pid == self.run.pid else PidFile()
 
+    def holds(self, file: os.stat_result) -> bool:
+        """Tell whether one of our locks is one on this very file."""
+        for lock in (self.lock, *self.more_locks):
+            with contextlib.suppress(OSError, TypeError):
+                held = os.fstat(lock)  # type: ignore[arg-type]
+                if (held.st_dev, held.st_ino) == (file.st_dev, file.st_ino):
+                    return True
+        return False
+
     def close(self) -> None:
         """Let go of the keeper and of the lock."""
         for descriptor in (self.pidfd, self.lock, *self.more_locks):

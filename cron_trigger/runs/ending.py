@@ -56,6 +56,7 @@ NO_PROCESS = "Not started: the system could make no further process for it."
 class Usage:
     """What the kernel tells the parent of a keeper that has ended."""
 
+    exit_code: Optional[int] = None
     exited: bool = False
     cpu_seconds: Optional[float] = None
     max_rss_bytes: Optional[int] = None
@@ -288,6 +289,7 @@ class Ending:
         # keeps it): a small script's own peak can't be told from the server's.
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return Usage(
+            active.child.returncode,
             os.WIFEXITED(status),
             round(usage.ru_utime + usage.ru_stime, 6),
             usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None,
@@ -296,7 +298,9 @@ class Ending:
     def _ended(self, active: ActiveRun, written: PidFile, usage: Usage) -> Run:
         run = active.run
         now_s, boot_s = self._clock(), boot_time_s()
-        known = written.exit_code is not None
+        known, exit_code = written.exit_code is not None, written.exit_code
+        if written.pid is None and usage.exited:
+            exit_code = usage.exit_code  # a full disk took neither number nor status
         lag_s = now_s - written.written_s if known else 0.0
         if active.began_s is None:
             took_s = now_s - lag_s - epoch_of(run.started_at)
@@ -306,7 +310,7 @@ class Ending:
             lag_s = lag_s if self.LAG_S < lag_s < took_s else 0.0
             took_s -= lag_s
         return replace(
-            with_outcome(run, written.exit_code, usage.exited),
+            with_outcome(run, exit_code, usage.exited),
             completed_at=now_text(now_s - lag_s),
             duration_ms=max(0, round(took_s * 1000)),
             cpu_seconds=usage.cpu_seconds,

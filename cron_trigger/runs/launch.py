@@ -38,7 +38,7 @@ from cron_trigger.registry.times import now_text
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
 from cron_trigger.runs.logs import RunLog, framing_line, open_cron_log
-from cron_trigger.runs.recovery import Recovery
+from cron_trigger.runs.recovery import Recovery, write_note
 from cron_trigger.runs.scripts import Scripts
 
 
@@ -313,6 +313,7 @@ class Launch:
         if stat.S_ISREG(status.st_mode):
             run = replace(run, log_inode=status.st_ino, log_start=status.st_size)
         run = self._history.begin(run, self.key_for(request), request.scheduled)
+        write_note(self._settings.pid_file(run.cron_name), run)
         line = framing_line(f"run {run.id} started ({run.asked_by()})").encode()
         with contextlib.suppress(OSError):
             if os.write(log, line) == len(line):

@@ -12,9 +12,12 @@ goes to a thread of `Ending`.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Callable, Optional, Set
 
 from cron_trigger.history.store import Store
@@ -30,8 +33,9 @@ from cron_trigger.host.processes import (
     started_of,
 )
 from cron_trigger.registry.file import Registry
-from cron_trigger.registry.records import INTERRUPTED, RUNNING, Run, replace
+from cron_trigger.registry.records import INTERRUPTED, Run, replace
 from cron_trigger.registry.settings import Settings
+from cron_trigger.registry.strict_json import json_text
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending, with_outcome
@@ -261,10 +265,7 @@ class Recovery:
     # ---- nobody knows of it
 
     def _adopt_unrecorded(self) -> None:
-        """Record runs that are under way but not in the history, which was lost.
-
-        Who asked for them nobody knows any more; they get a number of their own.
-        """
+        """Record runs that are under way but not in the history, which was lost."""
         # Not by the table of locks: in a container it has none of a dead server.
         for path in self._settings.run_dir.glob("*.pid"):
             written = read_pid_file(path)
@@ -274,19 +275,40 @@ class Recovery:
             keeper = process(written.pid)
             if keeper is None or not keeper.alive or not keeps(keeper.pid, str(path)):
                 continue
-            cron = self._registry.crons().get(path.stem)
-            began_s = self._clock() - (boot_time_s() - keeper.began_s)
-            run = self._history.begin(
-                Run(
-                    id=0,
-                    cron_name=path.stem,
-                    status=RUNNING,
-                    started_at=now_text(began_s),
-                    trigger="unknown",
-                    log_file=cron.log_path if cron else None,
-                )
-            )
-            self._adopt(run, keeper, str(path))
+            noted = read_note(path)
+            known_run = self._history.run(noted.id) if noted else None
+            if noted is None or (known_run and not known_run.running):
+                continue
+            self._history.seed_ids(noted.id)
+            self._adopt(self._history.begin(noted), keeper, str(path))
+
+
+def note_of(pid_file: Path) -> Path:
+    """Return where a run is noted beside its PID file; no cron's name has a dot first.
+
+    The history may be lost while a run goes on and no server does.
+    """
+    return pid_file.with_name(f".{pid_file.stem}.run")
+
+
+def write_note(pid_file: str, run: Run) -> None:
+    """Note a run that is about to start; without room it is in the history alone."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        descriptor = os.open(note_of(Path(pid_file)), flags, 0o600)
+        try:
+            os.write(descriptor, json_text(vars(run)).encode("utf-8", "replace"))
+        finally:
+            os.close(descriptor)
+
+
+def read_note(pid_file: Path) -> Optional[Run]:
+    """Return the run that was noted last for a cron; None without one."""
+    try:
+        run = Run(**json.loads(note_of(pid_file).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return run if run.cron_name == pid_file.stem else None
 
 
 def _try_lock(path: str) -> Optional[int]:

@@ -8,7 +8,7 @@ thread may call.
 from __future__ import annotations
 
 import time
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, List, Optional
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import LockTable
@@ -20,6 +20,7 @@ from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.texts import printable
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
+from cron_trigger.runs.folders import RunFolder
 from cron_trigger.runs.launch import Launch
 from cron_trigger.runs.recovery import Recovery
 from cron_trigger.runs.scripts import Scripts
@@ -53,6 +54,8 @@ class Runner:
         #: True from a stop on: nothing is started any more.
         self.closing = False
         self._running = Running()
+        self._folder = RunFolder(settings, self._running, say)
+        self._registry = registry
         self._ending = Ending(history, self._running, loop, say, self.changed, clock)
         self._recovery = Recovery(
             settings,
@@ -154,6 +157,20 @@ class Runner:
         )
         return active.run
 
+    # ---- the run folder
+
+    def reserve(self) -> None:
+        """Take room in the run folder for each cron; at start, and when they change."""
+        self._folder.reserve(self._registry.crons())
+
+    def check_folder(self) -> bool:
+        """See that the run folder is there; True where it was made again."""
+        return self._folder.check()
+
+    def problems(self) -> List[str]:
+        """Return the faults of the run folder that are survived at present."""
+        return self._folder.problems()
+
     # ---- what others began; the stop
 
     def settle(self) -> None:
@@ -187,3 +204,4 @@ class Runner:
         """Stop triggering.  Running crons go on; see `Ending.close`."""
         self.closing = True
         self._ending.close()
+        self._folder.close()

@@ -63,7 +63,12 @@ class Views:
     def health(self, port: int) -> bytes:
         """Return the body of `/health`."""
         crons = self._registry.crons()
-        state = (self._registry.version, self._store.problem, len(crons))
+        state = (
+            self._registry.version,
+            self._store.problem,
+            len(crons),
+            tuple(self._runner.problems()),
+        )
         if self._health[0] != state:
             value: Dict[str, Json] = {
                 "status": "healthy",
@@ -80,6 +85,7 @@ class Views:
     def problems(self) -> List[str]:
         """Return the faults that the server survives at present."""
         problems = list(self._registry.faults)
+        problems += self._runner.problems()
         if self._store.problem:
             problems.append(self._store.problem)
             self._runner.heal()
