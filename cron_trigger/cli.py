@@ -50,6 +50,7 @@ from cron_trigger.registry.records import (
 )
 from cron_trigger.registry.settings import (
     ENVIRONMENT_FILE,
+    SETTINGS,
     Settings,
     environment_file,
     number_setting,
@@ -81,29 +82,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EX_USAGE, f"{SERVICE}: {message} (see --help)\n")
 
 
-SETTING_FLAGS = {
-    "host": "address to listen on (0.0.0.0)",
-    "port": "port to listen on (9998; 0 picks a free one)",
-    "secret": "secret that requests must carry (visible in ps: prefer --secret-file)",
-    "secret-file": "file that holds the secret",
-    "allow": "networks that may connect (loopback and Docker's)",
-    "allowed-hosts": "further names for the Host header",
-    "allowed-origins": "origins whose pages may call",
-    "history-days": "days that the history keeps (90)",
-    "registry": "registry file (that of /etc, else crons.json beside the program)",
-    "log-dir": "folder of the logs",
-    "state-dir": "folder of the history",
-    "run-dir": "folder of the PID files",
-    "notify-url": "address that gets a POST at the end of each run",
-}
-
-
 def _settings_parser() -> _Parser:
     settings = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = settings.add_argument_group(
         "settings", "each also as CRON_TRIGGER_<NAME> in the environment"
     )
-    for name, what in SETTING_FLAGS.items():
+    for name, what in SETTINGS.items():
         group.add_argument(f"--{name}", help=what, metavar=name.upper())
     return settings
 
@@ -163,7 +147,7 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
     messages = MessageSocket(settings.run_dir)
     loop = Loop(log.say)
     store = Store(settings.history, log.say, settings.run_dir)
-    registry = Registry(settings.registry, settings.log_dir)
+    registry = _registry(settings)
     scripts = Scripts(service_variables())
     be_plain()
     runner = Runner(settings, registry, store, loop, scripts, log.say, messages.send)
@@ -190,9 +174,14 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
     return ended.exit_code if ended.exit_code is not None else 1
 
 
+def _registry(settings: Settings) -> Registry:
+    """Return the crons that a server would have in force."""
+    return Registry(settings.registry, settings.log_dir, kept=settings.kept_registry)
+
+
 def _cli_params(registry: Registry, options: argparse.Namespace) -> Dict[str, Json]:
     if registry.faults and options.name not in registry.crons():
-        raise ConfigError(f"The registry does not hold: {registry.faults[0]}.")
+        raise ConfigError(f"The registry is invalid: {registry.faults[0]}.")
     parameters = registry.get(options.name).parameters
     params: Dict[str, Json] = {}
     for text in options.param:
@@ -267,7 +256,7 @@ def _complain(level: str, text: str) -> None:
 
 def command_list(settings: Settings, options: argparse.Namespace) -> int:
     """List the crons as the page shows them."""
-    registry = Registry(settings.registry, settings.log_dir)
+    registry = _registry(settings)
     store = Store(settings.history, _complain)
     running: Dict[str, Json] = dict.fromkeys(held_locks(settings.run_dir), EXTERNAL)
     running.update((run.cron_name, run.view()) for run in store.running())
@@ -313,7 +302,7 @@ def command_history(settings: Settings, options: argparse.Namespace) -> int:
     runs = store.runs(cron_name=options.name, limit=options.limit)
     store.close()
     if options.name and not runs:
-        Registry(settings.registry, settings.log_dir).get(options.name)
+        _registry(settings).get(options.name)
     if options.json:
         print_json({"runs": [run.view() for run in runs]})
         return int(store.problem is not None)

@@ -263,7 +263,8 @@ class Doctor:
                 f"The server listens on {host}, but containers call {bridge.ip}.",
                 f"Set CRON_TRIGGER_HOST=0.0.0.0 in {ENVIRONMENT_FILE}.",
             )
-        if not any(covers(allowed, network) for allowed in self._settings.allow):
+        listed = self._settings.allow
+        if listed and not any(covers(allowed, network) for allowed in listed):
             return Finding(
                 "containers",
                 "wrong",

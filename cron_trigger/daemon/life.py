@@ -118,7 +118,11 @@ class Daemon:
         self._loop = Loop(say)
         self._store = Store(settings.history, say, settings.run_dir)
         self._registry = Registry(
-            settings.registry, settings.log_dir, self._on_registry
+            settings.registry,
+            settings.log_dir,
+            self._on_registry,
+            settings.kept_registry,
+            keeps=True,
         )
         locks = LockTable(settings.run_dir, self._lock)
         self._runner = Runner(
@@ -296,7 +300,8 @@ class Daemon:
         if signal.SIGIO in numbers:
             self._loop.call_soon(self._check_folder)
         if signal.SIGHUP in numbers:
-            self._reload()
+            # In a thread of its own: no request waits for a registry.
+            threading.Thread(target=self._reload, name="reload", daemon=True).start()
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._stopping = True
 

@@ -1,4 +1,9 @@
-"""Listener."""
+"""The listening socket: kept over a restart, or bound anew.
+
+Knows the address of the settings and why it can't be had.  Promises a socket that
+listens and does not block (`::` takes both families), else ConfigError with the remedy
+that fits.  Called once, by the daemon's start.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,6 @@ def listen(
     patience_s: float = 3.0,
 ) -> Tuple[socket.socket, bool]:
     """Return the listening socket, and whether it was kept; else ConfigError."""
-    where = f"{settings.host}:{settings.port}"
     try:
         found = socket.getaddrinfo(
             settings.host,
@@ -43,18 +47,27 @@ def listen(
             if error.errno == errno.EADDRINUSE and time.monotonic() < deadline_s:
                 time.sleep(0.1)
                 continue
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise _no_host(settings.host, error) from None
-            raise ConfigError(
-                f"The server can't listen on {where} ({error.strerror}): end the "
-                "program that does (ss -ltnp shows it), or choose another --port."
-            ) from None
+            raise _refused(settings, error) from None
+
+
+def _refused(settings: Settings, error: OSError) -> ConfigError:
+    """Return why the kernel does not let this address and port be listened on."""
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return _no_host(settings.host, error)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    remedy = "end the program that does (ss -ltnp shows it), or choose another --port"
+    if error.errno == errno.EACCES:
+        remedy = "only root may use a low port: choose a --port from 1024 on"
+    return ConfigError(
+        f"The server can't listen on {host}:{settings.port} ({error.strerror}): "
+        f"{remedy}."
+    )
 
 
 def _no_host(host: str, error: OSError) -> ConfigError:
     return ConfigError(
         f'CRON_TRIGGER_HOST must be an address of this host, got "{printable(host)}" '
-        f"({error.strerror}); use 0.0.0.0 for all of them."
+        f"({error.strerror}); leave it out to listen on all of them."
     )
 
 

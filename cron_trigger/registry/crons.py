@@ -1,4 +1,9 @@
-"""Crons."""
+"""Crons: an entry of the registry that holds, and the values of one of its runs.
+
+Knows where a cron's files are, which parameters a run of it has, and the arguments that
+they make.  Promises never to change once it was read, and a Refusal that names every
+wrong parameter at once.  Made by the checker, used in every room; any thread may.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,12 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.parameters import Parameter, ParameterValue, value_text
+from cron_trigger.registry.schedules import Schedule
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
 
 CRON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NOTIFY_CHOICES = ("always", "failure", "never")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -29,6 +36,13 @@ class Cron:
     log_file: Optional[str] = None
     estimated_duration: Optional[str] = None
     timeout_s: Optional[float] = None
+    #: Between SIGTERM and SIGKILL.
+    kill_after_s: float = 10.0
+    #: Whom the script runs as; None is the server's own user.
+    user: Optional[str] = None
+    #: When the crontab runs it, and how long after that a run is missed.
+    schedule: Optional[Schedule] = None
+    late_s: float = 300.0
     working_directory: Optional[str] = None
     environment: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -47,7 +61,11 @@ class Cron:
         return self.folder / (self.working_directory or "")
 
     def resolve(self, given: Mapping[str, Json]) -> Dict[str, ParameterValue]:
-        """Return the parameters of a run, defaults filled in; else `invalid_params`."""
+        """Return the parameters of a run, defaults filled in; else `invalid_params`.
+
+        One that is null is as if it were not given.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
         errors = {
             printable(name, 80): "is not a parameter of this cron"
             for name in given
@@ -56,7 +74,7 @@ class Cron:
         values: Dict[str, ParameterValue] = {}
         for name, parameter in self.parameters.items():
             value = given.get(name, parameter.default)
-            if value is None and name not in given:
+            if value is None:
                 if parameter.required:
                     errors[name] = "is required"
                 continue
@@ -69,7 +87,7 @@ class Cron:
             listed = "; ".join(f"{name} {why}" for name, why in errors.items())
             raise Refusal(
                 "invalid_params",
-                f'The parameters of "{self.name}" do not hold: {listed}.',
+                f'Invalid parameters for "{self.name}": {listed}.',
                 errors=errors,
             )
         return values

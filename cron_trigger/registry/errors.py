@@ -1,4 +1,10 @@
-"""Errors."""
+"""Errors: what a request, a start or a launch is refused with.
+
+Knows every code that an answer may carry, and the exit statuses of sysexits.h.
+Promises that each error's text is a sentence for people: the rule, the value, the
+remedy.  Raised anywhere, caught once: by the web's one writer of errors and by
+`cli.main`.
+"""
 
 from __future__ import annotations
 

@@ -1,27 +1,25 @@
-"""Parameters."""
+"""Parameters: what a caller may hand to a script.
+
+Knows a parameter's definition and why a value is not admitted.  Promises a reason in
+words, never with a password in it, within milliseconds (patterns.py has judged every
+pattern).  Made by the checker; any thread may ask.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-import threading
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Dict, Optional, Tuple, Union
 
-from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.patterns import PARAMETER_CHARS
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import CONTROL_CHARACTER, SURROGATE, article, shown
 from cron_trigger.registry.times import epoch_of
 
 PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-#: The longest value of a string parameter: bounds the work of a `pattern` as well.
-PARAMETER_CHARS = 1000
-PATTERN_S = 1.0
 INTEGER_LIMIT = 2**63
 ParameterValue = Union[str, int, float, bool]
 
@@ -118,9 +116,8 @@ class Parameter:
             return "must not hold control characters"
         if SURROGATE.search(value):
             return "must be text in UTF-8"
-        fault = pattern_fault(self.pattern, value)
-        if fault:
-            return fault
+        if self.pattern is not None and not re.fullmatch(self.pattern, value):
+            return f"must match the pattern {self.pattern}"
         if self._looks_like_option(value):
             return 'must not begin with "-": it could be taken for an option'
         return _format_fault(self.format, value)
@@ -144,74 +141,6 @@ class Parameter:
         if self.type == "number" and re.fullmatch(decimal, text, re.ASCII):
             return float(text)
         return text
-
-
-def pattern_fault(pattern: Optional[str], value: str) -> Optional[str]:
-    """Return why a text does not match a registry's pattern, or None where it does.
-
-    Python's `re` may take for ever, and no other thread runs meanwhile (ReDoS,
-    CWE-1333): `([a-z]+-?)+` does on thirty letters and a dot.  A pattern that is not
-    fast at first sight is tried in a process of its own, which has a second.
-    """
-    if pattern is None:
-        return None
-    try:
-        slow = not _fast(pattern)
-        held = _matches_apart(pattern, value) if slow else re.fullmatch(pattern, value)
-    except (subprocess.TimeoutExpired, OSError):
-        return f"can't be compared with the pattern {pattern} within {PATTERN_S:g} s"
-    return None if held else f"must match the pattern {pattern}"
-
-
-def _fast(pattern: str) -> bool:
-    """Tell whether matching at most 1000 characters surely takes milliseconds.
-
-    So it is with at most two quantifiers, none of them on a group, and three groups.
-    """
-    text = re.sub(r"\\[^1-9]|\[\^?\]?[^]]*\]", "x", pattern)
-    quantifiers = re.findall(r"[*+]|\{\d*,|(?<!\()\?", text)
-    hard = re.search(r"\)[*+?{]|\\[1-9]|\(\?[^:]", text)
-    return not hard and len(quantifiers) <= 2 and text.count("(") <= 3
-
-
-#: How many patterns are tried at once: a crowd of them must not fill the machine.
-PATTERN_PLACES = threading.BoundedSemaphore(2)
-
-
-def _matches_apart(pattern: str, value: str) -> bool:
-    """Match in a process that is killed after a second; raises TimeoutExpired.
-
-    And Refusal `overloaded`, where others are being tried: that says nothing of the
-    value.
-    """
-    # By standard input: everybody may see a process's arguments, passwords among them.
-    code = (
-        "import re, sys\n"
-        "value, pattern = sys.stdin.buffer.read().decode().split('\\0', 1)\n"
-        "sys.exit(not re.fullmatch(pattern, value))"
-    )
-    if not PATTERN_PLACES.acquire(timeout=PATTERN_S):
-        raise Refusal(
-            "overloaded",
-            "Other parameters are being compared with slow patterns; try again in a "
-            "moment.",
-            {"Retry-After": "1"},
-        )
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", code],
-            input=f"{value}\0{pattern}".encode(),
-            # Some Pythons do not even start without it.
-            env={n: v for n, v in os.environ.items() if n == "LD_LIBRARY_PATH"},
-            stderr=subprocess.DEVNULL,
-            timeout=PATTERN_S,
-            check=False,
-        )
-    finally:
-        PATTERN_PLACES.release()
-    if ended.returncode not in (0, 1):
-        raise OSError(f"it ended with {ended.returncode}")
-    return ended.returncode == 0
 
 
 def _finite(value: Json) -> bool:

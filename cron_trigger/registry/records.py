@@ -1,4 +1,9 @@
-"""Records."""
+"""Records: a run, a scheduled trigger, a request for a run, an event, a key.
+
+Knows their fields, which are the columns of the history, and how clients and people see
+them.  Promises that none of them ever changes: a change makes another.  Made in runs/
+and history/, shown by web/ and cli; any thread may.
+"""
 
 from __future__ import annotations
 

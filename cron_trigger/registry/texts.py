@@ -1,4 +1,9 @@
-"""Texts."""
+"""Texts for people and logs: made safe, short, and in one spelling.
+
+Knows how a foreign text is shown on one line, how a refused value is, which names look
+alike, and what a signal is called.  Promises never to raise and never to send a control
+character on.  Pure functions, called from every room.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import functools
 import json
 import re
 import signal
-from typing import Optional
+from typing import Iterable, Optional
 
 from cron_trigger.registry.strict_json import Json
 
@@ -57,3 +62,12 @@ def shown(value: Json, secret: bool = False) -> str:
 def camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(word.capitalize() for word in rest)
+
+
+def nearest(word: str, known: Iterable[str]) -> Optional[str]:
+    """Return the known name that `word` probably means, None without a likely one."""
+    import difflib  # a misspelt name is rare, and the import takes a millisecond
+
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word[:80].lower(), by_lower, 1, 0.7)
+    return by_lower[found[0]] if found else None

@@ -1,4 +1,9 @@
-"""Times and durations."""
+"""Times and durations, as they are written and as people read them.
+
+Knows ISO 8601 with an offset (RFC 3339) and durations such as `1m30s`.  Promises the
+same answer on every Python, ValueError for every other text, and one spelling on the
+way out.  Pure functions, called from every room.
+"""
 
 from __future__ import annotations
 

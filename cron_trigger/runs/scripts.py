@@ -95,7 +95,7 @@ class Scripts:
     def _refuse_unsafe(self, what: str, path: str, user: User) -> None:
         if self._own.uid != 0:
             return
-        unsafe = writable_by_others(path, {0, user.uid})
+        unsafe = writable_by_others(path, user.uid, what=what)
         if unsafe:
             raise LaunchError(f"its {what} {path} is not safe, because {unsafe}")
 

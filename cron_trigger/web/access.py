@@ -14,7 +14,7 @@ import time
 from typing import Callable, Deque, Iterable, Optional
 
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.registry.settings import Settings
+from cron_trigger.registry.settings import LOOPBACK, Settings
 from cron_trigger.registry.texts import printable
 from cron_trigger.web.routes import Route
 from cron_trigger.web.wire import Request
@@ -74,7 +74,7 @@ class Access:
         peer = ipaddress.ip_address(address.partition("%")[0])
         mapped = getattr(peer, "ipv4_mapped", None)
         peer = mapped or peer
-        return any(peer in network for network in self._settings.allow)
+        return any(peer in network for network in self._settings.allow or LOOPBACK)
 
     def check(self, request: Request, route: Optional[Route]) -> None:
         """Return where a request may go on; else a Refusal.
