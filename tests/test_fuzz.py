@@ -357,8 +357,8 @@ class ParserFuzzTest(unittest.TestCase):
         st = self.given
         any_json = self.json_values()
         texts = st.text(max_size=8)
-        kinds = st.sampled_from(cts.ParameterChecker.TYPES)
-        fields = dict.fromkeys(cts.ParameterChecker.KEYS, any_json)
+        kinds = st.sampled_from(cts.TYPES)
+        fields = dict.fromkeys(cts.DEFINITION_KEYS, any_json)
         del fields["type"]
         definition = st.fixed_dictionaries({"type": kinds}, optional=fields)
         loose = st.sampled_from(["notify", "timeout", "estimatedDuration", "x"])

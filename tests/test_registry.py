@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import tempfile
 import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Union
+from unittest import mock
 
 from flat import m as server
 from support import REPOSITORY, Server, need, wait_until
@@ -70,7 +72,7 @@ class WholeFileTest(FolderCase):
             '"x"': 'expected an object, got "x"',
             b"\xff{}": "this is not UTF-8: byte 0",
             b'{"a": "\xc3("}': "this is not UTF-8: byte 7",
-            b"\xef\xbb\xbf{}": "this is not JSON: ",
+            b"\xff\xfe{\x00}\x00": "this is not UTF-8: byte 0; save it so",
             b"\x00": "this is not JSON: ",
         }
         for content, beginning in table.items():
@@ -100,22 +102,27 @@ class WholeFileTest(FolderCase):
     def test_every_fault_is_named_at_once_in_the_order_of_the_file(self) -> None:
         text = """{
           "b": {"command": "x", "timeout": 5, "surprise": 1},
-          "b": {"description": "x", "command": "x", "logFile": "../up", "timeout": "1s",
+          "b": {"description": "x", "command": "x", "logFile": "../up", "timeout": "1x",
                 "timeout": "2s"},
           "_c": {"description": "x", "command": "x"},
           "cron-trigger-server": {"description": " ", "command": []},
           "d": "scripts/d.sh"
         }"""
-        known = "description, command, logFile, estimatedDuration, timeout, "
-        known += "workingDirectory, environment, parameters, notify"
+        known = "description, command, logFile, estimatedDuration, timeout, killAfter, "
+        known += "user, notify, schedule, late, workingDirectory, environment, "
+        known += "parameters"
         rule = "a letter or digit, then up to 63 letters, digits, dots, _ or -"
         self.assertEqual(
             self.faults(text),
             [
-                '"b": is given twice',
-                '"b": timeout: is given twice',
+                '"b": is given twice; keep one of them',
+                f'"b": surprise: expected one of {known}',
+                '"b": description: is required',
+                '"b": timeout: expected a duration such as "90s", got 5',
+                '"b": timeout: is given twice; keep one of them',
                 '"b": logFile: expected a file name in the log folder or an absolute '
                 'path, got "../up"',
+                '"b": timeout: expected a duration such as "90s", got "1x"',
                 f'"_c": a cron\'s name is {rule}',
                 '"cron-trigger-server": this name is reserved for the server itself',
                 '"cron-trigger-server": description: expected a text, got " "',
@@ -165,6 +172,46 @@ class WholeFileTest(FolderCase):
     def test_an_empty_registry_holds(self) -> None:
         self.assertEqual(self.faults({}), [])
 
+    def test_a_byte_order_mark_and_a_schema_are_ignored(self) -> None:
+        self.assertEqual(self.faults("\ufeff" + json.dumps(GOOD)), [])
+        for schema in ("./crons.schema.json", 5):
+            self.write({"$schema": schema, **GOOD})
+            crons, faults = server.load_registry(self.path, Path("/log"))
+            self.assertEqual((list(crons), faults), (["a"], []))
+
+    def test_what_people_write_by_mistake_is_one_sentence_with_its_remedy(
+        self,
+    ) -> None:
+        home = os.path.expanduser("~")
+        entry = GOOD["a"]
+        table: Dict[str, Union[str, Mapping[str, Any]]] = {
+            "this is not JSON: take away the comma before the } (line 2, column 10)":
+                '{"a": {"description": "A",\n "x": "y",}}',
+            "this is not JSON: JSON has no comments; take it away (line 1, column 3)":
+                "{ // crons\n}",
+            '"a": is given twice; keep one of them':
+                '{"a": {"description": "A", "command": "x"},'
+                ' "a": {"description": "B", "command": "x"}}',
+            '"a": timout: expected one of description, command, logFile, '
+            "estimatedDuration, timeout, killAfter, user, notify, schedule, late, "
+            "workingDirectory, environment, parameters; did you mean timeout?":
+                {"a": {**entry, "timout": "5s"}},
+            '"a": parameters: n: minimun: expected one of type, title, description, '
+            "default, enum, minimum, maximum, minLength, maxLength, pattern, format, "
+            "required; did you mean minimum?":
+                {"a": {**entry, "parameters": {"n": {"type": "integer", "minimun": 1}}}},
+            f'"a": command: ~ stands for no folder here: write {home}/a.sh in full, '
+            'got "~/a.sh"': {"a": {**entry, "command": ["~/a.sh", "~"]}},
+            f'"a": logFile: ~ stands for no folder here: write {home}/a.log in full, '
+            'got "~/a.log"': {"a": {**entry, "logFile": "~/a.log"}},
+            '"a": workingDirectory: ~ stands for no folder here: write /home/NAME/… in '
+            'full, got "~nobody-here/x"':
+                {"a": {**entry, "workingDirectory": "~nobody-here/x"}},
+        }  # fmt: skip
+        for told, content in table.items():
+            with self.subTest(told):
+                self.assertEqual(self.faults(content), [told])
+
 
 class EntryTest(FolderCase):
     def assert_fault(self, expected: str, **keys: Any) -> None:
@@ -180,8 +227,58 @@ class EntryTest(FolderCase):
             environment={"PATH": "/bin", "_x1": "", "é".upper().lower() and "B": "é\n"},
             parameters={"n": {"type": "integer"}},
             notify="failure",
+            killAfter="1m",
+            user=pwd.getpwuid(os.geteuid()).pw_name,
+            schedule="30 2 * * mon-fri",
+            late="10m",
         )
         self.assertEqual(text, [])
+
+    def test_the_defaults_of_what_an_entry_leaves_out(self) -> None:
+        self.write({"a": {"description": "A", "command": "x"}})
+        cron = server.load_registry(self.path, Path("/log"))[0]["a"]
+        self.assertEqual((cron.kill_after_s, cron.late_s), (10.0, 300.0))
+        self.assertEqual((cron.user, cron.schedule), (None, None))
+
+    def test_what_an_entry_says_reaches_the_cron(self) -> None:
+        more = {"killAfter": "2s", "late": "1m", "schedule": "@daily"}
+        name = pwd.getpwuid(os.geteuid()).pw_name
+        self.write({"a": {"description": "A", "command": "x", "user": name, **more}})
+        cron = server.load_registry(self.path, Path("/log"))[0]["a"]
+        self.assertEqual((cron.kill_after_s, cron.late_s), (2.0, 60.0))
+        self.assertEqual((cron.user, cron.schedule.text), (name, "@daily"))
+
+    def test_a_user_is_one_of_this_host(self) -> None:
+        rule = "user: expected the name of a user of this host (getent passwd)"
+        for name in ("no-such-user-here", "é", "0", "root\n"):
+            self.assert_fault(
+                f"{rule}, got {json.dumps(name, ensure_ascii=False)}", user=name
+            )
+        for value in (None, 5, "", []):
+            self.assert_fault(
+                f"user: expected a text, got {json.dumps(value)}", user=value
+            )
+
+    def test_only_root_may_name_another_user(self) -> None:
+        with mock.patch("os.geteuid", return_value=pwd.getpwnam("nobody").pw_uid):
+            self.assertEqual(self.entry_faults(user="nobody"), [])
+            (fault,) = self.entry_faults(user="root")
+        self.assertIn("only root runs a script as another user", fault)
+        self.assertIn(
+            'got "root": start the server as root, or leave the user out', fault
+        )
+
+    def test_a_schedule_is_what_a_crontab_has(self) -> None:
+        for text, told in {
+            "61 * * * *": "schedule: minute: expected 0 to 59, got 61",
+            "* * * *": "schedule: expected five fields (minute, hour, day of month",
+            "@reboot": "schedule: expected a time, got @reboot",
+        }.items():
+            with self.subTest(text):
+                (fault,) = self.entry_faults(schedule=text)
+                self.assertTrue(fault.startswith(told), fault)
+        (fault,) = self.entry_faults(schedule=5)
+        self.assertIn("schedule: expected five fields as in a crontab", fault)
 
     def test_texts(self) -> None:
         value: Any
@@ -205,7 +302,7 @@ class EntryTest(FolderCase):
 
     def test_durations(self) -> None:
         value: Any
-        for key in ("timeout", "estimatedDuration"):
+        for key in ("timeout", "estimatedDuration", "killAfter", "late"):
             for value in (None, 5, True, [], "", "0s", "5", "1.5h", "-5s"):
                 shown = json.dumps(value)
                 what = f'expected a duration such as "90s", got {shown}'
@@ -314,7 +411,7 @@ class ParameterDefinitionTest(FolderCase):
     def test_an_unknown_key_is_named_with_those_that_are_known(self) -> None:
         keys = "type, title, description, default, enum, minimum, maximum, minLength, "
         keys += "maxLength, pattern, format, required"
-        self.assert_fault(f"min: expected one of {keys}", type="integer", min=1)
+        self.assert_fault(f"least: expected one of {keys}", type="integer", least=1)
 
     def test_a_key_goes_with_its_types_only(self) -> None:
         for kind, key, value in (
@@ -336,6 +433,21 @@ class ParameterDefinitionTest(FolderCase):
                 )
                 self.assertEqual(len(faults), 1)
                 self.assertIn("pattern: is not a regular expression: ", faults[0])
+
+    def test_a_pattern_that_may_take_too_long_is_refused_with_a_better_one(
+        self,
+    ) -> None:
+        for pattern in ("(a+)+", "(.)\\1", "a*a*a*a*"):
+            (fault,) = self.entry_faults(
+                parameters={"p": {"type": "string", "pattern": pattern}}
+            )
+            self.assertTrue(fault.startswith("parameters: p: pattern: "), fault)
+            self.assertIn("too long", fault)
+        long = {"type": "string", "pattern": "a" * 1001}
+        self.assertEqual(
+            self.entry_faults(parameters={"p": long}),
+            ["parameters: p: pattern: must have at most 1000 characters, got 1001"],
+        )
 
     def test_names_and_their_variables(self) -> None:
         rule = "a parameter's name is letters, digits, _ and -"
@@ -457,12 +569,12 @@ class SafetyTest(FolderCase):
                 os.chown(place, 65534, -1)
                 faults = server.load_registry(self.path, Path("/log"))[1]
                 os.chown(place, 0, -1)
-                better = " (better: a folder of root's)" * place.is_dir()
                 self.assertEqual(
                     faults,
                     [
-                        f"crons.json: refused, because {place} belongs to user 65534"
-                        f"{better}: chown root {place}"
+                        f"crons.json: refused, because {place} belongs to user 65534 "
+                        "(nobody): keep a copy that is root's (sudo install -D -m 644 "
+                        f"-t /etc/cron-trigger-server/ {self.path})"
                     ],
                 )
 

@@ -43,7 +43,7 @@ def _load(path: Path, log_dir: Path) -> Tuple[Dict[str, Cron], List[str], str]:
     try:
         text = _read(path)
     except UnicodeDecodeError as error:
-        checker.place.fault(f"this is not UTF-8 (byte {error.start}): save it as UTF-8")
+        checker.place.fault(f"this is not UTF-8: byte {error.start}; save it so")
     except OSError as error:
         checker.place.fault(f"can't be read: {error.strerror} ({path})")
     except ValueError as error:
@@ -61,13 +61,16 @@ def _read(path: Path) -> str:
         raise ValueError(f"refused, because {unsafe}")
     # Without waiting: it may be a FIFO that nobody writes to.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"this is not a file ({path})")
         if status.st_size > REGISTRY_BYTES:
             raise ValueError(f"must be at most {REGISTRY_BYTES >> 20} MiB")
-        return file.read().decode("utf-8")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read().decode("utf-8")
+    finally:
+        os.close(descriptor)
 
 
 class _Reading:

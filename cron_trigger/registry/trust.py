@@ -48,7 +48,7 @@ def folder_fault(folder: str) -> Optional[str]:
         status = os.stat(folder)
         if status.st_uid == 0 and status.st_mode & 0o022:
             chmod = f"chmod go-w {shlex.quote(folder)}"
-            remedy = other if _is_shared(folder, status) else chmod
+            remedy = other if is_shared(folder, status) else chmod
             return f"others may write {folder}: {remedy}"
         if status.st_uid != 0:
             return f"{folder} belongs to {_user(status.st_uid)}: {other}"
@@ -106,13 +106,13 @@ def _place_fault(
 
 def _chmod(place: str, status: os.stat_result, trusted: Iterable[int]) -> Optional[str]:
     """Return the chmod that makes a place safe; None where it would take it away."""
-    if status.st_uid not in trusted or _is_shared(place, status):
+    if status.st_uid not in trusted or is_shared(place, status):
         return None
     letter = "o" if status.st_mode & stat.S_IWOTH else "g"
     return f"chmod {letter}-w {shlex.quote(place)}"
 
 
-def _is_shared(place: str, status: os.stat_result) -> bool:
+def is_shared(place: str, status: os.stat_result) -> bool:
     """Tell whether others were given a place of root's on purpose."""
     for_a_group = status.st_mode & stat.S_IWGRP and status.st_gid != 0
     known = place in SHARED or place.startswith(SHARED_BELOW)
