@@ -7,7 +7,9 @@ import os
 import pwd
 import shutil
 import tempfile
+import threading
 import unittest
+from concurrent import futures
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Union
 from unittest import mock
@@ -199,7 +201,7 @@ class WholeFileTest(FolderCase):
             '"a": parameters: n: minimun: expected one of type, title, description, '
             "default, enum, minimum, maximum, minLength, maxLength, pattern, format, "
             "required; did you mean minimum?":
-                {"a": {**entry, "parameters": {"n": {"type": "integer", "minimun": 1}}}},
+                {"a": {**entry, "parameters": {"n": {"type": "number", "minimun": 1}}}},
             f'"a": command: ~ stands for no folder here: write {home}/a.sh in full, '
             'got "~/a.sh"': {"a": {**entry, "command": ["~/a.sh", "~"]}},
             f'"a": logFile: ~ stands for no folder here: write {home}/a.log in full, '
@@ -601,6 +603,54 @@ class RacyTest(FolderCase):
             os.utime(self.path, ns=(times.st_atime_ns, times.st_mtime_ns))
             self.assertEqual(list(registry.crons()), [name])
 
+    def test_nobody_waits_for_a_file_that_takes_its_time(self) -> None:
+        """Meanwhile, the crons are those of before."""
+
+        class Hurried(server.Registry):  # type: ignore[misc,name-defined]
+            PATIENCE_S = 0.01
+
+        self.write(GOOD)
+        told: List[int] = []
+        registry = Hurried(self.path, Path("/log"), lambda r: told.append(r.version))
+        before = registry.crons()
+        self.write(dict.fromkeys((f"c{number}" for number in range(20000)), GOOD["a"]))
+        self.assertIs(registry.crons(), before)
+        self.assertEqual(registry.get("a").description, "A")
+        wait_until(lambda: len(registry.crons()) == 20000, what="the large file")
+        self.assertEqual(told, [1, 2])
+
+    def test_a_reading_leaves_no_thread(self) -> None:
+        self.write(GOOD)
+        registry = server.Registry(self.path, Path("/log"))
+        for number in range(5):
+            self.write({f"c{number}": GOOD["a"]})
+            self.assertEqual(list(registry.crons()), [f"c{number}"])
+        wait_until(
+            lambda: not [t for t in threading.enumerate() if t.name == "registry"],
+            what="the end of its threads",
+        )
+
+    def test_many_who_ask_at_once_all_see_the_change(self) -> None:
+        self.write(GOOD)
+        registry = server.Registry(self.path, Path("/log"))
+        for number in range(10):
+            self.write({f"c{number}": GOOD["a"]})
+            with futures.ThreadPoolExecutor(8) as pool:
+                seen = list(pool.map(lambda _: list(registry.crons()), range(8)))
+            self.assertEqual(seen, [[f"c{number}"]] * 8)
+
+    def test_who_is_told_of_a_change_may_ask_for_the_crons(self) -> None:
+        """And those who wait for the file do not wait for him in vain."""
+        self.write({})
+        seen: List[int] = []
+        registry = server.Registry(
+            self.path, Path("/log"), lambda changed: seen.append(len(changed.crons()))
+        )
+        for count in range(1, 6):
+            self.write({f"c{number}": GOOD["a"] for number in range(count)})
+            self.assertEqual(len(registry.crons()), count)
+        self.assertEqual(seen[-1], 5)
+
     def test_an_unchanged_file_is_not_read_again(self) -> None:
         self.write(GOOD)
         registry = server.Registry(self.path, Path("/log"))
@@ -770,6 +820,93 @@ class StartTest(unittest.TestCase):
             self.assertEqual(broken.trigger("a").json["availableCrons"], [])
             broken.write_registry(GOOD)
             self.assertEqual(broken.get("/health").json["status"], "healthy")
+
+
+class KeptTest(unittest.TestCase):
+    """The last registry that held is in force where the file has a fault at a start."""
+
+    def setUp(self) -> None:
+        self.server = Server(GOOD, start=False)
+        self.addCleanup(self.server.__exit__)
+        self.copy = self.server.state_dir / "registry-last-good.json"
+
+    def restarted_with(self, text: str) -> Any:
+        """Start and stop with a good file; return what /health says of another one."""
+        self.server.start()
+        wait_until(self.copy.exists, what="the copy")
+        self.server.stop()
+        self.server.registry.write_text(text)
+        self.server.start()
+        return self.server.get("/health").json
+
+    def test_a_restart_with_a_faulty_file_runs_what_was_there_and_says_both(
+        self,
+    ) -> None:
+        health = self.restarted_with('{"a": {"description": "A"}, "b": 5}')
+        self.assertEqual((health["status"], health["available_crons"]), ("degraded", 1))
+        *faults, kept = health["problems"]
+        self.assertEqual(
+            faults,
+            [
+                'crons.json: "a": command: is required',
+                'crons.json: "b": expected an object, got 5',
+            ],
+        )
+        self.assertRegex(
+            kept,
+            "crons.json: until that is corrected, its last valid version is in force "
+            r"\(taken at 20\d\d-\d\d-\d\dT\S+, crons: 1\)$",
+        )
+        self.assertEqual(self.server.completed("a")["status"], "completed")
+        self.assertIn("last valid version", self.server.log_text())
+        done = self.server.command("run", "a")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_the_mended_file_is_taken_and_kept_in_its_turn(self) -> None:
+        self.restarted_with("{")
+        self.server.write_registry({"b": GOOD["a"]})
+        self.assertEqual(self.server.get("/health").json["status"], "healthy")
+        wait_until(lambda: '\\"b\\"' in self.copy.read_text(), what="the new copy")
+        self.server.registry.write_text("[]")
+        self.assertEqual(len(self.server.get("/health").json["problems"]), 1)
+        self.assertEqual(self.server.completed("b")["status"], "completed")
+
+    def test_a_file_that_is_gone_leaves_the_copy_in_force(self) -> None:
+        self.server.start()
+        wait_until(self.copy.exists, what="the copy")
+        self.server.stop()
+        self.server.registry.unlink()
+        kept = server.Registry(
+            self.server.registry, self.server.log_dir, kept=self.copy
+        )
+        self.assertEqual(list(kept.crons()), ["a"])
+        self.assertIn("can't be read", kept.faults[0])
+
+    def test_the_copy_is_the_server_s_own_and_nothing_else_writes_it(self) -> None:
+        self.server.command("list")
+        self.server.command("run", "a")
+        self.assertFalse(self.copy.exists())
+        self.server.start()
+        wait_until(self.copy.exists, what="the copy")
+        self.assertEqual(self.copy.stat().st_mode & 0o777, 0o600)
+        inode = self.copy.stat().st_ino
+        self.server.stop()
+        self.server.start()
+        self.server.stop()
+        self.assertEqual(self.copy.stat().st_ino, inode, "written without need")
+        left = [path.name for path in self.server.state_dir.glob("registry-last*")]
+        self.assertEqual(left, [self.copy.name])
+
+    def test_another_registry_s_copy_or_a_spoilt_one_is_not_taken(self) -> None:
+        other = json.dumps({"registry": "/x.json", "takenAt": "x", "text": "{}"})
+        for text in (other, "{", "[]", "5", '{"registry": 5}'):
+            self.copy.parent.mkdir(exist_ok=True)
+            self.copy.write_text(text)
+            self.server.registry.write_text("{")
+            registry = server.Registry(
+                self.server.registry, self.server.log_dir, kept=self.copy
+            )
+            self.assertEqual((registry.crons(), len(registry.faults)), ({}, 1), text)
 
 
 class ShippedTest(unittest.TestCase):

@@ -98,7 +98,7 @@ class Registry:
     """The crons in force: the last registry file that held.  Any thread may ask."""
 
     #: How long a request may wait for a reading, all requests together.
-    PATIENCE_S = 0.25
+    PATIENCE_S = 0.5
 
     def __init__(
         self,
@@ -189,8 +189,8 @@ class Registry:
         if kept is None or checker.faults:
             return {}, []
         checker.place.fault(
-            f"until that is corrected, the {len(crons)} crons of its last valid "
-            f"version, taken at {kept.taken_at}, are in force"
+            "until that is corrected, its last valid version is in force (taken at "
+            f"{kept.taken_at}, crons: {len(crons)})"
         )
         return crons, checker.faults
 

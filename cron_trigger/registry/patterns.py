@@ -8,6 +8,7 @@ called by the checker; any thread may.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import sys
@@ -44,9 +45,12 @@ Node = Tuple[Any, Any]
 Follow = Tuple[int, int]
 
 
+@functools.lru_cache(maxsize=1024)
 def slow_fault(pattern: str) -> Optional[str]:
     """Return why comparing with `pattern` may take too long, or None where it can't.
 
+    Kept, since a registry is read again and again and a judgement takes half a
+    millisecond.
     Raises what `re.compile` raises where it is no regular expression.
     """
     re.compile(pattern)
