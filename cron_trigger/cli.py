@@ -30,6 +30,7 @@ from cron_trigger.history.store import Store
 from cron_trigger.host.lock import held_locks
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.messages import MessageSocket
+from cron_trigger.host.processes import check_kernel
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import (
     EX_CONFIG,
@@ -142,6 +143,7 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
     """Run a cron in the foreground; return its exit status, 75 if it runs already."""
     import pwd
 
+    check_kernel()
     make_folders(settings)
     log = ServerLog(settings.log_dir / f"{SERVICE}.log", to_stderr=False)
     messages = MessageSocket(settings.run_dir)

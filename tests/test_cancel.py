@@ -17,13 +17,10 @@ from flat import m
 from support import FULL, Server, need_full, patched, wait_until
 
 #: The 10 s between SIGTERM and SIGKILL, for tests.
-GRACE_S = 0.25
+GRACE_S = 0.24
 #: And a second of a registry's time limit.
 SECOND_S = 0.12
 SHORT = patched(
-    "init = m.ActiveRun.__init__",
-    "m.ActiveRun.__init__ = lambda self, run, file, kill, *more: "
-    f"init(self, run, file, {GRACE_S}, *more)",
     "whole = m.duration_s",
     f"m.duration_s = lambda text: whole(text) * {SECOND_S}",
 )
@@ -52,12 +49,17 @@ SCRIPTS = {
 }
 REGISTRY = {
     **{
-        name[:-3]: {"description": name, "command": name, "workingDirectory": "."}
+        name[:-3]: {"description": name, "command": name, "killAfter": "2s"}
         for name in SCRIPTS
     },
     "limited": {"description": "Limited", "command": ["sleep", "65"], "timeout": "2s"},
     "patient": {"description": "Long", "command": ["sleep", "65"], "timeout": "1h"},
-    "limited-deaf": {"description": "Both", "command": "deaf.sh", "timeout": "2s"},
+    "limited-deaf": {
+        "description": "Both",
+        "command": "deaf.sh",
+        "timeout": "2s",
+        "killAfter": "2s",
+    },
     "brief": {"description": "Brief", "command": ["true"]},
     "nothing": {"description": "Sleeps", "command": ["sleep", "66"]},
 }
@@ -393,7 +395,8 @@ class EndReasonTest(unittest.TestCase):
 class WholeGraceTest(unittest.TestCase):
     def test_kill_comes_after_ten_seconds(self) -> None:
         need_full()
-        with with_scripts(Server(REGISTRY)) as server:
+        entry = {"description": "Deaf", "command": "deaf.sh"}
+        with with_scripts(Server({"deaf": entry})) as server:
             run = started(server, "deaf", "deaf")
             begun_s = time.monotonic()
             cancel(server, run["runId"])

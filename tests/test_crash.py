@@ -139,18 +139,18 @@ class Points(unittest.TestCase):
 
     def test_a_trigger_with_a_key_starts_once_wherever_the_server_dies(self) -> None:
         points = (
-            ("Runner", "_take_lock", "before"),
-            ("Runner", "_take_lock", "after"),
+            ("Launch", "_take_lock", "before"),
+            ("Launch", "_take_lock", "after"),
             ("Store", "begin", "before"),
             ("Store", "begin", "within"),
             ("Store", "begin", "after"),
-            ("Runner", "_popen", "before"),
-            ("Runner", "_popen", "after"),
+            ("keeper", "start", "before"),
+            ("keeper", "start", "after"),
             ("Store", "launched", "before"),
             ("Store", "launched", "within"),
             ("Store", "launched", "after"),
-            ("Runner", "_launch", "after"),
-            ("Runner", "trigger", "after"),
+            ("Launch", "_launch", "after"),
+            ("Launch", "trigger", "after"),
         )
         for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
@@ -175,15 +175,15 @@ class Points(unittest.TestCase):
     def test_an_end_is_recorded_once_wherever_the_server_dies(self) -> None:
         need_full()
         points = (
-            ("Runner", "_on_keeper_end", "before"),
-            ("Runner", "_ended_run", "before"),
-            ("Runner", "_ended_run", "after"),
+            ("Ending", "keeper_gone", "before"),
+            ("Ending", "_ended", "before"),
+            ("Ending", "_ended", "after"),
             ("Store", "end", "before"),
             ("Store", "end", "within"),
             ("Store", "end", "after"),
-            ("Runner", "_write_framing", "before"),
-            ("Runner", "_write_framing", "after"),
-            ("Runner", "_record_end", "after"),
+            ("RunLog", "write_line", "before"),
+            ("RunLog", "write_line", "after"),
+            ("Ending", "record", "after"),
         )
         for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
@@ -208,9 +208,9 @@ class Points(unittest.TestCase):
             ("Schedule", "_fire", "before"),
             ("Store", "begin", "within"),
             ("Store", "begin", "after"),
-            ("Runner", "_popen", "before"),
-            ("Runner", "_popen", "after"),
-            ("Runner", "trigger", "after"),
+            ("keeper", "start", "before"),
+            ("keeper", "start", "after"),
+            ("Launch", "trigger", "after"),
         )
         for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
@@ -255,8 +255,8 @@ class Points(unittest.TestCase):
             ("Store", "set_end_reason", "before", False),
             ("Store", "set_end_reason", "within", False),
             ("Store", "set_end_reason", "after", True),
-            ("Runner", "_terminate", "before", True),
-            ("Runner", "_terminate", "after", True),
+            ("Ending", "_terminate", "before", True),
+            ("Ending", "_terminate", "after", True),
         )
         for owner, name, when, cancelled in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
@@ -281,12 +281,12 @@ class Points(unittest.TestCase):
         need_full()
         turns = itertools.cycle((True, False))
         points = (
-            ("Runner", "_take_lock", "after"),
+            ("Launch", "_take_lock", "after"),
             ("Store", "begin", "within"),
             ("Store", "begin", "after"),
-            ("Runner", "_popen", "after"),
+            ("keeper", "start", "after"),
             ("Store", "launched", "after"),
-            ("Runner", "trigger", "after"),
+            ("Launch", "trigger", "after"),
             ("Store", "end", "before"),
             ("Store", "end", "after"),
         )

@@ -157,7 +157,7 @@ class Cancel(FamilyCase):
         (self.server.folder / "go").touch()
         run = self.server.ended(run_id)
         self.assertEqual((run["status"], run["stopping"]), ("cancelled", False))
-        self.assertEqual(self.server.get(f"/runs/{run_id}/log").text, "cleaned\n")
+        self.assertEqual(self.server.get(f"/runs/{run_id}/log").text[-8:], "cleaned\n")
 
     def test_a_clean_up_has_as_long_as_its_entry_says(self) -> None:
         need_full()
@@ -214,7 +214,7 @@ class KeeperKilled(FamilyCase):
     """An OOM killer may take the keeper alone: nobody else gets in meanwhile."""
 
     def started(self) -> Any:
-        told = self.server.trigger("setsid").json
+        told = self.server.trigger("timeout").json
         working(self.server)
         return told
 
@@ -231,7 +231,7 @@ class KeeperKilled(FamilyCase):
         need_command("flock")
         told = self.started()
         os.kill(told["pid"], signal.SIGKILL)
-        self.assert_no_overlap(told, self.server.run_dir / "setsid.pid")
+        self.assert_no_overlap(told, self.server.run_dir / "timeout.pid")
         run = self.server.ended(told["runId"])
         self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
         self.assertIn("keeper was killed", run["error"])
@@ -243,14 +243,14 @@ class KeeperKilled(FamilyCase):
         self.server.start()
         wait_until(lambda: self.server.run(told["runId"])["status"] == "running")
         os.kill(told["pid"], signal.SIGKILL)
-        self.assert_no_overlap(told, self.server.run_dir / "setsid.pid")
+        self.assert_no_overlap(told, self.server.run_dir / "timeout.pid")
 
     def test_under_run_alone(self) -> None:
         need_command("flock")
         self.server.stop()
-        line = self.server.spawn("run", "setsid")
+        line = self.server.spawn("run", "timeout")
         pids = working(self.server)
-        path = self.server.run_dir / "setsid.pid"
+        path = self.server.run_dir / "timeout.pid"
         os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
         while workers(self.server):
             held = subprocess.run(["flock", "-n", str(path), "true"], check=False)
@@ -322,10 +322,11 @@ class Strangers(FamilyCase):
         self.assertIsNone(stranger.poll())
 
     def test_a_huge_environment_costs_nothing(self) -> None:
-        """64 processes that share some hundred MiB: each would take a second to read."""
+        """Many processes of 5 MiB each, which somebody would have to read."""
+        need(Path("/usr/bin/python3").exists(), "/usr/bin/python3 is not there")
         hog = "import os,time;[os.fork() for _ in range(5)];time.sleep(60)"
-        env = {f"V{i}": "x" * 131_000 for i in range(40)}
-        self.nobody(sys.executable, "-c", hog, env=env, start_new_session=True)
+        env = {f"V{i}": "x" * 131_000 for i in range(12)}
+        self.nobody("/usr/bin/python3", "-c", hog, env=env, start_new_session=True)
         told = self.server.trigger("plain").json
         working(self.server)
         self.cancel(told["runId"])
@@ -375,7 +376,8 @@ class Start(unittest.TestCase):
             for _ in range(3):
                 server.completed("leaver")
             (child,) = processes_below(server.process.pid)
-            wait_until(lambda: not zombies_below(child), what="no zombies")
+            left = processes_below(child)
+            wait_until(lambda: not set(left) & set(processes_below(child)))
             self.assertEqual(server.completed("leaver")["exitCode"], 0)
 
 
@@ -391,11 +393,6 @@ def _others_of(uid: int) -> int:
 
 def processes_below(pid: int) -> List[int]:
     return [p for p, one in processes.processes().items() if one.parent == pid]
-
-
-def zombies_below(pid: int) -> List[int]:
-    found = processes.processes().items()
-    return [p for p, one in found if one.parent == pid and not one.alive]
 
 
 class Surroundings(unittest.TestCase):

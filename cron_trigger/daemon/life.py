@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import selectors
 import signal
@@ -18,6 +19,7 @@ from cron_trigger.host.lock import LockTable, read_pid_file, take_lock
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.messages import MessageSocket
 from cron_trigger.host.networks import own_names
+from cron_trigger.host.processes import Reaper, check_kernel
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
@@ -50,6 +52,7 @@ class Daemon:
         self._systemd = Systemd(environ)
         self._log = ServerLog(settings.log_dir / f"{SERVICE}.log")
         self._stopping = False
+        self._reaper = Reaper() if os.getpid() == 1 else None
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -67,6 +70,7 @@ class Daemon:
     # ---- start
 
     def _start(self) -> None:
+        check_kernel()
         be_plain()
         make_folders(self._settings)
         self._lock = self._take_instance_lock()
@@ -297,6 +301,8 @@ class Daemon:
         numbers = set(os.read(self._wake_in, 4096))
         if self.BEAT in numbers:
             self._systemd.notify("WATCHDOG=1")
+        if signal.SIGCHLD in numbers and self._reaper:
+            self._reap(self._reaper)
         if signal.SIGIO in numbers:
             self._loop.call_soon(self._check_folder)
         if signal.SIGHUP in numbers:
@@ -304,6 +310,11 @@ class Daemon:
             threading.Thread(target=self._reload, name="reload", daemon=True).start()
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._stopping = True
+
+    def _reap(self, reaper: Reaper) -> None:
+        if reaper.reap(self._runner.keepers()):
+            again = functools.partial(self._wake, signal.SIGCHLD)
+            self._loop.call_later(reaper.LEADER_S, again)
 
     def _reload(self) -> None:
         usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
@@ -319,7 +330,9 @@ class Daemon:
             """The number is written into the pipe by set_wakeup_fd."""
 
         # SIGIO: a file was removed in the run folder.
-        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGIO)
+        wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGIO]
+        if self._reaper:
+            wanted.append(signal.SIGCHLD)
         before = {number: signal.signal(number, flag_only) for number in wanted}
         earlier = signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
         try:

@@ -18,7 +18,9 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, Optional, Set
+from typing import Container, Dict, Iterator, List, Optional, Set
+
+from cron_trigger.registry.errors import ConfigError
 
 #: A line of stat has at most some 350 bytes: the name in it at most 64 (proc(5)).
 STAT_BYTES = 1024
@@ -176,6 +178,45 @@ def _children(pid: int) -> List[Process]:
         # A kernel without CONFIG_PROC_CHILDREN.
         found = [one for one in processes().values() if one.parent == pid]
     return [one for one in found if one and one.parent == pid]
+
+
+def check_kernel() -> None:
+    """Raise ConfigError where the kernel can't tell of another process's end."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        raise ConfigError(
+            "The server needs the system call pidfd_open, which this host refuses "
+            f"({getattr(error, 'strerror', 'not in this Python')}): use Linux 5.3 or "
+            "newer, and a container runtime whose seccomp profile allows it."
+        ) from None
+
+
+class Reaper:
+    """Reaps what nobody else does, where this is the first process of a container.
+
+    There, what scripts leave behind becomes this process's children.  Called by the
+    main thread alone.
+    """
+
+    #: A session's leader may be a keeper that was started just now.
+    LEADER_S = 2.0
+
+    def __init__(self) -> None:
+        self._seen: Dict[Process, float] = {}
+
+    def reap(self, keepers: Container[int]) -> bool:
+        """Reap dead orphans; return True where one is to be looked at again."""
+        now_s, mine = time.monotonic(), os.getsid(0)
+        dead = [one for one in _children(os.getpid()) if not one.alive]
+        strange = [p for p in dead if p.session != mine and p.pid not in keepers]
+        self._seen = {one: self._seen.get(one, now_s) for one in strange}
+        for one, since_s in list(self._seen.items()):
+            if one.session != one.pid or now_s - since_s >= self.LEADER_S:
+                del self._seen[one]
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(one.pid, os.WNOHANG)
+        return bool(self._seen)
 
 
 def send(one: Process, number: int) -> bool:

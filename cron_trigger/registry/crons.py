@@ -47,8 +47,6 @@ class Cron:
     environment: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     notify: str = "always"
-    user: Optional[str] = None
-    kill_after_s: float = 10.0
 
     @functools.cached_property
     def log_path(self) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import subprocess
 import threading
+from pathlib import Path
 from typing import Dict, List, Optional, Set
 
 from cron_trigger.host.lock import PidFile, read_lock, read_pid_file
@@ -63,6 +64,11 @@ class ActiveRun:
         #: Further locks, on files that took the place of a removed PID file.
         self.more_locks: List[int] = []
         self._pid_file = pid_file
+
+    def note(self, kind: str) -> Path:
+        """Return a place beside the PID file, where a note of this run may stand."""
+        # A dot, which no cron's name begins with.
+        return Path(self._pid_file).with_name(f".{self.run.cron_name}.{kind}")
 
     def alive(self) -> bool:
         """Return True while the keeper lives."""

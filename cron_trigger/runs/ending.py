@@ -186,8 +186,16 @@ class Ending:
         if script is None or not script.alive:
             yield False
             return
-        with held_still(script) as living:
-            yield living
+        # A server that is killed just now would leave it stopped for ever: its
+        # successor finds this note, and has it go on.
+        note = active.note("held")
+        with contextlib.suppress(OSError):
+            note.write_text(str(script.pid))
+            with held_still(script) as living:
+                yield living
+            note.unlink()
+            return
+        yield True  # no room for the note
 
     def go_on(self, active: ActiveRun) -> None:
         """End a run whose end was decided, by this process or one before it."""
@@ -253,6 +261,8 @@ class Ending:
             if one not in active.told and one.began_s <= active.told_s:
                 active.told.add(one)
                 send(one, signal.SIGTERM)
+                # What somebody has stopped would take notice of it never.
+                one.state in "Tt" and send(one, signal.SIGCONT)
 
     def _kill_keeper(self, active: ActiveRun) -> None:
         keeper = process(active.run.pid or 0)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from cron_trigger.host.processes import (
     Process,
     boot_time_s,
     process,
+    send,
     started_of,
 )
 from cron_trigger.registry.file import Registry
@@ -154,9 +156,18 @@ class Recovery:
         self._ending.watch(active)
         if active.pidfd is not None:
             active.lock = copy_of_lock(active.pidfd, path)
+        self._let_go(active)
         if known.end_reason:
             self._ending.go_on(active)
         self._on_change(run.cron_name)
+
+    def _let_go(self, active: ActiveRun) -> None:
+        """Have a script go on that a server held still when it was killed."""
+        note = active.note("held")
+        script = active.family.script() if note.exists() else None
+        if script:
+            send(script, signal.SIGCONT)
+            note.unlink(missing_ok=True)
 
     def _active(self, run: Run, lock: Optional[int]) -> ActiveRun:
         cron = self._registry.crons().get(run.cron_name)

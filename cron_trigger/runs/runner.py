@@ -8,7 +8,7 @@ thread may call.
 from __future__ import annotations
 
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Set
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import LockTable
@@ -99,6 +99,10 @@ class Runner:
     def count(self) -> int:
         """Return how many runs this process watches."""
         return len(self._running.by_cron())
+
+    def keepers(self) -> Set[int]:
+        """Return the PIDs of the keepers that are watched."""
+        return {a.run.pid for a in self._running.by_cron().values() if a.run.pid}
 
     def external(self) -> Dict[str, int]:
         """Return cron name to PID where somebody else holds a cron's lock."""
