@@ -62,7 +62,7 @@ from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import duration_text, epoch_of
 from cron_trigger.runs.folders import make_folders
-from cron_trigger.runs.logs import PRIORITIES, ServerLog, stderr_is_journal
+from cron_trigger.runs.logs import PRIORITIES, Logs, ServerLog, stderr_is_journal
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.scripts import Scripts
 from cron_trigger.web.views import EXTERNAL, cron_view
@@ -145,14 +145,17 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
 
     check_kernel()
     make_folders(settings)
-    log = ServerLog(settings.log_dir / f"{SERVICE}.log", to_stderr=False)
+    logs = Logs(settings.log_dir)
+    log = ServerLog(logs, f"{SERVICE}.log", to_stderr=False)
     messages = MessageSocket(settings.run_dir)
     loop = Loop(log.say)
     store = Store(settings.history, log.say, settings.run_dir)
     registry = _registry(settings)
     scripts = Scripts(service_variables())
     be_plain()
-    runner = Runner(settings, registry, store, loop, scripts, log.say, messages.send)
+    runner = Runner(
+        settings, registry, store, loop, scripts, logs, log.say, messages.send
+    )
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -486,7 +486,7 @@ class LogTest(RawTest):
 
     def test_whatever_is_said_is_one_printable_line(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            log = cts.ServerLog(Path(folder) / "log", to_stderr=False)
+            log = cts.ServerLog(cts.Logs(Path(folder)), "log", to_stderr=False)
             log.say("info", "a\nb\r\x1b[2J\x9b\u2028\u202e" + "c" * 5000)
             (line,) = (Path(folder) / "log").read_text("utf-8").splitlines()
         self.assertTrue(line.isprintable())

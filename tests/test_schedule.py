@@ -444,6 +444,7 @@ class Stage:
             self.store,
             self.loop,
             m.Scripts({}),
+            m.Logs(self.settings.log_dir),
             self.say,
             clock=lambda: self.now_s,
         )

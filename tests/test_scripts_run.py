@@ -436,7 +436,7 @@ class FailedLaunchTest(RunCase):
     def test_a_log_that_is_none(self) -> None:
         self.assert_refused("link-as-log", "link.log is a link", "remove the link")
         self.assertFalse((self.server.folder / "elsewhere").exists())
-        self.assert_refused("folder-as-log", "folder.log can't be written")
+        self.assert_refused("folder-as-log", "folder.log cannot be written")
         self.assert_refused("pipe-as-log", "pipe.log")
         self.assert_refused("long-log", "File name too long")
 
@@ -463,7 +463,7 @@ class FailedLaunchTest(RunCase):
         self.assert_refused("unsafe", "is not safe, because", remedy)
         self.assert_refused("unsafe-interpreted", remedy)
         self.assert_refused("unsafe-folder", f"others may write {folder}/open: chmod")
-        self.assert_refused("foreign", "belongs to user 65534: chown root")
+        self.assert_refused("foreign", "belongs to user 65534 (nobody): use a copy")
 
     def test_check_names_the_same_without_starting_anything(self) -> None:
         runs = self.server.get("/runs?limit=1").json["runs"]

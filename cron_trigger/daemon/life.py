@@ -26,7 +26,7 @@ from cron_trigger.registry.file import Registry
 from cron_trigger.registry.settings import Settings, service_variables
 from cron_trigger.registry.times import now_text
 from cron_trigger.runs.folders import make_folders
-from cron_trigger.runs.logs import ServerLog
+from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.runs.scripts import Scripts
@@ -50,7 +50,8 @@ class Daemon:
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
         self._systemd = Systemd(environ)
-        self._log = ServerLog(settings.log_dir / f"{SERVICE}.log")
+        self._logs = Logs(settings.log_dir)
+        self._log = ServerLog(self._logs, f"{SERVICE}.log")
         self._stopping = False
         self._reaper = Reaper() if os.getpid() == 1 else None
         self._wake_in, self._wake_out = os.pipe()
@@ -135,6 +136,7 @@ class Daemon:
             self._store,
             self._loop,
             Scripts(service_variables()),
+            self._logs,
             say,
             self._on_change,
             locks,

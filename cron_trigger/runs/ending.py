@@ -45,7 +45,7 @@ from cron_trigger.registry.records import (
 from cron_trigger.registry.texts import signal_name
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.active import ActiveRun, Running
-from cron_trigger.runs.logs import RunLog
+from cron_trigger.runs.output import RunLog
 
 KEEPER_KILLED = "The run's keeper was killed; what was left of the run was ended."
 HOST_DOWN = "The host went down while it ran."
@@ -189,13 +189,16 @@ class Ending:
         # A server that is killed just now would leave it stopped for ever: its
         # successor finds this note, and has it go on.
         note = active.note("held")
-        with contextlib.suppress(OSError):
+        try:
             note.write_text(str(script.pid))
+        except OSError:  # no room
+            yield True
+            return
+        try:
             with held_still(script) as living:
                 yield living
-            note.unlink()
-            return
-        yield True  # no room for the note
+        finally:
+            note.unlink(missing_ok=True)
 
     def go_on(self, active: ActiveRun) -> None:
         """End a run whose end was decided, by this process or one before it."""
@@ -335,6 +338,7 @@ class Ending:
         try:
             if log.descriptor is not None:
                 run = replace(run, log_end=log.end())
+            run = replace(run, error=run.error or log.fault())
             ended = self._history.end(run)
             if ended is None:
                 return

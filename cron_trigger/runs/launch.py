@@ -37,7 +37,8 @@ from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.times import now_text
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
-from cron_trigger.runs.logs import RunLog, framing_line, open_cron_log
+from cron_trigger.runs.logs import Logs
+from cron_trigger.runs.output import RunLog, framing_line
 from cron_trigger.runs.recovery import Recovery, write_note
 from cron_trigger.runs.scripts import Scripts
 
@@ -69,6 +70,7 @@ class Launch:
         registry: Registry,
         history: Store,
         scripts: Scripts,
+        logs: Logs,
         running: Running,
         ending: Ending,
         recovery: Recovery,
@@ -81,6 +83,7 @@ class Launch:
         self._registry = registry
         self._history = history
         self._scripts = scripts
+        self._logs = logs
         self._running = running
         self._ending = ending
         self._recovery = recovery
@@ -261,9 +264,11 @@ class Launch:
         settles, by what the keeper wrote into the PID file.
         """
         try:
-            log = open_cron_log(prepared.cron.log_path, os.geteuid())
+            log, not_kept = self._logs.open_for(prepared.cron.log_path)
         except LaunchError as error:
             raise self._not_started(run, request, str(error)) from None
+        if not_kept:
+            run = replace(run, error=f"Its output was not kept: {not_kept}.")
         try:
             # From here on the PID file speaks of this run, or says nothing.
             empty_pid_file(lock)

@@ -1,4 +1,13 @@
-"""Logs."""
+"""The log files: each cron's, and the server's own.
+
+The log folder is checked once and held open: it must belong to root (or to the server's
+user) and be no link, and files in it are opened through that descriptor, so whoever may
+write a folder above it (Ubuntu's /var/log is that of syslog) can put nothing in its
+place.  Logs may be rotated by rename at any time, so no file is kept open for longer
+than a run or a line.  A disk that takes no output keeps no script from running: the run
+says so, and `problems` as long as it lasts.  Any thread may call; `Logs._lock` guards
+the open folder and the faults.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +15,200 @@ import contextlib
 import errno
 import os
 import stat
-from datetime import datetime, timezone
+import threading
+import time
 from pathlib import Path
-from typing import Iterator, Optional, Union
+from typing import Dict, List, Optional, Tuple
 
 from cron_trigger.registry.errors import LaunchError
-from cron_trigger.registry.records import Run
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import now_text
 from cron_trigger.registry.trust import folder_fault
 
-#: Faults of a disk that must not keep a script from running.
+#: Faults of a disk or folder that must not keep a script from running.
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+#: What no other disk would mend: a link, a folder, a pipe, somebody else's folder.
+WRONG_PLACES = (
+    *(errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EPERM, errno.ENAMETOOLONG),
+)
 #: O_NONBLOCK: a named pipe in a log's place must not hang its opening.
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LOG_MODE, LOG_FOLDER_MODE = 0o644, 0o755
 #: syslog(3), as systemd reads it from the start of a line: sd-daemon(3).
 PRIORITIES = {"error": 3, "warning": 4, "notice": 5, "info": 6}
 
 
+def open_folder(path: str) -> int:
+    """Return a descriptor of a folder that no other user can write; raises OSError.
+
+    Step by step, and by no link: what was a folder when it was checked must still be
+    one when it is opened.
+    """
+    folder = os.open("/", FOLDER)
+    try:
+        above, last = os.path.split(os.path.abspath(path))
+        for name in (*os.path.realpath(above).split("/"), last):
+            if name:
+                below = os.open(name, FOLDER, dir_fd=folder)
+                os.close(folder)
+                folder = below
+        status = os.fstat(folder)
+        if os.geteuid() == 0 and (status.st_uid != 0 or status.st_mode & 0o022):
+            raise PermissionError(errno.EPERM, "others may write it", path)
+    except BaseException:
+        os.close(folder)
+        raise
+    return folder
+
+
+def open_log(folder: int, name: str) -> int:
+    """Return a descriptor that appends to a log in a folder; raises OSError.
+
+    A new one gets its mode whatever the umask; one that is there keeps what logrotate,
+    say, has given it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(name, APPEND, dir_fd=folder)
+    flags = APPEND | os.O_CREAT | os.O_EXCL
+    try:
+        descriptor = os.open(name, flags, LOG_MODE, dir_fd=folder)
+    except FileExistsError:  # another has made it just now
+        return os.open(name, APPEND, dir_fd=folder)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, LOG_MODE)
+    return descriptor
+
+
+class Logs:
+    """Opens logs, and knows what is wrong with their folders."""
+
+    #: Below this, `/health` tells of it, before an output is lost.
+    FREE_BYTES = 20 << 20
+    #: The disks are looked at this seldom, however often `/health` is asked.
+    LOOK_S = 5.0
+
+    def __init__(self, folder: Path) -> None:
+        self._path = str(folder)
+        self._lock = threading.Lock()  # guards all below
+        self._folder: Optional[int] = None
+        #: Folder to what is wrong with it, of those that took no output lately.
+        self._faults: Dict[str, str] = {}
+        self._looked_s = float("-inf")
+        self._low: Optional[str] = None
+
+    def open_for(self, path: str) -> Tuple[int, Optional[str]]:
+        """Return a descriptor that appends to a cron's log, and why it keeps nothing.
+
+        Where a disk takes no output it is that of /dev/null: the run matters more.
+        Raises LaunchError for a place where a log must not be written.
+        """
+        folder, name = os.path.split(path)
+        try:
+            descriptor = self._opened(folder, name)
+        except OSError as error:
+            own = folder == self._path and error.errno not in WRONG_PLACES
+            if error.errno not in DISK_FAULTS and not own:
+                raise LaunchError(log_fault(path, error)) from None
+            why = f"{path} cannot be written ({error.strerror})"
+            with self._lock:
+                self._faults[folder] = f"The output of runs is lost, because {why}"
+            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), why
+        with self._lock:
+            self._faults.pop(folder, None)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise LaunchError(
+                f"its log {path} is not a regular file: name another logFile"
+            )
+        os.set_blocking(descriptor, True)
+        return descriptor, None
+
+    def append(self, name: str, text: str) -> None:
+        """Append to a file of the log folder in one write; raises OSError."""
+        descriptor = self._opened(self._path, name)
+        try:
+            os.write(descriptor, text.encode("utf-8", "replace"))
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, folder: str, name: str) -> int:
+        if folder == self._path:
+            with self._lock:
+                return open_log(self._own_folder(), name)
+        unsafe = folder_fault(folder) if os.geteuid() == 0 else None
+        if unsafe:
+            raise LaunchError(f"its log folder is not safe, because {unsafe}")
+        descriptor = open_folder(folder)
+        try:
+            return open_log(descriptor, name)
+        finally:
+            os.close(descriptor)
+
+    def _own_folder(self) -> int:
+        """Return the log folder, made again if somebody has removed it.
+
+        What others have put in its place is not taken: the one that is open stays.
+        """
+        known = self._folder
+        if known is not None:
+            with contextlib.suppress(OSError):
+                now, then = os.stat(self._path), os.fstat(known)
+                if (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino):
+                    return known
+        try:
+            os.makedirs(self._path, mode=LOG_FOLDER_MODE, exist_ok=True)
+            self._folder = open_folder(self._path)
+        except OSError:
+            if known is None:
+                raise
+            return known
+        if known is not None:
+            os.close(known)
+        return self._folder
+
+    def problems(self) -> List[str]:
+        """Return what is wrong with the folders of logs now, in sentences."""
+        with self._lock:
+            if time.monotonic() - self._looked_s > self.LOOK_S:
+                self._looked_s = time.monotonic()
+                self._low = _low(self._path, self.FREE_BYTES)
+            for folder in filter(_is_writable, list(self._faults)):
+                del self._faults[folder]
+            lost = [f"{text}: {REMEDY}" for text in self._faults.values()]
+            return [self._low, *lost] if self._low else lost
+
+
+REMEDY = "free some space, mount it writable, or name another folder."
+
+
+def _low(folder: str, least: int) -> Optional[str]:
+    try:
+        disk = os.statvfs(folder)
+    except OSError as error:
+        return f"The log folder {folder} cannot be used ({error.strerror}): {REMEDY}"
+    free = disk.f_bavail * disk.f_frsize
+    if free >= least:
+        return None
+    return (
+        f"The disk of the logs ({folder}) has {free >> 20} MiB left: free some space, "
+        "or have logs rotated sooner (maxsize in /etc/logrotate.d), or output is lost."
+    )
+
+
+def _is_writable(folder: str) -> bool:
+    try:
+        return os.access(folder, os.W_OK | os.X_OK) and os.statvfs(folder).f_bavail > 0
+    except OSError:
+        return False
+
+
 class ServerLog:
     """The server's own log: a file, and standard error.  Any thread may write."""
 
-    def __init__(self, path: Path, to_stderr: bool = True) -> None:
-        self._path = path
+    def __init__(self, logs: Logs, name: str, to_stderr: bool = True) -> None:
+        self._logs = logs
+        self._name = name
         self._to_stderr = to_stderr
         self._to_journal = to_stderr and stderr_is_journal()
 
@@ -42,7 +221,7 @@ class ServerLog:
             with contextlib.suppress(OSError):
                 os.write(2, shown.encode("utf-8", "replace"))
         with contextlib.suppress(OSError):
-            append(self._path, stamped)
+            self._logs.append(self._name, stamped)
 
 
 def stderr_is_journal() -> bool:
@@ -54,175 +233,10 @@ def stderr_is_journal() -> bool:
     return False
 
 
-def open_log(path: Union[str, Path]) -> int:
-    """Return a descriptor that appends to a log; raises OSError.
-
-    A new one gets its mode whatever the umask, which is that of whoever started the
-    server; one that is there keeps what logrotate, say, has given it.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        return os.open(path, APPEND)
-    try:
-        descriptor = os.open(path, APPEND | os.O_CREAT | os.O_EXCL, LOG_MODE)
-    except FileExistsError:  # another has made it just now
-        return os.open(path, APPEND)
-    with contextlib.suppress(OSError):
-        os.fchmod(descriptor, LOG_MODE)
-    return descriptor
-
-
-def append(path: Path, text: str) -> None:
-    """Append to a log in one write; raises OSError."""
-    descriptor = open_log(path)
-    try:
-        os.write(descriptor, text.encode("utf-8", "replace"))
-    finally:
-        os.close(descriptor)
-
-
-def framing_line(text: str) -> str:
-    """Return a line that stands before or after a run's output."""
-    stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return f"[{stamp}] {text}\n"
-
-
-def open_cron_log(path: str, user_id: int) -> int:
-    """Return a descriptor that appends to a cron's log, created if need be.
-
-    A disk that is full or read-only gives /dev/null: the run matters more than its
-    output.  Raises LaunchError for a place where a log must not be written.
-    """
-    try:
-        unsafe = folder_fault(os.path.dirname(path)) if user_id == 0 else None
-        if unsafe:
-            raise LaunchError(f"its log folder is not safe, because {unsafe}")
-        descriptor = open_log(path)
-    except OSError as error:
-        if error.errno in DISK_FAULTS:
-            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        raise LaunchError(log_fault(path, error)) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise LaunchError(f"its log {path} is not a regular file: name another logFile")
-    os.set_blocking(descriptor, True)
-    return descriptor
-
-
 def log_fault(path: str, error: OSError) -> str:
+    """Return why a log is none that a launch may write, with the remedy."""
     if error.errno == errno.ELOOP:
         return f"its log {path} is a link, which is not followed: remove the link"
     if error.errno == errno.ENOENT:
         return f"the folder of its log is missing: mkdir -p {os.path.dirname(path)}"
-    return f"its log {path} can't be written: {error.strerror}"
-
-
-class RunLog:
-    """One run's own bytes in its cron's log, which may have been rotated since.
-
-    Found by the file's inode, and believed only if the run's first line stands at its
-    place: an inode may be given to another file.
-    """
-
-    def __init__(self, run: Run) -> None:
-        """Open the file; `descriptor` is None where the output is not kept."""
-        self.run = run
-        self.descriptor: Optional[int] = None
-        self.start = 0
-        if run.log_file and run.log_inode is not None and run.log_start is not None:
-            self._find(run.log_file, run.log_start)
-
-    def _find(self, path: str, log_start: int) -> None:
-        for candidate in self._candidates(path):
-            with contextlib.suppress(OSError):
-                descriptor = os.open(
-                    candidate,
-                    os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK,
-                )
-                head = self._head(descriptor, log_start)
-                if head is not None:
-                    self.descriptor, self.start = descriptor, log_start + head
-                    return
-                os.close(descriptor)
-
-    def _candidates(self, path: str) -> Iterator[str]:
-        """Yield the log, then its rotated names (`x.log.1`, `x.log-20261123`)."""
-        yield path
-        folder, name = os.path.split(path)
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                rotated = entry.name.startswith(name) and entry.name != name
-                if rotated and entry.inode() == self.run.log_inode:
-                    yield entry.path
-
-    def _head(self, descriptor: int, log_start: int) -> Optional[int]:
-        """Return the length of the run's first line if it stands at `log_start`."""
-        if os.fstat(descriptor).st_ino != self.run.log_inode:
-            return None
-        head = os.pread(descriptor, 4096, log_start)
-        line, newline, _ = head.partition(b"\n")
-        mark = f"] run {self.run.id} started (".encode()
-        return len(line) + 1 if newline and mark in line[:60] else None
-
-    def end(self) -> int:
-        """Return where the run's output ends so far."""
-        assert self.descriptor is not None
-        size = os.fstat(self.descriptor).st_size
-        return max(
-            self.start,
-            size if self.run.log_end is None else min(size, self.run.log_end),
-        )
-
-    def tail_start(self, end: int, lines: int) -> int:
-        """Return where the last `lines` lines before `end` begin."""
-        assert self.descriptor is not None
-        position, missing = end, lines
-        if (
-            lines
-            and end > self.start
-            and os.pread(self.descriptor, 1, end - 1) == b"\n"
-        ):
-            missing += 1
-        while missing > 0 and position > self.start:
-            size = min(65536, position - self.start)
-            block = os.pread(self.descriptor, size, position - size)
-            found = block.count(b"\n")
-            if found < missing:
-                missing -= found
-                position -= size
-                continue
-            cut = len(block)
-            for _ in range(missing):
-                cut = block.rindex(b"\n", 0, cut)
-            return position - size + cut + 1
-        return position if lines else end
-
-    def blocks(self, start: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes from `start` to `end`."""
-        assert self.descriptor is not None
-        while start < end:
-            block = os.pread(self.descriptor, min(65536, end - start), start)
-            if not block:
-                return
-            start += len(block)
-            yield block
-
-    def write_line(self, text: str) -> None:
-        """Append a framing line to the file that has the output, wherever it is now."""
-        if self.descriptor is None:
-            return
-        with contextlib.suppress(OSError):
-            path = f"/proc/self/fd/{self.descriptor}"
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-            try:
-                size = os.fstat(descriptor).st_size
-                partial = size and os.pread(self.descriptor, 1, size - 1) != b"\n"
-                line = ("\n" if partial else "") + framing_line(text)
-                os.write(descriptor, line.encode())
-            finally:
-                os.close(descriptor)
-
-    def close(self) -> None:
-        """Close the file; may be called again."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+    return f"its log {path} cannot be written: {error.strerror}"

@@ -22,6 +22,7 @@ from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
 from cron_trigger.runs.folders import RunFolder
 from cron_trigger.runs.launch import Launch
+from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.recovery import Recovery
 from cron_trigger.runs.scripts import Scripts
 
@@ -38,6 +39,7 @@ class Runner:
         history: Store,
         loop: Loop,
         scripts: Scripts,
+        logs: Logs,
         say: Callable[[str, str], None],
         on_change: Callable[[str], None] = lambda _cron_name: None,
         lock_table: Optional[LockTable] = None,
@@ -54,6 +56,7 @@ class Runner:
         #: True from a stop on: nothing is started any more.
         self.closing = False
         self._running = Running()
+        self._logs = logs
         self._folder = RunFolder(settings, self._running, say)
         self._registry = registry
         self._ending = Ending(history, self._running, loop, say, self.changed, clock)
@@ -72,6 +75,7 @@ class Runner:
             registry,
             history,
             scripts,
+            logs,
             self._running,
             self._ending,
             self._recovery,
@@ -172,8 +176,8 @@ class Runner:
         return self._folder.check()
 
     def problems(self) -> List[str]:
-        """Return the faults of the run folder that are survived at present."""
-        return self._folder.problems()
+        """Return the faults of run and log folders that are survived at present."""
+        return [*self._folder.problems(), *self._logs.problems()]
 
     # ---- what others began; the stop
 

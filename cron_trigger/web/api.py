@@ -16,7 +16,7 @@ from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import RUN_STATUSES, Run, Trigger
 from cron_trigger.registry.strict_json import Json, json_text
 from cron_trigger.registry.texts import printable
-from cron_trigger.runs.logs import RunLog
+from cron_trigger.runs.output import RunLog
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.web.events import Broadcaster
