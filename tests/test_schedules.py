@@ -467,6 +467,15 @@ class RangeOfMomentsTest(unittest.TestCase):
         self.assertEqual(list(schedule.due_between(1800, 600, utc)), [])
         self.assertEqual(schedule.count_between(1800, 600, utc), 0)
 
+    def test_the_moment_of_a_change_is_a_moment_like_any_other(self) -> None:
+        at_s, schedule = 20 * DAY_S, parse_schedule("30 0 * * *")
+        zone = OneChange(at_s, 60)
+        table = {(at_s - 60, at_s): 1, (at_s, at_s + 60): 0, (at_s - 60, at_s - 1): 0}
+        for (after_s, until_s), count in table.items():
+            with self.subTest(after_s=after_s, until_s=until_s):
+                found = schedule.count_between(after_s, until_s, zone)
+                self.assertEqual(found, count)
+
     def test_the_next_moment_is_found_without_looking_at_a_later_day(self) -> None:
         """A zone that counts how often it is asked stands for the work done."""
         zone = CountingZone()

@@ -202,15 +202,14 @@ def _cron_clock(spans: Iterator[_Stretch], wall_clock: bool) -> Iterator[_Stretc
     for span in spans:
         reached = span.first - 1 if reached is None else reached
         first, ahead = span.first, span.first - reached
-        repeats = -_CORRECTION_MIN < ahead < 1
         if _catches_up(ahead, wall_clock):
             at_s = first * 60 - span.offset_s
             yield _Stretch(reached + 1, first, span.offset_s, at_s)
             first += 1
-        elif repeats and not wall_clock:
+        elif -_CORRECTION_MIN < ahead < 1 and not wall_clock:
             first = reached + 1
         yield span._replace(first=first)
-        reached = max(reached, span.last) if repeats else span.last
+        reached = span.last
 
 
 def _catches_up(ahead: int, wall_clock: bool) -> bool:
@@ -219,7 +218,11 @@ def _catches_up(ahead: int, wall_clock: bool) -> bool:
 
 
 def _spans(begin_s: int, end_s: int, zone: Zone) -> Iterator[_Stretch]:
-    """Yield stretches of up to a day, each with one offset from UTC, without a gap."""
+    """Yield stretches with one offset from UTC each, without a gap.
+
+    A stretch lasts up to a day, and begins anew where the clock changes: it is never
+    over before what a change repeats is.
+    """
     while begin_s < end_s:
         offset_s = _offset_s(begin_s, zone)
         next_s = min(begin_s + _DAY_S, end_s)
