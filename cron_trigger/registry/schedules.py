@@ -25,6 +25,8 @@ from typing import (
     Tuple,
 )
 
+from cron_trigger.registry.texts import printable
+
 #: None is the host's local time.
 Zone = Optional[tzinfo]
 
@@ -345,6 +347,5 @@ def _exists(month_days: FrozenSet[int], months: FrozenSet[int]) -> bool:
 
 def _shown(value: str) -> str:
     """Return a value on one line, in quotes where it is more than a word."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value[:40])
-    shown += "…" if len(value) > 40 else ""
+    shown = printable(value, 40)
     return shown if value.isascii() and value.isalnum() else f'"{shown}"'
