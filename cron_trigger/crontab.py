@@ -1,0 +1,395 @@
+"""`cron-trigger crontab`: a crontab's lines as entries of the registry.
+
+For each line that cron would run it proposes an entry, and the line with `run NAME`
+that takes its place.  It reads crontabs and may add to a registry's text; it never
+writes a crontab.  The command line calls it, and checks what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import textwrap
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import (
+    AbstractSet,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
+
+from cron_trigger import SERVICE
+from cron_trigger.crontab_entries import Host, Proposal, name_of, propose
+from cron_trigger.crontab_lines import Job, NoJob, Source, jobs_of, read_sources
+from cron_trigger.registry.crons import VARIABLE_NAME
+from cron_trigger.registry.schedules import parse_schedule
+from cron_trigger.registry.strict_json import Json, parse_json
+from cron_trigger.registry.texts import printable
+
+__all__ = [
+    "Conversion",
+    "Host",
+    "Line",
+    "Source",
+    "convert",
+    "merged_registry",
+    "print_table",
+    "read_sources",
+    "to_json",
+    "write_registry",
+]
+
+PROGRAM = "/usr/local/bin/cron-trigger"
+Entry = Dict[str, Json]
+#: cron's own, or of no use to the script.
+_CRON_VARIABLES = frozenset(
+    ("SHELL", "LOGNAME", "MAILTO", "MAILFROM", "CONTENT_TYPE", "CRON_TZ")
+    + ("CONTENT_TRANSFER_ENCODING", "RANDOM_DELAY")
+)
+_OURS = re.compile(
+    r"(?:^|[\s/])(?:cron-trigger|cron_trigger_server\.py)\s+(?:\S+\s+)*run\s"
+)
+_DESCRIPTION = 120
+
+
+@dataclass(frozen=True)
+class Line:
+    """A crontab's line, the cron that it becomes, and the line in its place.
+
+    `name` and `new` are None where nothing takes its place: `note` says why.
+    """
+
+    file: str
+    line: int
+    name: Optional[str]
+    old: str
+    new: Optional[str]
+    note: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """New entries of the registry, and what happens to each line."""
+
+    entries: Dict[str, Entry] = field(default_factory=dict)
+    lines: List[Line] = field(default_factory=list)
+
+
+def convert(
+    sources: Sequence[Source],
+    existing: Optional[Mapping[str, Json]] = None,
+    program: str = PROGRAM,
+    own_user: str = "root",
+    host: Optional[Host] = None,
+) -> Conversion:
+    """Return entries and new lines for all jobs of these crontabs.
+
+    `existing` is the registry so far: its names are not used again, and a job that it
+    has is not added again.  `own_user` is whom the server runs as, and so whose crontab
+    calls `run`.
+    """
+    return _Converter(existing or {}, program, own_user, host or Host()).run(sources)
+
+
+class _Converter:
+    """Goes through crontabs, and remembers the names and logs that are taken."""
+
+    def __init__(
+        self, existing: Mapping[str, Json], program: str, own_user: str, host: Host
+    ) -> None:
+        self._crons: Dict[str, Json] = dict(existing)
+        self._program = program
+        self._own_user = own_user
+        self._host = host
+        self._result = Conversion()
+
+    def run(self, sources: Sequence[Source]) -> Conversion:
+        found = [job for source in sources for job in jobs_of(source)]
+        jobs = [job for job in found if isinstance(job, Job)]
+        locks = Counter(propose(job, self._host).lock_file for job in jobs)
+        kept = {lock for lock, count in locks.items() if lock and count > 1}
+        for job in found:
+            if isinstance(job, Job):
+                self._add(job, kept)
+            else:
+                self._leave_out(job, job.why)
+        return self._result
+
+    def _leave_out(self, job: Union[Job, NoJob], why: str) -> None:
+        line = Line(job.file, job.line, None, job.text, None, why)
+        self._result.lines.append(line)
+
+    def _add(self, job: Job, kept_locks: AbstractSet[str]) -> None:
+        if _OURS.search(f" {job.command} "):
+            return self._leave_out(job, "This line calls cron-trigger already.")
+        try:
+            schedule = _schedule(job)
+        except ValueError as error:
+            return self._leave_out(job, f"This line never runs: {error}.")
+        proposal = propose(job, self._host, kept_locks)
+        entry = self._entry(job, proposal, schedule)
+        notes = [*proposal.notes, *self._notes(job, entry, proposal)]
+        name = self._known(entry)
+        if name:
+            notes.append(f'The registry has it already, as "{name}".')
+        else:
+            name = self._free_name(name_of(proposal))
+            self._crons[name] = self._result.entries[name] = entry
+        line = (job.file, job.line, name, job.text, self._new(job, name))
+        self._result.lines.append(Line(*line, " ".join(notes)))
+        return None
+
+    def _entry(self, job: Job, proposal: Proposal, schedule: Optional[str]) -> Entry:
+        about = job.comment or proposal.comment or _origin(job, proposal)
+        environment = {**_variables(job), **proposal.environment}
+        entry: Entry = {
+            "description": _cut(printable(about)),
+            "command": list(proposal.command),
+            "user": job.user if job.user != self._own_user else None,
+            "workingDirectory": proposal.directory,
+            "environment": environment or None,
+            "timeout": proposal.timeout,
+            "killAfter": proposal.kill_after,
+            "logFile": self._log_file(proposal),
+            "schedule": schedule,
+        }
+        return {key: value for key, value in entry.items() if value is not None}
+
+    def _log_file(self, proposal: Proposal) -> Optional[str]:
+        """Return the file of the line's redirection, if no other cron has it."""
+        crons = [cron for cron in self._crons.values() if isinstance(cron, dict)]
+        taken = [cron.get("logFile") for cron in crons]
+        return None if proposal.log_file in taken else proposal.log_file
+
+    def _notes(self, job: Job, entry: Entry, proposal: Proposal) -> Iterator[str]:
+        if "schedule" not in entry:
+            yield "No schedule: @reboot has no time, so it cannot be late."
+        if self._host.home_of(job.user) is None:
+            yield f"This host has no user {printable(job.user, 40)}."
+        elif "user" in entry:
+            yield self._user_note(job)
+        if proposal.log_file and "logFile" not in entry:
+            yield f"Another cron logs to {proposal.log_file}: this one has its own log."
+        for name in job.variables:
+            if name in ("CRON_TZ", "RANDOM_DELAY") or _is_refused(name):
+                yield f"The variable {printable(name, 40)} is left out."
+
+    def _user_note(self, job: Job) -> str:
+        own, user = self._own_user, printable(job.user, 40)
+        if job.user_span:
+            return f"{own} calls it, and the script runs as {user}."
+        return (
+            f"The new line belongs into {own}'s crontab, instead of this one: the "
+            f"script runs as {user}."
+        )
+
+    def _known(self, entry: Entry) -> Optional[str]:
+        """Return the name of the cron that is this one already, if there is one."""
+        keys = ("command", "user", "schedule", "workingDirectory", "environment")
+        for name, cron in self._earlier():
+            if all(cron.get(key) == entry.get(key) for key in keys):
+                return name
+        return None
+
+    def _earlier(self) -> Iterator[Tuple[str, Entry]]:
+        """Yield the crons that the registry has had before."""
+        for name, cron in self._crons.items():
+            if isinstance(cron, dict) and name not in self._result.entries:
+                yield name, cron
+
+    def _free_name(self, base: str) -> str:
+        name, number = base, 1
+        while name in self._crons or name == SERVICE:
+            number += 1
+            name = f"{base}-{number}"
+        return name
+
+    def _new(self, job: Job, name: str) -> str:
+        """Return the line with the same schedule that calls `run`."""
+        head = job.text[: job.command_begin]
+        if job.user_span:
+            begin, end = job.user_span
+            head = f"{head[:begin]}{self._own_user}{head[end:]}"
+        return f"{head}{self._program} run {name}"
+
+
+def _origin(job: Job, proposal: Proposal) -> str:
+    """Return a description for a job without a comment.
+
+    Not the command: its arguments may hold a password, and everybody sees this.
+    """
+    whose = job.file if job.user_span else f"the crontab of {job.user}"
+    return f"{name_of(proposal)}, from {whose}"
+
+
+def _schedule(job: Job) -> Optional[str]:
+    """Return the schedule in the registry's words; None for `@reboot`."""
+    if job.schedule == "@reboot":
+        return None
+    return parse_schedule(job.schedule).text
+
+
+def _variables(job: Job) -> Dict[str, str]:
+    """Return those of the crontab's variables that the script should get."""
+    return {
+        name: value
+        for name, value in job.variables.items()
+        if name not in _CRON_VARIABLES and not _is_refused(name)
+    }
+
+
+def _is_refused(name: str) -> bool:
+    """Return whether the registry refuses a variable of this name."""
+    own = ("CRON_TRIGGER", "CRON_PARAM_", "CRON_NAME", "CRON_RUN_ID")
+    return name.startswith(own) or not VARIABLE_NAME.fullmatch(name)
+
+
+def _cut(text: str) -> str:
+    """Return a description that fits, cut after a sentence or a word."""
+    if len(text) <= _DESCRIPTION:
+        return text
+    sentences = re.match(rf"(.{{1,{_DESCRIPTION - 1}}}\.)(?= [A-Z])", text)
+    if sentences:
+        return sentences[1]
+    return textwrap.shorten(text, _DESCRIPTION, placeholder="…")
+
+
+def to_json(conversion: Conversion) -> Dict[str, Json]:
+    """Return what `--json` prints."""
+    lines = [dict(vars(line)) for line in conversion.lines]
+    return {"entries": conversion.entries, "lines": lines}
+
+
+def print_table(conversion: Conversion, width: Optional[int] = None) -> None:
+    """Print each entry, and beside it the old line, the new one, and the note."""
+    wide = width or shutil.get_terminal_size().columns
+    left = max(36, wide // 2 - 2)
+    for line in conversion.lines:
+        print(f"{printable(line.file)}, line {line.line}: {line.name or '-'}")
+        entry = conversion.entries.get(line.name or "")
+        for row in _rows(_entry_rows(entry, left), _line_rows(line, left), left):
+            print(row)
+        print()
+
+
+def _entry_rows(entry: Optional[Entry], width: int) -> List[str]:
+    """Return an entry's keys as they stand in the registry, wrapped."""
+    rows = []
+    for key, value in (entry or {}).items():
+        text = f'"{key}": {json.dumps(value, ensure_ascii=False)}'
+        rows += _wrapped(printable(text, 2000), width)
+    return rows
+
+
+def _line_rows(line: Line, width: int) -> List[str]:
+    """Return the lines and the note; the new line is one row, to be copied."""
+    rows = [f"old:  {_shown_line(line.old)}"]
+    if line.new is not None:
+        rows.append(f"new:  {_shown_line(line.new)}")
+    note = printable(f"note: {line.note}", 2000) if line.note else ""
+    return rows + textwrap.wrap(note, width, subsequent_indent=" " * 6)
+
+
+def _shown_line(text: str) -> str:
+    return printable(text.replace("\t", " "), 2000)
+
+
+def _wrapped(text: str, width: int) -> List[str]:
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _rows(left: Sequence[str], right: Sequence[str], width: int) -> Iterator[str]:
+    for place in range(max(len(left), len(right))):
+        one = left[place] if place < len(left) else ""
+        other = right[place] if place < len(right) else ""
+        yield f"  {one:{width}}  {other}".rstrip()
+
+
+def merged_registry(text: str, entries: Mapping[str, Entry]) -> str:
+    """Return a registry's text with these entries at its end, the rest as it was.
+
+    Raises ValueError where the text is no JSON object, has a key twice, or has one of
+    these names already.
+    """
+    document = _registry(text)
+    for name in entries:
+        if name in document:
+            raise ValueError(f'"{name}" is in the registry already')
+    if not entries:
+        return text
+    added = json.dumps(entries, ensure_ascii=False, indent=2)[2:-2]
+    head = text[: text.rindex("}")].rstrip()
+    comma = "," if document else ""
+    merged = f"{head}{comma}\n{added}\n}}\n"
+    if _registry(merged) != {**document, **entries}:
+        raise ValueError("these entries cannot be added to it")
+    return merged
+
+
+def _registry(text: str) -> Mapping[str, Json]:
+    document = parse_json(text.lstrip("\ufeff"))
+    if not isinstance(document, dict):
+        raise ValueError("expected an object")
+    twice = getattr(document, "twice", ())
+    if twice:
+        raise ValueError(f'"{printable(twice[0], 80)}" is given twice')
+    return document
+
+
+def write_registry(path: Path, text: str) -> None:
+    """Replace a registry in one step, with the mode and the owner that it had.
+
+    Raises OSError and leaves the old file where that fails.  A link stays a link.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _take_over(target, descriptor)
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(target.parent)
+
+
+def _take_over(old: Path, descriptor: int) -> None:
+    """Give a new file the old one's owner and mode; without an old one, 0644."""
+    owner, mode = _owner_and_mode(old)
+    if owner and owner != (os.geteuid(), os.getegid()):
+        os.fchown(descriptor, *owner)
+    os.fchmod(descriptor, mode)
+
+
+def _owner_and_mode(path: Path) -> Tuple[Optional[Tuple[int, int]], int]:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None, 0o644
+    return (status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

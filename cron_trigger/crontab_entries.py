@@ -1,0 +1,421 @@
+"""Say a crontab's command in the registry's words.
+
+A plain command becomes an argument vector, one that needs a shell stays with it.  `cd`,
+variables, `flock`, `timeout` and redirections to a file become keys of the entry where
+that changes nothing else.  `crontab.py` calls it, with lines that it has read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, field, replace
+from typing import AbstractSet, Callable, Dict, List, Optional, Sequence, Tuple
+
+from cron_trigger.crontab_lines import Job, home_of
+from cron_trigger.shell_words import (
+    COMMENT,
+    OPERATOR,
+    REDIRECT,
+    SHELL_ONLY,
+    WORD,
+    Token,
+    tokens_of,
+)
+
+_POSIX_SHELLS = ("sh", "bash", "dash", "ksh", "zsh", "ash")
+_BASHES = ("bash", "zsh")
+_NULL = "/dev/null"
+#: Where the server looks for programs by itself.
+_OUR_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Options of flock(1) and timeout(1) that take a value as the next word.
+_FLOCK_VALUES = ("-w", "--wait", "--timeout", "-E", "--conflict-exit-code")
+_FLOCK_FLAGS = re.compile(
+    r"-[neoxF]+|--(?:nb|nonblock|nonblocking|exclusive|close|no-fork)"
+    r"|--(?:wait|timeout|conflict-exit-code)=.*|-[wE]\d.*"
+)
+_FLOCK_NO_WAIT = re.compile(r"-[eoxF]*n.*|--(?:nb|nonblock|nonblocking)")
+_TIMEOUT_FLAGS = re.compile(r"-v|--(?:verbose|foreground|preserve-status)")
+_TIMEOUT_KILL = re.compile(r"(?:-k|--kill-after=)(.+)")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the conversion asks this host; tests answer themselves."""
+
+    home_of: Callable[[str], Optional[str]] = home_of
+    which: Callable[[str, str], Optional[str]] = lambda name, path: shutil.which(
+        name, path=path
+    )
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A command on its way into the registry; `tokens` is what is left to say."""
+
+    text: str
+    tokens: Tuple[Token, ...]
+    directory: str
+    command: Tuple[str, ...] = ()
+    environment: Dict[str, str] = field(default_factory=dict)
+    timeout: Optional[str] = None
+    kill_after: Optional[str] = None
+    log_file: Optional[str] = None
+    lock_file: Optional[str] = None
+    comment: Optional[str] = None
+    notes: Tuple[str, ...] = ()
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether what is left is one command, without a list or a pipe."""
+        return all(token.kind != OPERATOR for token in self.tokens)
+
+    def noted(self, note: str) -> Proposal:
+        return replace(self, notes=(*self.notes, note))
+
+    def without(self, count: int) -> Proposal:
+        return replace(self, tokens=self.tokens[count:])
+
+    def value(self, place: int) -> Optional[str]:
+        """Return the word there, if it is one that needs no shell."""
+        return self.tokens[place].value if place < len(self.tokens) else None
+
+
+def propose(
+    job: Job, host: Host, kept_locks: AbstractSet[str] = frozenset()
+) -> Proposal:
+    """Return what a job's command is in the registry.
+
+    `kept_locks` are the lock files that flock must go on taking, because other lines
+    take them, too.
+    """
+    home = job.variables.get("HOME") or host.home_of(job.user) or "/"
+    shell = job.variables.get("SHELL") or "/bin/sh"
+    name = os.path.basename(shell)
+    whole = Proposal(job.command, (), home)
+    if name not in _POSIX_SHELLS:
+        return _by_shell(whole, shell, f"SHELL is {shell}")
+    try:
+        tokens = tokens_of(job.command, home, name in _BASHES)
+    except ValueError:
+        return _by_shell(whole, shell, "a quote or a bracket is not closed")
+    proposal = _without_comment(replace(whole, tokens=tokens))
+    if job.input:
+        return _with_input(proposal, shell, job.input)
+    proposal = _unwrapped(_without_cd(proposal), kept_locks, name in _BASHES)
+    return _settled(proposal, job, shell, host)
+
+
+def _without_comment(proposal: Proposal) -> Proposal:
+    *tokens, last = proposal.tokens or (Token(WORD, "", 0, 0),)
+    if last.kind != COMMENT or not tokens:
+        return proposal
+    comment = last.text.lstrip("#").strip()
+    return replace(proposal, tokens=tuple(tokens), comment=comment)
+
+
+def _with_input(proposal: Proposal, shell: str, given: str) -> Proposal:
+    """Put the standard input into the command: a cron's own is empty."""
+    mark = "END_OF_INPUT"
+    while mark in given.split("\n"):
+        mark += "_"
+    text = f"{{ {_rest(proposal)}\n}} <<'{mark}'\n{given}{mark}\n"
+    noted = proposal.noted(
+        'What follows "%" was its standard input, and is now part of the command.'
+    )
+    return replace(noted, command=(shell, "-c", text))
+
+
+def _without_cd(proposal: Proposal) -> Proposal:
+    """Take `cd FOLDER &&` as the working directory, where no `||` or `;` follows."""
+    head = [token.text for token in proposal.tokens[:3:2]]
+    rest = {token.text for token in proposal.tokens[3:] if token.kind == OPERATOR}
+    folder = proposal.value(1)
+    if head != ["cd", "&&"] or folder is None or not rest <= {"&&", "|"}:
+        return proposal
+    if folder.startswith("-") or len(proposal.tokens) < 4:
+        return proposal
+    directory = os.path.normpath(os.path.join(proposal.directory, folder))
+    return _without_cd(replace(proposal, directory=directory).without(3))
+
+
+def _unwrapped(
+    proposal: Proposal, kept_locks: AbstractSet[str], bash: bool
+) -> Proposal:
+    """Take off redirections, `exec`, `env`, `flock` and `timeout`, where they are."""
+    if not proposal.is_simple:
+        return proposal
+    proposal = _without_redirections(proposal)
+    while True:
+        before = proposal
+        program = os.path.basename(proposal.value(0) or "")
+        if program in ("exec", "env") and _is_plain(proposal.value(1)):
+            proposal = proposal.without(1)
+        elif program == "timeout":
+            proposal = _without_timeout(proposal)
+        elif program == "flock":
+            proposal = _without_flock(proposal, kept_locks, bash)
+        if proposal == before or not proposal.is_simple:
+            return proposal
+
+
+def _is_plain(word: Optional[str]) -> bool:
+    return word is not None and not word.startswith("-")
+
+
+def _without_timeout(proposal: Proposal) -> Proposal:
+    place, kill_after = 1, None
+    while (option := proposal.value(place) or "").startswith("-"):
+        kill = _TIMEOUT_KILL.fullmatch(option)
+        if option in ("-k", "--kill-after"):
+            place += 1
+            kill_after = _duration(proposal.value(place))
+        elif kill:
+            kill_after = _duration(kill[1])
+        elif not _TIMEOUT_FLAGS.fullmatch(option):
+            return proposal  # another signal: ours is SIGTERM
+        place += 1
+    timeout = _duration(proposal.value(place))
+    if timeout is None or proposal.timeout or place + 1 >= len(proposal.tokens):
+        return proposal
+    done = replace(proposal, timeout=timeout, kill_after=kill_after)
+    return done.without(place + 1).noted('timeout is now "timeout" of the entry.')
+
+
+def _duration(text: Optional[str]) -> Optional[str]:
+    """Return a duration of timeout(1) in the registry's words, None if it has none."""
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd]?)", text or "", re.ASCII)
+    if not match:
+        return None
+    seconds = float(match[1]) * {"m": 60, "h": 3600, "d": 86400}.get(match[2], 1)
+    if seconds != int(seconds) or not 0 < seconds < 999_999 * 3600:
+        return None
+    if "." not in match[1] and match[2] in ("m", "h"):
+        return f"{match[1]}{match[2]}"
+    hours, rest = divmod(int(seconds), 3600)
+    minutes, rest = divmod(rest, 60)
+    parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number)
+
+
+def _without_flock(
+    proposal: Proposal, kept_locks: AbstractSet[str], bash: bool
+) -> Proposal:
+    """Leave out a lock of this line alone: a cron never runs twice at once."""
+    place, waits = 1, True
+    while (option := proposal.value(place) or "").startswith("-"):
+        waits = waits and not _FLOCK_NO_WAIT.fullmatch(option)
+        if option in _FLOCK_VALUES:
+            place += 1
+        elif not _FLOCK_FLAGS.fullmatch(option):
+            return proposal
+        place += 1
+    lock_file = proposal.value(place)
+    if lock_file is None or lock_file.isdigit() or place + 1 >= len(proposal.tokens):
+        return proposal
+    lock_file = os.path.normpath(os.path.join(proposal.directory, lock_file))
+    proposal = replace(proposal, lock_file=lock_file)
+    if lock_file in kept_locks:
+        return proposal.noted(f"flock stays: other lines take {lock_file}, too.")
+    note = "flock is left out: a cron never runs twice at once"
+    note += "; it waited for the lock, a second start is refused." if waits else "."
+    proposal = proposal.without(place + 1).noted(note)
+    if proposal.value(0) in ("-c", "--command") and len(proposal.tokens) == 2:
+        return _inner(proposal, bash)
+    return proposal
+
+
+def _inner(proposal: Proposal, bash: bool) -> Proposal:
+    """Go on with the command line that `flock FILE -c` has as a word."""
+    text = proposal.value(1)
+    if text is None:
+        return proposal.without(0)
+    try:
+        tokens = tokens_of(text, None, bash)
+    except ValueError:
+        return proposal
+    return replace(proposal, text=text, tokens=tokens)
+
+
+def _without_redirections(proposal: Proposal) -> Proposal:
+    """Take what the end of a command does with its output as the log's file."""
+    begin = len(proposal.tokens)
+    while begin > 1 and proposal.tokens[begin - 2].kind == REDIRECT:
+        begin -= 2
+    tail = proposal.tokens[begin:]
+    head = proposal.tokens[:begin]
+    if not tail or any(token.kind == REDIRECT for token in head):
+        return proposal
+    targets = _targets(tail, proposal.directory)
+    files = set(targets or ()) - {"", _NULL}
+    if targets is None or len(files) > 1 or any(f.startswith("/dev/") for f in files):
+        return proposal
+    proposal = replace(proposal, tokens=head)
+    if not files:
+        dropped = _NULL in targets
+        note = f"What went to {_NULL} goes to the cron's log."
+        return proposal.noted(note) if dropped else proposal
+    proposal = replace(proposal, log_file=files.pop())
+    if any(token.text in (">", "1>", "2>", "&>") for token in tail[:1]):
+        return proposal.noted("Its log was begun anew each time, and is appended to.")
+    return proposal
+
+
+def _targets(tail: Sequence[Token], directory: str) -> Optional[Tuple[str, str]]:
+    """Return where standard output and error go; "" is cron's mail, None unknown."""
+    goes = {"1": "", "2": ""}
+    for redirect, word in zip(tail[::2], tail[1::2]):
+        sign = redirect.text.lstrip("0123456789&")
+        number = redirect.text[: -len(sign)]
+        if word.value is None:
+            return None
+        if sign == "<" and word.value == _NULL:
+            continue
+        target = os.path.normpath(os.path.join(directory, word.value))
+        if sign == ">&" and word.value in goes:
+            target = goes[word.value]
+        elif sign not in (">", ">>", ">|"):
+            return None
+        if number == "&":
+            goes = {"1": target, "2": target}
+        elif (number or "1") in goes:
+            goes[number or "1"] = target
+        else:
+            return None
+    return goes["1"], goes["2"]
+
+
+def _settled(proposal: Proposal, job: Job, shell: str, host: Host) -> Proposal:
+    """Return the proposal with its command, as a vector if no shell is needed."""
+    first = 0
+    while first < len(proposal.tokens) and proposal.tokens[first].is_assignment:
+        first += 1
+    why = _needs_shell(proposal, first)
+    if why:
+        return _by_shell(proposal, shell, why)
+    values = [token.value or "" for token in proposal.tokens]
+    given = (value.partition("=") for value in values[:first])
+    environment = {name: value for name, _, value in given}
+    program = _program(values[first], proposal.directory, job, host)
+    command = (program, *values[first + 1 :])
+    return replace(proposal, command=command, environment=environment)
+
+
+def _needs_shell(proposal: Proposal, first: int) -> Optional[str]:
+    """Return what only a shell understands, None if there is nothing of it."""
+    tokens = proposal.tokens
+    odd = [token.text for token in tokens if token.kind == OPERATOR]
+    odd += [token.text for token in tokens if token.kind == WORD and not token.known]
+    odd += [token.text for token in tokens if token.kind not in (OPERATOR, WORD)]
+    if odd:
+        return f'"{odd[0]}"' if len(odd[0]) < 30 else "an expansion"
+    program = proposal.value(first)
+    if program is None:
+        return "there is no program"
+    return f'"{program}"' if program in SHELL_ONLY else None
+
+
+def _by_shell(proposal: Proposal, shell: str, why: str) -> Proposal:
+    command = (shell, "-c", _rest(proposal))
+    noted = proposal.noted(f"Runs by {shell} -c, because of shell syntax: {why}.")
+    return replace(noted, command=command)
+
+
+def _rest(proposal: Proposal) -> str:
+    """Return the text of what is left."""
+    if not proposal.tokens:
+        return proposal.text
+    return proposal.text[proposal.tokens[0].begin : proposal.tokens[-1].end]
+
+
+def _program(name: str, directory: str, job: Job, host: Host) -> str:
+    """Return a program's absolute path, or its name where the server finds the same."""
+    if "/" in name:
+        return os.path.normpath(os.path.join(directory, name))
+    path = job.variables.get("PATH")
+    found = host.which(name, path) if path else None
+    ours = host.which(name, _OUR_PATH)
+    if found is None or (ours and os.path.realpath(ours) == os.path.realpath(found)):
+        return name
+    return found
+
+
+#: Programs that run another, which the name should come from.
+_WRAPPERS = frozenset(
+    ("nice", "ionice", "nohup", "chronic", "env", "sudo", "setsid", "time", "chrt")
+    + ("stdbuf", "systemd-cat", "exec", "flock", "timeout", "command", "run-parts")
+    + ("invoke-rc.d", "service", "runuser", "then", "else", "do", "if", "{", "!")
+)
+#: Options of these that take a value as the next word.
+_WRAPPER_VALUES = ("-n", "-c", "-u", "-g", "-k", "-s", "-w", "-p", "-t")
+_INTERPRETERS = re.compile(
+    r"(?:ba|da|z|k)?sh|python[\d.]*|node|tsx|perl|ruby|php[\d.]*"
+)
+#: Programs that only prepare, or say nothing of what is done.
+_QUIET = frozenset(
+    ("[", "[[", "test", "cd", "true", ":", "echo", "printf", "sleep", "exit", "export")
+    + ("export", "umask", "ulimit", "fi", "done", "}", "elif", "while", "for", "set")
+)
+#: Programs whose first argument says what is done.
+_WITH_VERB = frozenset(
+    ("artisan", "manage", "console", "occ", "wp", "drush", "certbot", "borgmatic")
+    + ("restic", "borg", "docker", "systemctl", "apt-get", "git", "rake", "npm")
+)
+#: Names of scripts that say nothing without their folder.
+_NAMELESS = frozenset(("cron", "run", "main", "index", "script", "start", "job"))
+_SUFFIX = re.compile(r"\.(?:sh|bash|py|php\d?|pl|rb|js|mjs|ts)$")
+
+
+def name_of(proposal: Proposal) -> str:
+    """Return a name for the cron: its script's, else its program's."""
+    commands: List[List[str]] = [[]]
+    for token in proposal.tokens:
+        if token.kind == OPERATOR:
+            commands.append([])
+        elif token.kind == WORD and not token.is_assignment:
+            commands[-1].append(token.value if token.value is not None else token.text)
+    names = [name for words in commands for name in [_name_of(words)] if name]
+    name = next(iter(names), "job")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
+    return name[:56].rstrip("-._") or "job"
+
+
+def _name_of(words: Sequence[str]) -> Optional[str]:
+    """Return the name that a simple command gives, None if it gives none."""
+    words = list(words)
+    if words[:2] == ["command", "-v"]:
+        return None
+    while words and os.path.basename(words[0]) in _WRAPPERS:
+        wrapper = os.path.basename(words.pop(0))
+        while words and words[0].startswith("-"):
+            if words.pop(0) in _WRAPPER_VALUES and words:
+                words.pop(0)
+        if wrapper in ("flock", "timeout") and words:
+            words.pop(0)
+    if not words or words[0] in _QUIET:
+        return None
+    if _INTERPRETERS.fullmatch(os.path.basename(words[0])) and len(words) > 1:
+        return _script_name(words[1:])
+    return _named(words)
+
+
+def _script_name(words: Sequence[str]) -> Optional[str]:
+    """Return the name of the script that an interpreter gets."""
+    for place, word in enumerate(words):
+        if word in ("-c", "-e", "-r"):
+            return None
+        if word == "-m" or not word.startswith("-"):
+            return _named(words[place + (word == "-m") :])
+    return None
+
+
+def _named(words: Sequence[str]) -> Optional[str]:
+    if not words:
+        return None
+    folder, base = os.path.split(words[0].rstrip("/"))
+    name = _SUFFIX.sub("", base)
+    if name in _NAMELESS and os.path.basename(folder):
+        return f"{os.path.basename(folder)}-{name}"
+    verbs = [word for word in words[1:] if re.fullmatch(r"[A-Za-z][\w:.-]*", word)]
+    return f"{name}-{verbs[0]}" if name in _WITH_VERB and verbs else name
