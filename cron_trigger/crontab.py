@@ -31,8 +31,9 @@ from typing import (
 )
 
 from cron_trigger import SERVICE
-from cron_trigger.crontab_entries import Host, Proposal, name_of, propose
+from cron_trigger.crontab_entries import Host, Proposal, propose
 from cron_trigger.crontab_lines import Job, NoJob, Source, jobs_of, read_sources
+from cron_trigger.crontab_names import name_of
 from cron_trigger.registry.crons import VARIABLE_NAME
 from cron_trigger.registry.schedules import parse_schedule
 from cron_trigger.registry.strict_json import Json, parse_json
@@ -145,7 +146,7 @@ class _Converter:
         if name:
             notes.append(f'The registry has it already, as "{name}".')
         else:
-            name = self._free_name(name_of(proposal))
+            name = self._free_name(name_of(proposal.tokens))
             self._crons[name] = self._result.entries[name] = entry
         line = (job.file, job.line, name, job.text, self._new(job, name))
         self._result.lines.append(Line(*line, " ".join(notes)))
@@ -153,7 +154,7 @@ class _Converter:
 
     def _entry(self, job: Job, proposal: Proposal, schedule: Optional[str]) -> Entry:
         about = job.comment or proposal.comment or _origin(job, proposal)
-        environment = {**_variables(job), **proposal.environment}
+        environment = _variables(job, proposal)
         entry: Entry = {
             "description": _cut(printable(about)),
             "command": list(proposal.command),
@@ -182,7 +183,7 @@ class _Converter:
             yield self._user_note(job)
         if proposal.log_file and "logFile" not in entry:
             yield f"Another cron logs to {proposal.log_file}: this one has its own log."
-        for name in job.variables:
+        for name in {**job.variables, **proposal.environment}:
             if name in ("CRON_TZ", "RANDOM_DELAY") or _is_refused(name):
                 yield f"The variable {printable(name, 40)} is left out."
 
@@ -231,7 +232,7 @@ def _origin(job: Job, proposal: Proposal) -> str:
     Not the command: its arguments may hold a password, and everybody sees this.
     """
     whose = job.file if job.user_span else f"the crontab of {job.user}"
-    return f"{name_of(proposal)}, from {whose}"
+    return f"{name_of(proposal.tokens)}, from {whose}"
 
 
 def _schedule(job: Job) -> Optional[str]:
@@ -241,13 +242,11 @@ def _schedule(job: Job) -> Optional[str]:
     return parse_schedule(job.schedule).text
 
 
-def _variables(job: Job) -> Dict[str, str]:
-    """Return those of the crontab's variables that the script should get."""
-    return {
-        name: value
-        for name, value in job.variables.items()
-        if name not in _CRON_VARIABLES and not _is_refused(name)
-    }
+def _variables(job: Job, proposal: Proposal) -> Dict[str, str]:
+    """Return the variables that the script should get: the crontab's, the line's."""
+    given = {n: v for n, v in job.variables.items() if n not in _CRON_VARIABLES}
+    given.update(proposal.environment)
+    return {name: value for name, value in given.items() if not _is_refused(name)}
 
 
 def _is_refused(name: str) -> bool:

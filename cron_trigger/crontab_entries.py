@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass, field, replace
-from typing import AbstractSet, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import AbstractSet, Callable, Dict, Optional, Sequence, Tuple
 
 from cron_trigger.crontab_lines import Job, home_of
 from cron_trigger.shell_words import (
@@ -148,16 +148,31 @@ def _unwrapped(
         return proposal
     proposal = _without_redirections(proposal)
     while True:
-        before = proposal
+        before = proposal.tokens
         program = os.path.basename(proposal.value(0) or "")
+        if all(token.known for token in before):
+            proposal = _without_variables(proposal)
         if program in ("exec", "env") and _is_plain(proposal.value(1)):
             proposal = proposal.without(1)
         elif program == "timeout":
             proposal = _without_timeout(proposal)
         elif program == "flock":
             proposal = _without_flock(proposal, kept_locks, bash)
-        if proposal == before or not proposal.is_simple:
+        if proposal.tokens == before or not proposal.is_simple:
             return proposal
+
+
+def _without_variables(proposal: Proposal) -> Proposal:
+    """Take `NAME=value` before the program into the entry's environment.
+
+    Only where no word needs a shell, which would not see the new value in it.
+    """
+    environment = dict(proposal.environment)
+    while proposal.tokens and proposal.tokens[0].is_assignment:
+        name, _, value = (proposal.value(0) or "").partition("=")
+        environment[name] = value
+        proposal = proposal.without(1)
+    return replace(proposal, environment=environment)
 
 
 def _is_plain(word: Optional[str]) -> bool:
@@ -288,21 +303,15 @@ def _targets(tail: Sequence[Token], directory: str) -> Optional[Tuple[str, str]]
 
 def _settled(proposal: Proposal, job: Job, shell: str, host: Host) -> Proposal:
     """Return the proposal with its command, as a vector if no shell is needed."""
-    first = 0
-    while first < len(proposal.tokens) and proposal.tokens[first].is_assignment:
-        first += 1
-    why = _needs_shell(proposal, first)
+    why = _needs_shell(proposal)
     if why:
         return _by_shell(proposal, shell, why)
-    values = [token.value or "" for token in proposal.tokens]
-    given = (value.partition("=") for value in values[:first])
-    environment = {name: value for name, _, value in given}
-    program = _program(values[first], proposal.directory, job, host)
-    command = (program, *values[first + 1 :])
-    return replace(proposal, command=command, environment=environment)
+    program, *words = [token.value or "" for token in proposal.tokens]
+    program = _program(program, proposal.directory, job, host)
+    return replace(proposal, command=(program, *words))
 
 
-def _needs_shell(proposal: Proposal, first: int) -> Optional[str]:
+def _needs_shell(proposal: Proposal) -> Optional[str]:
     """Return what only a shell understands, None if there is nothing of it."""
     tokens = proposal.tokens
     odd = [token.text for token in tokens if token.kind == OPERATOR]
@@ -310,7 +319,7 @@ def _needs_shell(proposal: Proposal, first: int) -> Optional[str]:
     odd += [token.text for token in tokens if token.kind not in (OPERATOR, WORD)]
     if odd:
         return f'"{odd[0]}"' if len(odd[0]) < 30 else "an expansion"
-    program = proposal.value(first)
+    program = proposal.value(0)
     if program is None:
         return "there is no program"
     return f'"{program}"' if program in SHELL_ONLY else None
@@ -339,83 +348,3 @@ def _program(name: str, directory: str, job: Job, host: Host) -> str:
     if found is None or (ours and os.path.realpath(ours) == os.path.realpath(found)):
         return name
     return found
-
-
-#: Programs that run another, which the name should come from.
-_WRAPPERS = frozenset(
-    ("nice", "ionice", "nohup", "chronic", "env", "sudo", "setsid", "time", "chrt")
-    + ("stdbuf", "systemd-cat", "exec", "flock", "timeout", "command", "run-parts")
-    + ("invoke-rc.d", "service", "runuser", "then", "else", "do", "if", "{", "!")
-)
-#: Options of these that take a value as the next word.
-_WRAPPER_VALUES = ("-n", "-c", "-u", "-g", "-k", "-s", "-w", "-p", "-t")
-_INTERPRETERS = re.compile(
-    r"(?:ba|da|z|k)?sh|python[\d.]*|node|tsx|perl|ruby|php[\d.]*"
-)
-#: Programs that only prepare, or say nothing of what is done.
-_QUIET = frozenset(
-    ("[", "[[", "test", "cd", "true", ":", "echo", "printf", "sleep", "exit", "export")
-    + ("export", "umask", "ulimit", "fi", "done", "}", "elif", "while", "for", "set")
-)
-#: Programs whose first argument says what is done.
-_WITH_VERB = frozenset(
-    ("artisan", "manage", "console", "occ", "wp", "drush", "certbot", "borgmatic")
-    + ("restic", "borg", "docker", "systemctl", "apt-get", "git", "rake", "npm")
-)
-#: Names of scripts that say nothing without their folder.
-_NAMELESS = frozenset(("cron", "run", "main", "index", "script", "start", "job"))
-_SUFFIX = re.compile(r"\.(?:sh|bash|py|php\d?|pl|rb|js|mjs|ts)$")
-
-
-def name_of(proposal: Proposal) -> str:
-    """Return a name for the cron: its script's, else its program's."""
-    commands: List[List[str]] = [[]]
-    for token in proposal.tokens:
-        if token.kind == OPERATOR:
-            commands.append([])
-        elif token.kind == WORD and not token.is_assignment:
-            commands[-1].append(token.value if token.value is not None else token.text)
-    names = [name for words in commands for name in [_name_of(words)] if name]
-    name = next(iter(names), "job")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
-    return name[:56].rstrip("-._") or "job"
-
-
-def _name_of(words: Sequence[str]) -> Optional[str]:
-    """Return the name that a simple command gives, None if it gives none."""
-    words = list(words)
-    if words[:2] == ["command", "-v"]:
-        return None
-    while words and os.path.basename(words[0]) in _WRAPPERS:
-        wrapper = os.path.basename(words.pop(0))
-        while words and words[0].startswith("-"):
-            if words.pop(0) in _WRAPPER_VALUES and words:
-                words.pop(0)
-        if wrapper in ("flock", "timeout") and words:
-            words.pop(0)
-    if not words or words[0] in _QUIET:
-        return None
-    if _INTERPRETERS.fullmatch(os.path.basename(words[0])) and len(words) > 1:
-        return _script_name(words[1:])
-    return _named(words)
-
-
-def _script_name(words: Sequence[str]) -> Optional[str]:
-    """Return the name of the script that an interpreter gets."""
-    for place, word in enumerate(words):
-        if word in ("-c", "-e", "-r"):
-            return None
-        if word == "-m" or not word.startswith("-"):
-            return _named(words[place + (word == "-m") :])
-    return None
-
-
-def _named(words: Sequence[str]) -> Optional[str]:
-    if not words:
-        return None
-    folder, base = os.path.split(words[0].rstrip("/"))
-    name = _SUFFIX.sub("", base)
-    if name in _NAMELESS and os.path.basename(folder):
-        return f"{os.path.basename(folder)}-{name}"
-    verbs = [word for word in words[1:] if re.fullmatch(r"[A-Za-z][\w:.-]*", word)]
-    return f"{name}-{verbs[0]}" if name in _WITH_VERB and verbs else name

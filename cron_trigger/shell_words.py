@@ -24,7 +24,7 @@ _REDIRECT = re.compile(r"[0-9]*(?:<<<|<<-?|<>|<&|>>|>\||>&|<|>)")
 _BASH_REDIRECT = re.compile(r"&>>?")
 _OPERATOR = re.compile(r"&&|\|\||;;|\|&|[;&|()\n]")
 _HOME = re.compile(r"\$(?:HOME(?![A-Za-z0-9_])|\{HOME\})")
-_EXPANSION = re.compile(r"\$(?:[A-Za-z0-9_@*#?$!-]|\{|\(|')")
+_EXPANSION = re.compile(r"\$(?:[A-Za-z0-9_@*#?$!-]|\{|\()")
 _BRACES = re.compile(r"\{[^{}\s]*(?:,|\.\.)[^{}\s]*\}")
 _WORD_ENDS = " \t\n;&|()<>"
 
@@ -114,7 +114,7 @@ class _Reader:
         """Read a quoted part of a word, an expansion, or a character."""
         char = self.text[self.at]
         if char == "\\":
-            self.value.append(self.text[self.at + 1 : self.at + 2])
+            self.value.append(self.text[self.at + 1 : self.at + 2] or char)
             self.at += 2
         elif char == "'":
             end = self._find("'", self.at + 1)
@@ -122,6 +122,9 @@ class _Reader:
             self.at = end + 1
         elif char == '"':
             self._double_quoted()
+        elif self.text[self.at : self.at + 2] in ("$'", '$"'):
+            self.known = False  # bash's own quotes
+            self.at += 1
         elif char in "$`":
             self._expansion()
         else:
@@ -170,8 +173,6 @@ class _Reader:
         self.at = match.end()
         if match[0][-1] in "{(":
             self._skip_to({"{": "}", "(": ")"}[match[0][-1]])
-        elif match[0][-1] == "'":
-            self.at = self._find("'", self.at) + 1
 
     def _skip_to(self, closing: str) -> None:
         """Go behind the end of `$(…)` or `${…}`, whatever is nested in it."""
