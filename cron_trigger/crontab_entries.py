@@ -29,6 +29,12 @@ _BASHES = ("bash", "zsh")
 _NULL = "/dev/null"
 #: Where the server looks for programs by itself.
 _OUR_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Programs whose output is large, and no message.
+_MAKES_DATA = frozenset(
+    ("cat", "dd", "tar", "zcat", "gzip", "xz", "zstd", "mysqldump", "mariadb-dump")
+    + ("pg_dump", "pg_dumpall", "btrfs", "zfs", "openssl", "cpio")
+)
+_LOG = re.compile(r"/logs?/|\.(?:log|out|err)$")
 #: Options of flock(1) and timeout(1) that take a value as the next word.
 _FLOCK_VALUES = ("-w", "--wait", "--timeout", "-E", "--conflict-exit-code")
 _FLOCK_FLAGS = re.compile(
@@ -152,7 +158,7 @@ def _unwrapped(
         program = os.path.basename(proposal.value(0) or "")
         if all(token.known for token in before):
             proposal = _without_variables(proposal)
-        if program in ("exec", "env") and _is_plain(proposal.value(1)):
+        if program in ("exec", "env") and _is_prefix(proposal, program):
             proposal = proposal.without(1)
         elif program == "timeout":
             proposal = _without_timeout(proposal)
@@ -175,8 +181,21 @@ def _without_variables(proposal: Proposal) -> Proposal:
     return replace(proposal, environment=environment)
 
 
-def _is_plain(word: Optional[str]) -> bool:
-    return word is not None and not word.startswith("-")
+def _is_prefix(proposal: Proposal, program: str) -> bool:
+    """Return whether what follows `exec` or `env` means the same without it."""
+    place = 1
+    if program == "env":
+        while place < len(proposal.tokens) and proposal.tokens[place].is_assignment:
+            place += 1
+    return _is_program(proposal, place)
+
+
+def _is_program(proposal: Proposal, place: int) -> bool:
+    """Return whether the word there is a program to a shell, too."""
+    if place >= len(proposal.tokens) or proposal.tokens[place].is_assignment:
+        return False
+    value = proposal.value(place) or ""
+    return not (value.startswith("-") or "=" in value or value in SHELL_ONLY)
 
 
 def _without_timeout(proposal: Proposal) -> Proposal:
@@ -192,7 +211,7 @@ def _without_timeout(proposal: Proposal) -> Proposal:
             return proposal  # another signal: ours is SIGTERM
         place += 1
     timeout = _duration(proposal.value(place))
-    if timeout is None or proposal.timeout or place + 1 >= len(proposal.tokens):
+    if timeout is None or proposal.timeout or not _is_program(proposal, place + 1):
         return proposal
     done = replace(proposal, timeout=timeout, kill_after=kill_after)
     return done.without(place + 1).noted('timeout is now "timeout" of the entry.')
@@ -227,7 +246,9 @@ def _without_flock(
             return proposal
         place += 1
     lock_file = proposal.value(place)
-    if lock_file is None or lock_file.isdigit() or place + 1 >= len(proposal.tokens):
+    by_shell = proposal.value(place + 1) in ("-c", "--command")
+    place_is_known = bool(lock_file and proposal.value(place + 2)) and by_shell
+    if not lock_file or not (place_is_known or _is_program(proposal, place + 1)):
         return proposal
     lock_file = os.path.normpath(os.path.join(proposal.directory, lock_file))
     proposal = replace(proposal, lock_file=lock_file)
@@ -236,45 +257,59 @@ def _without_flock(
     note = "flock is left out: a cron never runs twice at once"
     note += "; it waited for the lock, a second start is refused." if waits else "."
     proposal = proposal.without(place + 1).noted(note)
-    if proposal.value(0) in ("-c", "--command") and len(proposal.tokens) == 2:
-        return _inner(proposal, bash)
-    return proposal
+    return _inner(proposal, bash) if by_shell else proposal
 
 
 def _inner(proposal: Proposal, bash: bool) -> Proposal:
     """Go on with the command line that `flock FILE -c` has as a word."""
-    text = proposal.value(1)
-    if text is None:
-        return proposal.without(0)
+    text = proposal.value(1) or ""
     try:
         tokens = tokens_of(text, None, bash)
     except ValueError:
-        return proposal
+        tokens = ()
     return replace(proposal, text=text, tokens=tokens)
 
 
 def _without_redirections(proposal: Proposal) -> Proposal:
-    """Take what the end of a command does with its output as the log's file."""
+    """Take what the end of a command does with its output as the log's file.
+
+    A dump that is written by `>` is no log, and stays with the shell.
+    """
     begin = len(proposal.tokens)
     while begin > 1 and proposal.tokens[begin - 2].kind == REDIRECT:
         begin -= 2
-    tail = proposal.tokens[begin:]
-    head = proposal.tokens[:begin]
-    if not tail or any(token.kind == REDIRECT for token in head):
-        return proposal
+    head, tail = proposal.tokens[:begin], proposal.tokens[begin:]
     targets = _targets(tail, proposal.directory)
-    files = set(targets or ()) - {"", _NULL}
-    if targets is None or len(files) > 1 or any(f.startswith("/dev/") for f in files):
+    if not head or not tail or targets is None:
         return proposal
-    proposal = replace(proposal, tokens=head)
-    if not files:
-        dropped = _NULL in targets
+    if any(token.kind == REDIRECT for token in head):
+        return proposal
+    files = zip(tail[::2], tail[1::2])
+    signs = {one.text.lstrip("0123456789&") for one, to in files if to.value != _NULL}
+    program = os.path.basename(proposal.value(0) or "")
+    short = replace(proposal, tokens=head)
+    if set(targets) == {""}:
+        return short
+    if set(targets) <= {"", _NULL}:
         note = f"What went to {_NULL} goes to the cron's log."
-        return proposal.noted(note) if dropped else proposal
-    proposal = replace(proposal, log_file=files.pop())
-    if any(token.text in (">", "1>", "2>", "&>") for token in tail[:1]):
-        return proposal.noted("Its log was begun anew each time, and is appended to.")
-    return proposal
+        return proposal if program in _MAKES_DATA else short.noted(note)
+    append = not signs & {">", ">|"}
+    log_file = _log_of(targets, append)
+    if log_file is None:
+        return proposal
+    short = replace(short, log_file=log_file)
+    note = "Its log was begun anew each time, and is appended to now."
+    return short if append else short.noted(note)
+
+
+def _log_of(targets: Tuple[str, str], append: bool) -> Optional[str]:
+    """Return the file that is a log, for output and errors; None if there is none."""
+    files = set(targets) - {"", _NULL}
+    if len(files) != 1:
+        return None
+    (file,) = files
+    signs_of_a_log = (append, len(set(targets)) == 1, bool(_LOG.search(file)))
+    return file if sum(signs_of_a_log) >= 2 and file[:5] != "/dev/" else None
 
 
 def _targets(tail: Sequence[Token], directory: str) -> Optional[Tuple[str, str]]:

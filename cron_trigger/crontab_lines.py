@@ -216,6 +216,8 @@ def _job(
             return no_job("Expected a user's name before the command (see --user).")
         user, begin, span = column[1], column.end(), column.span(1)
     command, given = _split_input(line[begin:])
+    if not command.strip():
+        return no_job("This line has no command.")
     return Job(
         file=source.file,
         line=number,

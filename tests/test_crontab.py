@@ -633,7 +633,7 @@ class NoteTest(unittest.TestCase):
             ),
             "0 1 * * * timeout 90 /bin/a": 'timeout is now "timeout" of the entry.',
             "0 1 * * * /bin/a > /var/log/a.log 2>&1": (
-                "Its log was begun anew each time, and is appended to."
+                "Its log was begun anew each time, and is appended to now."
             ),
             "0 1 * * * /bin/a >> /var/log/a.log 2>&1": "",
             "0 1 * * * /bin/a >/dev/null 2>&1": (
@@ -703,6 +703,7 @@ class NoteTest(unittest.TestCase):
                 "This is no line of a crontab: expected a schedule and a command."
             ),
             "0 4 * * * echo \udcff": "This line is not UTF-8.",
+            "0 4 * * * %input": "This line has no command.",
         }
         for text, note in table.items():
             with self.subTest(text):
@@ -790,10 +791,11 @@ class CommandTest(unittest.TestCase):
         table = {
             ">> /var/log/a.log 2>&1": to_log,
             ">>/var/log/a.log 2>>/var/log/a.log": to_log,
-            ">/var/log/a.log": to_log,
+            ">>/var/log/a.log": to_log,
             "2>> /var/log/a.log": to_log,
             "1>>/var/log/a.log 2>/dev/null </dev/null": to_log,
             ">> ../var/log/a.log 2>&1": to_log,
+            ">> /srv/a.txt 2>&1": plain("/bin/a", "-v", logFile="/srv/a.txt"),
             "> /dev/null": nowhere,
             "2>&1 > /dev/null": nowhere,
             "2>&1": nowhere,
@@ -804,11 +806,26 @@ class CommandTest(unittest.TestCase):
                 self.assertEqual(self.entry(f"/bin/a -v {tail}"), entry)
         for tail in (
             *(">> /l/a 2>> /l/b", "> /l/$(date).log", "< /etc/motd", "3> /l/x"),
-            *("&> /l/x", "> /dev/tty1", ">&- 2>&1", "<<< x", "> /l/x -w"),
+            *("&> /l/x", ">> /dev/tty1 2>&1", ">&- 2>&1", "<<< x", ">> /l/x.log -w"),
         ):
             with self.subTest(tail):
                 entry = self.entry(f"/bin/a -v {tail}")
                 self.assertEqual(entry, by_shell(f"/bin/a -v {tail}"))
+
+    def test_a_file_that_is_no_log_is_written_as_before(self) -> None:
+        """The two lines around each run have no place in a dump."""
+        for command in (
+            *("mysqldump shop > /backup/shop.sql", "date >> /srv/days.csv"),
+            *(
+                "pg_dump x 2>&1 > /backup/x",
+                "> /var/log/app.log",
+                "/bin/a > /var/log/a",
+            ),
+            *("cat /dev/null > /var/log/app.log", "/bin/a > /srv/x 2>&1"),
+            *("tar cf - /srv > /dev/null", "echo '' > /var/log/app.log"),
+        ):
+            with self.subTest(command):
+                self.assertEqual(self.entry(command), by_shell(command))
 
     def test_a_log_goes_with_a_command_that_needs_a_shell_too(self) -> None:
         self.assertEqual(
@@ -821,13 +838,13 @@ class CommandTest(unittest.TestCase):
         )
 
     def test_a_log_that_another_cron_has_is_left_to_it(self) -> None:
-        text = "0 1 * * * /bin/a >> /l/x\n0 2 * * * /bin/b >> /l/x\n"
+        text = "0 1 * * * /bin/a >> /l/x.log\n0 2 * * * /bin/b >> /l/x.log\n"
         result = converted(text, "root")
-        self.assertEqual(result.entries["a"]["logFile"], "/l/x")
+        self.assertEqual(result.entries["a"]["logFile"], "/l/x.log")
         self.assertNotIn("logFile", result.entries["b"])
         self.assertEqual(
             result.lines[1].note,
-            "Another cron logs to /l/x: this one has its own log.",
+            "Another cron logs to /l/x.log: this one has its own log.",
         )
 
     def test_cd_becomes_the_folder_where_the_rest_needs_it(self) -> None:
@@ -846,7 +863,7 @@ class CommandTest(unittest.TestCase):
                 **by_shell("/bin/a | /bin/b"),
                 "workingDirectory": "/srv",
             },
-            "cd /srv && flock -n l timeout 5m ./a > log": {
+            "cd /srv && flock -n l timeout 5m ./a >> log 2>&1": {
                 **plain("/srv/a", timeout="5m", logFile="/srv/log"),
                 "workingDirectory": "/srv",
             },
