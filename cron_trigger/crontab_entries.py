@@ -192,7 +192,8 @@ def _is_prefix(proposal: Proposal, program: str) -> bool:
 
 def _is_program(proposal: Proposal, place: int) -> bool:
     """Return whether the word there is a program to a shell, too."""
-    if place >= len(proposal.tokens) or proposal.tokens[place].is_assignment:
+    word = proposal.tokens[place : place + 1]
+    if not word or word[0].kind != WORD or word[0].is_assignment:
         return False
     value = proposal.value(place) or ""
     return not (value.startswith("-") or "=" in value or value in SHELL_ONLY)
