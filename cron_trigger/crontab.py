@@ -1,8 +1,9 @@
 """`cron-trigger crontab`: a crontab's lines as entries of the registry.
 
-For each line that cron would run it proposes an entry, and the line with `run NAME`
-that takes its place.  It reads crontabs and may add to a registry's text; it never
-writes a crontab.  The command line calls it, and checks what is written.
+Knows, for each line that cron would run, the entry and the line with `run NAME` that
+takes its place.  Promises that each name is used once, that a cron which the registry
+has is not added again, and never to write a crontab.  Called by the command line, which
+checks a registry's new text before it has it written.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from cron_trigger.crontab_lines import Job, NoJob, Source, jobs_of, read_sources
 from cron_trigger.crontab_names import name_of
 from cron_trigger.registry.crons import VARIABLE_NAME
 from cron_trigger.registry.schedules import parse_schedule
-from cron_trigger.registry.strict_json import Json, parse_json
+from cron_trigger.registry.strict_json import Json, JsonObject, parse_json
 from cron_trigger.registry.texts import printable
 
 __all__ = [
@@ -337,13 +338,12 @@ def merged_registry(text: str, entries: Mapping[str, Entry]) -> str:
     return merged
 
 
-def _registry(text: str) -> Mapping[str, Json]:
-    document = parse_json(text.lstrip("\ufeff"))
-    if not isinstance(document, dict):
+def _registry(text: str) -> JsonObject:
+    document = parse_json(text)
+    if not isinstance(document, JsonObject):
         raise ValueError("expected an object")
-    twice = getattr(document, "twice", ())
-    if twice:
-        raise ValueError(f'"{printable(twice[0], 80)}" is given twice')
+    if document.twice:
+        raise ValueError(f'"{printable(document.twice[0], 80)}" is given twice')
     return document
 
 

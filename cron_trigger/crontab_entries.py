@@ -1,8 +1,9 @@
-"""Say a crontab's command in the registry's words.
+"""A crontab's command in the registry's words.
 
-A plain command becomes an argument vector, one that needs a shell stays with it.  `cd`,
-variables, `flock`, `timeout` and redirections to a file become keys of the entry where
-that changes nothing else.  `crontab.py` calls it, with lines that it has read.
+Knows which commands need no shell, and what `cd`, variables, `flock`, `timeout` and
+redirections are called in an entry.  Promises that a cron does what the line did: what
+it cannot say otherwise stays with the shell, and every difference is noted in a
+sentence.  Called by crontab.py, with lines that it has read; runs nothing.
 """
 
 from __future__ import annotations

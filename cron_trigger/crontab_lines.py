@@ -1,7 +1,7 @@
-"""Read crontabs as Debian's cron does: variables, schedules, users, commands.
+"""Crontabs as Debian's cron reads them: variables, schedules, users, commands.
 
-It knows crontab(5) and where cron looks, and nothing of the registry.  Nothing is
-written.  `crontab.py` calls it.
+Knows crontab(5) and where cron looks, and nothing of an entry.  Promises to say which
+file or line it leaves out, and why.  Called by crontab.py; reads files, writes none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pwd
 import re
 import sys
 from dataclasses import dataclass
+from os.path import isdir
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -80,14 +81,18 @@ def read_sources(
     """Return the crontabs of this host, or those given (`-` is standard input).
 
     A file given has a column of users, unless `user` says whose it is or cron keeps it
-    for one user.  What can't be read, and what cron would not read, is said in the
-    second list, one sentence each.
+    for one user; of a folder given, those files count that cron would read.  What can't
+    be read, and what cron would not read, is in the second list, one sentence each.
     """
     notes: List[str] = []
     if paths is None:
         places = list(_places(root, notes))
     else:
-        places = [(path, user or _owner(Path(path))) for path in paths]
+        places = [
+            (file, user or _owner(Path(file)))
+            for path in paths
+            for file in (_system_files(Path(path), notes) if isdir(path) else [path])
+        ]
     sources = []
     for path, owner in places:
         try:
@@ -116,19 +121,25 @@ def _places(root: Path, notes: List[str]) -> Iterator[Tuple[str, Optional[str]]]
 
     if below(SYSTEM_CRONTAB).exists():
         yield str(below(SYSTEM_CRONTAB)), None
-    for name in _names(below(SYSTEM_FOLDER), notes):
-        path = below(SYSTEM_FOLDER) / name
-        if _FILE_NAME.fullmatch(name):
-            yield str(path), None
-        elif not name.startswith("."):
-            rule = "cron reads only names of letters, digits, _ and -"
-            notes.append(f"{printable(str(path))} is left out: {rule}.")
+    for file in _system_files(below(SYSTEM_FOLDER), notes):
+        yield file, None
     for name in _names(below(USERS_FOLDER), notes):
         path = below(USERS_FOLDER) / name
         if home_of(name):
             yield str(path), name
         elif not name.startswith("."):
             notes.append(f"{printable(str(path))} is left out: no user has this name.")
+
+
+def _system_files(folder: Path, notes: List[str]) -> Iterator[str]:
+    """Yield the files of a folder such as /etc/cron.d that cron reads."""
+    for name in _names(folder, notes):
+        path = str(folder / name)
+        if _FILE_NAME.fullmatch(name):
+            yield path
+        elif not name.startswith("."):
+            rule = "cron reads only names of letters, digits, _ and -"
+            notes.append(f"{printable(path)} is left out: {rule}.")
 
 
 def _names(folder: Path, notes: List[str]) -> List[str]:

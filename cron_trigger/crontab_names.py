@@ -1,6 +1,8 @@
-"""Name a cron by the script that its command line starts.
+"""The name of a cron, from the script that its command line starts.
 
-`cron_trigger/crontab.py` calls it with a command's tokens, and makes the names unique.
+Knows which programs only run another, which only prepare, and which names say nothing.
+Promises a name that the registry takes; whether it is used once is for crontab.py to
+see, which calls this with a command's tokens.
 """
 
 from __future__ import annotations

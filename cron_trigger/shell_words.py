@@ -1,7 +1,8 @@
-"""Read a command line as a POSIX shell does, without running anything.
+"""Command lines as a POSIX shell reads them, without running anything.
 
-It tells which words a shell would pass on as they are, but for quotes, `$HOME` and `~`,
-and which of them need a shell.  The conversion of crontabs calls it.
+Knows quotes, operators and redirections, and what a shell would put in a word's place.
+Promises a word's value only where every shell has the same, without looking at files
+or variables but `$HOME` and `~`.  Called by the conversion of crontabs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""When a crontab runs a cron: the five fields, and the moments that they name.
+"""Schedules: the five fields of a crontab line, and the moments that they name.
 
-The rules are those of Debian's cron (cron(8), crontab(5)), day for day and also where
-the clock changes.  Nothing here starts anything or keeps a state: a Schedule is a value
-that says when its cron is due, in POSIX seconds, in a time zone.
+Knows the rules of Debian's cron (crontab(5), cron(8), its main loop), also where the
+clock changes.  Promises moments in POSIX seconds, at which cron starts a job in a time
+zone; starts nothing itself and keeps no state.  Made by the checker and used by whoever
+asks when a cron is due; any thread may.
 """
 
 from __future__ import annotations
