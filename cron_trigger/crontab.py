@@ -139,7 +139,7 @@ class _Converter:
         try:
             schedule = _schedule(job)
         except ValueError as error:
-            return self._leave_out(job, f"This line never runs: {error}.")
+            return self._leave_out(job, f"Invalid schedule: {error}.")
         proposal = propose(job, self._host, kept_locks)
         entry = self._entry(job, proposal, schedule)
         notes = [*proposal.notes, *self._notes(job, entry, proposal)]

@@ -683,10 +683,10 @@ class NoteTest(unittest.TestCase):
                 "This line calls cron-trigger already."
             ),
             "61 * * * * /bin/a": (
-                "This line never runs: minute: expected 0 to 59, got 61."
+                "Invalid schedule: minute: expected 0 to 59, got 61."
             ),
             "0 0 31 2 * /bin/a": (
-                "This line never runs: schedule: expected a day that comes in some "
+                "Invalid schedule: schedule: expected a day that comes in some "
                 'year, got "0 0 31 2 *".'
             ),
             "hello world": (
