@@ -815,6 +815,7 @@ class CommandTest(unittest.TestCase):
                 "/bin/a > /var/log/a",
             ),
             *("cat /dev/null > /var/log/app.log", "/bin/a > /srv/x 2>&1"),
+            "> /var/log/app.log 2>&1",
             *("tar cf - /srv > /dev/null", "echo '' > /var/log/app.log"),
         ):
             with self.subTest(command):
@@ -885,6 +886,11 @@ class CommandTest(unittest.TestCase):
                 },
             },
         )
+
+    def test_a_variable_that_the_line_itself_would_not_see_stays_in_it(self) -> None:
+        for command in ('A=1 /bin/a "$A"', "A=$B /bin/a", "A=1 /bin/a; /bin/b"):
+            with self.subTest(command):
+                self.assertEqual(self.entry(command), by_shell(command))
 
     def test_a_variable_counts_for_the_lines_below_it(self) -> None:
         entries = converted(
@@ -1111,12 +1117,13 @@ class SourcesTest(unittest.TestCase):
         self.assertEqual(read_sources(root=self.root), ([], []))
 
     def test_a_file_given_has_a_column_of_users_unless_it_is_said(self) -> None:
-        path = str(self.put("mine", "0 1 * * * /bin/a\r\n"))
+        path = str(self.put("mine", "A=1\r\n\r\n0 1 * * * /bin/a\r\n"))
         self.assertEqual(read_sources([path])[0][0].user, None)
         (source,), _ = read_sources([path], user="anna")
         self.assertEqual(source.user, "anna")
-        (entry,) = convert([source], host=HOST).entries.values()
-        self.assertEqual(entry["command"], ["/bin/a"])
+        result = convert([source], host=HOST)
+        self.assertEqual(result.entries["a"]["command"], ["/bin/a"])
+        self.assertEqual([line.new for line in result.lines], [f"0 1 * * * {RUN} a"])
 
     def test_of_a_folder_given_those_files_are_read_that_cron_would_read(self) -> None:
         for name in ("cron.d/b", "cron.d/a", "cron.d/a.bak"):
