@@ -87,15 +87,14 @@ class NamesTest(unittest.TestCase):
 
     def test_every_setting_with_its_flag_and_default(self) -> None:
         rows = {cells[0]: cells[1:] for cells in self.rows()}
-        for name in server.SETTING_FLAGS:
+        for name in server.SETTINGS:
             variable = "`CRON_TRIGGER_" + name.upper().replace("-", "_") + "`"
             with self.subTest(name):
                 self.assertEqual(rows.get(variable, [""])[0], f"`--{name}`")
                 self.assertTrue(rows[variable][1], "no default is said")
-        self.assertIn(f"`{server.DEFAULT_ALLOW}`", rows["`CRON_TRIGGER_ALLOW`"][1])
 
     def test_no_setting_that_is_none(self) -> None:
-        known = {name.upper().replace("-", "_") for name in server.SETTING_FLAGS}
+        known = {name.upper().replace("-", "_") for name in server.SETTINGS}
         known |= {"SERVER_URL", "TEST_FULL"}  # the caller's; the tests'
         named = set(re.findall(r"CRON_TRIGGER_([A-Z_]*[A-Z])", README))
         self.assertEqual(named - known, set())
@@ -109,10 +108,9 @@ class NamesTest(unittest.TestCase):
                 self.assertTrue(re.search(rf"\b{status}\b", README))
 
     def test_every_key_of_the_registry_and_of_a_parameter(self) -> None:
-        checker = server.Checker(Path("crons.json"), Path("/log"))
-        for key in (*checker._entry_keys(), *server.ParameterChecker.KEYS):
+        for key in (*server.ENTRY_KEYS, *server.DEFINITION_KEYS):
             self.assert_named(f"`{key}`")
-        for word in (*server.ParameterChecker.TYPES, *server.ParameterChecker.FORMATS):
+        for word in (*server.TYPES, *server.FORMATS):
             self.assert_named(f"`{word}`")
 
     def test_every_key_and_status_of_a_run(self) -> None:

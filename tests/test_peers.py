@@ -138,7 +138,7 @@ class PeerTest(unittest.TestCase):
                 "parameters": {"word": {"type": "string", "format": "password"}},
             }
         }
-        environ = {"CRON_TRIGGER_SECRET": "a secret of this test"}
+        environ = {"CRON_TRIGGER_SECRET": "a-secret-of-this-test"}
         cls.server = Server(registry, environ, start=False)
         cls.server.script(
             "login.sh",

@@ -256,6 +256,7 @@ class EntryTest(FolderCase):
             self.assert_fault(
                 f"{rule}, got {json.dumps(name, ensure_ascii=False)}", user=name
             )
+        value: Any
         for value in (None, 5, "", []):
             self.assert_fault(
                 f"user: expected a text, got {json.dumps(value)}", user=value

@@ -241,13 +241,15 @@ def unknown_settings(
 
     That is None where no setting has a name like it.
     """
-    known = [*map(variable_of, SETTINGS), *OTHERS]
-    looks_like = re.compile(r"CRONS?_?TRIGG?ERS?_", re.IGNORECASE)
-    return [
-        (name, nearest(name, known))
-        for name in environ
-        if looks_like.match(name) and name not in known
-    ]
+    known = {*map(variable_of, SETTINGS), *OTHERS}
+    tails = [name[len("CRON_TRIGGER_") :] for name in known]
+    found: List[Tuple[str, Optional[str]]] = []
+    for name in environ:
+        head = re.match(r"CRONS?_?TRIGG?ERS?_", name, re.IGNORECASE)
+        if head and name not in known:
+            meant = nearest(name[head.end() :], tails)
+            found.append((name, meant and f"CRON_TRIGGER_{meant}"))
+    return found
 
 
 def service_variables() -> Dict[str, str]:
