@@ -29,6 +29,7 @@ from support import (
     PROGRAM,
     REPOSITORY,
     Server,
+    need,
     need_command,
     need_full,
     patched,
@@ -455,8 +456,41 @@ class FolderTest(unittest.TestCase):
         line = self.start_fails("--host=no host")
         self.assertIn("CRON_TRIGGER_HOST must be an address of this host", line)
 
+    def test_a_low_port_without_the_right_to_it(self) -> None:
+        need(os.geteuid() == 0, "needs root, to take the right away")
+        first = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
+        need(int(first) > 81, "every port is everybody's here")
+        setpriv = need_command("setpriv")
+        with Server(REGISTRY, start=False) as made:
+            done = subprocess.run(
+                [setpriv, "--bounding-set=-net_bind_service", *made.python]
+                + [*made.program, "--host=127.0.0.1", "--port=81"]
+                + made.folder_flags(),
+                capture_output=True,
+                text=True,
+                env=made.clean_environ(),
+                timeout=30,
+                check=False,
+            )
+        self.assertEqual(done.returncode, 78, done.stderr)
+        self.assertIn(
+            "can't listen on 127.0.0.1:81 (Permission denied): only root may use a low "
+            "port: choose a --port from 1024 on.",
+            done.stderr,
+        )
+
 
 class ServeTest(unittest.TestCase):
+    def test_on_all_interfaces_it_answers_in_both_families(self) -> None:
+        need(os.path.exists("/proc/net/if_inet6"), "this kernel has no IPv6")
+        with Server(REGISTRY, arguments=["--host="]) as made:
+            for address in ("127.0.0.1", "::1"):
+                with socket.create_connection((address, made.port), 10) as client:
+                    client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    answer = client.recv(15)
+                self.assertEqual(answer, b"HTTP/1.1 200 OK", address)
+            self.assertEqual(made.get("/health").json["port"], made.port)
+
     def test_the_first_line_says_where_and_a_signal_ends_it_well(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             with Server(REGISTRY) as made:
