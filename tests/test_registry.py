@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import pwd
+import re
 import shutil
 import tempfile
 import threading
@@ -18,6 +21,29 @@ from flat import m as server
 from support import REPOSITORY, Server, need, wait_until
 
 GOOD = {"a": {"description": "A", "command": ["true"]}}
+SCHEMA = json.loads((REPOSITORY / "crons.schema.json").read_text(encoding="utf-8"))
+#: What a JSON Schema can't say: each a part of the fault that `check` tells.
+NOT_SAID = re.compile(
+    r"this is not JSON|this is not UTF-8|is given twice|is the log of"
+    r"|has the same variable|can't hold|expected the name of a user|only root runs"
+    r"|pattern: (is not a regular|could|refers|repeats)|is above"
+    # Times that no clock has, and fields that are no numbers in their range.
+    r"|schedule: (minute|hour|day of month|month|day of week|expected a day)"
+    # A definition's own values against its own rules.
+    r"|(default|enum): (must|expected (one of|a date))"
+    # Python's `$` matches before a last line's end as well; other languages' does not.
+    r"|\\n\": a cron's name is"
+)
+
+
+def schema_faults(registry: Any) -> List[str]:
+    """Return what an editor says that knows the schema; skips without jsonschema."""
+    try:
+        import jsonschema
+    except ImportError:
+        need(False, "the Python package jsonschema is not installed")
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    return [error.message for error in validator.iter_errors(registry)]
 
 
 class FolderCase(unittest.TestCase):
@@ -39,7 +65,21 @@ class FolderCase(unittest.TestCase):
         for fault in faults:
             self.assertTrue(fault.startswith("crons.json: "), fault)
             self.assertTrue(fault.isprintable(), fault)
+        self.assert_schema_agrees(content, faults)
         return [fault[len("crons.json: ") :] for fault in faults]
+
+    def assert_schema_agrees(
+        self, content: Union[str, bytes, Mapping[str, Any]], faults: List[str]
+    ) -> None:
+        """Assert that the schema finds a fault where the check does, as it can."""
+        with contextlib.suppress(ValueError, unittest.SkipTest, RecursionError):
+            told = schema_faults(
+                content if isinstance(content, Mapping) else json.loads(content)
+            )
+            if any(not NOT_SAID.search(fault) for fault in faults):
+                self.assertTrue(told, f"the schema admits it: {content!r}: {faults}")
+            elif not faults:
+                self.assertEqual(told, [], content)
 
     def entry_faults(self, **keys: Any) -> List[str]:
         """Return the faults of a good entry with some keys of its own."""
@@ -821,6 +861,39 @@ class StartTest(unittest.TestCase):
             self.assertEqual(broken.trigger("a").json["availableCrons"], [])
             broken.write_registry(GOOD)
             self.assertEqual(broken.get("/health").json["status"], "healthy")
+
+
+class SchemaTest(unittest.TestCase):
+    """`crons.schema.json` says what `check` does; see FolderCase for all the faults."""
+
+    def test_the_schema_is_one(self) -> None:
+        schema_faults({})
+        import jsonschema
+
+        jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+    def test_it_admits_the_registries_that_work(self) -> None:
+        shipped = json.loads((REPOSITORY / "crons.json").read_text(encoding="utf-8"))
+        named = {"$schema": "crons.schema.json", **shipped}
+        registries: List[Any] = [shipped, named, {}, GOOD]
+        for name in ("test_parameters", "test_http", "test_access", "test_lock"):
+            registries.append(importlib.import_module(name).REGISTRY)
+        for registry in registries:
+            self.assertEqual(schema_faults(registry), [])
+
+    def test_it_knows_every_key_and_its_default(self) -> None:
+        cron = SCHEMA["$defs"]["cron"]["properties"]
+        self.assertEqual(list(cron), list(server.ENTRY_KEYS))
+        parameter = SCHEMA["$defs"]["parameter"]["properties"]
+        self.assertEqual(list(parameter), list(server.DEFINITION_KEYS))
+        made = server.Cron("a", "A", ("x",), Path("/"))
+        durations = (cron["killAfter"]["default"], cron["late"]["default"])
+        self.assertEqual(
+            tuple(map(server.duration_s, durations)), (made.kill_after_s, made.late_s)
+        )
+        self.assertEqual(cron["notify"]["enum"], list(server.NOTIFY_CHOICES))
+        self.assertEqual(tuple(parameter["type"]["enum"]), server.TYPES)
+        self.assertEqual(tuple(parameter["format"]["enum"]), server.FORMATS)
 
 
 class KeptTest(unittest.TestCase):
