@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -35,17 +34,15 @@ def keep_text(path: Path, registry: Path, text: str) -> None:
         return
     content = {"registry": str(registry), "takenAt": now_text(), "text": text}
     with contextlib.suppress(OSError):
-        # 0600, and under a name that nobody could have made a link of.
-        descriptor, fresh = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-                file.flush()
-                os.fsync(descriptor)
-            os.replace(fresh, path)
-        except BaseException:
-            os.unlink(fresh)
-            raise
+        fresh = f"{path}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)  # of a server that was killed
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
 
 
 def kept_text(path: Path, registry: Path) -> Optional[KeptText]:
