@@ -692,7 +692,7 @@ class RacyTest(FolderCase):
         for count in range(1, 6):
             self.write({f"c{number}": GOOD["a"] for number in range(count)})
             self.assertEqual(len(registry.crons()), count)
-        self.assertEqual(seen[-1], 5)
+        wait_until(lambda: seen[-1] == 5, what="the word of the last")
 
     def test_an_unchanged_file_is_not_read_again(self) -> None:
         self.write(GOOD)

@@ -32,11 +32,12 @@ def read_secret(
     if file is not None:
         return _good(_file_secret(file), "CRON_TRIGGER_SECRET_FILE")
     if credential.exists():
-        return _good(credential.read_bytes().rstrip(b"\r\n"), "systemd's credential")
+        secret = _file_secret(str(credential), systemds=True)
+        return _good(secret, "systemd's credential")
     return None
 
 
-def _file_secret(path: str) -> bytes:
+def _file_secret(path: str, systemds: bool = False) -> bytes:
     """Return what a file holds, but its line's end; else ConfigError."""
     shown = printable(path, 300)
     try:
@@ -48,7 +49,8 @@ def _file_secret(path: str) -> bytes:
             "CRON_TRIGGER_SECRET_FILE must name a file to read, got "
             f'"{shown}" ({error.strerror}).'
         ) from None
-    if stat.S_ISREG(mode) and mode & stat.S_IRWXO:
+    # systemd lets nobody else into the folder of its credentials.
+    if stat.S_ISREG(mode) and mode & stat.S_IRWXO and not systemds:
         raise ConfigError(
             "CRON_TRIGGER_SECRET_FILE must name a file that only its owner and its "
             f'group may read, got "{shown}", which others may: chmod 600 '

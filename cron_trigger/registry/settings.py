@@ -135,9 +135,16 @@ def _registry_path(given: Optional[str]) -> Path:
             )
         return path
     system = Path("/etc") / SERVICE / "crons.json"
-    if system.exists():
-        return system
-    return HOME / "crons.json"
+    try:
+        os.stat(system)
+    except PermissionError:
+        raise ConfigError(
+            f"CRON_TRIGGER_REGISTRY is {system}, which this user may not look at: use "
+            "sudo, or name another registry."
+        ) from None
+    except OSError:
+        return HOME / "crons.json"
+    return system
 
 
 def number_setting(name: str, text: str, low: int, high: int) -> int:
