@@ -447,7 +447,7 @@ class FolderTest(unittest.TestCase):
         for flag in ("run-dir", "state-dir", "log-dir"):
             with self.subTest(flag):
                 line = self.start_fails(f"--{flag}={PROGRAM}/below-a-file")
-                self.assertIn("can't be made (Not a directory)", line)
+                self.assertIn("cannot be made (Not a directory)", line)
 
     def test_a_host_that_is_none_of_ours(self) -> None:
         line = self.start_fails("--host=192.0.2.1")
