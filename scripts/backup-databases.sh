@@ -44,7 +44,7 @@ back_up() { # back_up HOW SOURCE NAME ENDING
     case " $done " in *" $3.$4 "*) fail 78 "Deux bases auraient le nom $3.$4." ;; esac
     done="$done $3.$4"
     rm -f "$work/copy" "$work/part"
-    if "$1" "$2" </dev/null && sync &&
+    if "$1" "$2" </dev/null && sync "$work/part" &&
         mv "$work/part" "$folder/$3.$(date -u +%Y%m%dT%H%M%SZ).$4" &&
         find "$folder" -maxdepth 1 -name "$3.????????T??????Z.$4" | sort -r |
         tail -n "+$((keep + 1))" | tr '\n' '\0' | xargs -0 rm -f; then

@@ -32,7 +32,7 @@ def fail(status: int, sentence: str) -> NoReturn:
 def limit(name: str, default: int = 90, maximum: int = 100) -> float:
     text = os.environ.get(name) or str(default)
     if not re.fullmatch("[0-9]{1,4}([.][0-9]+)?", text) or float(text) > maximum:
-        fail(78, f"{name} vaut « {text} » : donnez un nombre de 0 à {maximum}.")
+        fail(78, f"{name} vaut {text!r} : donnez un nombre de 0 à {maximum}.")
     return float(text)
 
 
@@ -51,7 +51,7 @@ def kernel(name: str, pattern: str) -> tuple[str, ...]:
     with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
         if found := re.search(pattern, file.read(), re.DOTALL):
             return found.groups()
-    fail(78, f"{path} manque ou n'a pas la forme attendue : vérifiez ALERT_PROC_DIR.")
+    fail(78, f"{path!r} manque ou n'a pas la forme attendue : vérifiez ALERT_PROC_DIR.")
 
 
 def checks() -> Iterator[tuple[float, float, str]]:

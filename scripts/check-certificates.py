@@ -61,7 +61,7 @@ def is_alert(certificate: bytes, place: str, days: int) -> bool:
     done = openssl(f"{show} -checkend {days * 86_400}", certificate)
     lines = done.stdout.decode(errors="replace").splitlines()[:2]
     text = " ".join(lines) or "pas de certificat, qu'openssl sache lire"
-    print(f"{'ALERTE' if done.returncode else 'OK':6} {text} ({place})")
+    print(f"{'ALERTE' if done.returncode else 'OK':6} {text} ({place!r})")
     return done.returncode != 0
 
 
@@ -72,17 +72,19 @@ def main() -> int:
     if openssl("version").returncode:
         fail(78, "Il faut la commande openssl : installez-la.")
     if not re.fullmatch("[0-9]{1,4}", days):
-        fail(78, f"CERT_DAYS ou CRON_PARAM_DAYS : {days} n'est pas un nombre de jours.")
-    if not all(re.fullmatch(r"\S+:[0-9]{1,5}", host) for host in hosts):
-        fail(78, "CERT_HOSTS : écrivez HÔTE:PORT, séparés par des espaces.")
-    if given and not all(map(os.path.exists, given.split(":"))):
-        fail(78, "CERT_PATHS : un de ces fichiers ou dossiers n'existe pas.")
-    found, faults = in_files((given or USUAL).split(":"))
+        fail(78, f"CERT_DAYS (ou CRON_PARAM_DAYS) vaut {days!r} : donnez 0 à 9999.")
     for host in hosts:
-        found[openssl(f"s_client -connect {host}").stdout or host.encode()] = host
+        if not re.fullmatch(r"\S+:[0-9]{1,5}", host):
+            fail(78, f"CERT_HOSTS contient {host!r} : écrivez HÔTE:PORT.")
+    for path in given.split(":") if given else []:
+        if not os.path.exists(path):
+            fail(78, f"CERT_PATHS contient {path!r}, qui n'existe pas.")
+    found, faults = in_files((given or USUAL).split(":"))
+    for host in hosts:  # its name, too: two servers may give the same answer
+        found[openssl(f"s_client -connect {host}").stdout + host.encode()] = host
     alerts = [is_alert(*each, int(days)) for each in found.items()]
     for fault in faults:
-        print(f"ILLISIBLE {fault.filename} : {fault.strerror}")
+        print(f"ILLISIBLE {fault.filename!r} : {fault.strerror}")
     return 1 if any(alerts) or (faults and (given or not alerts)) else 0
 
 

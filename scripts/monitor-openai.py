@@ -66,7 +66,7 @@ def main() -> int:
     if not ADDRESS.fullmatch(url):  # not shown: keys get pasted into wrong places
         fail(78, "OPENAI_BASE_URL n'est pas une adresse https:// (http:// : local).")
     if not re.fullmatch(r"[0-9]{1,8}([.][0-9]+)?", budget) or not Decimal(budget):
-        fail(78, f"{setting} vaut « {budget} » : donnez un montant positif (USD).")
+        fail(78, f"{setting} vaut {budget!r} : donnez un montant positif (USD).")
     start = datetime.now(timezone.utc).replace(day=1, hour=0, minute=0, second=0)
     query = f"start_time={int(start.timestamp())}&bucket_width=1d&limit=31"
     try:
