@@ -46,7 +46,7 @@ back_up() { # back_up HOW SOURCE NAME ENDING
     rm -f "$work/copy" "$work/part"
     if "$1" "$2" </dev/null && sync "$work/part" &&
         mv "$work/part" "$folder/$3.$(date -u +%Y%m%dT%H%M%SZ).$4" &&
-        find "$folder" -maxdepth 1 -name "$3.????????T??????Z.$4" | sort -r |
+        find "$folder/" -maxdepth 1 -name "$3.????????T??????Z.$4" | sort -r |
         tail -n "+$((keep + 1))" | tr '\n' '\0' | xargs -0 rm -f; then
         printf 'OK      %s\n' "$2"
     else
@@ -67,8 +67,8 @@ main() {
         [ ! -e "$own/history.db" ] || files=$own/history.db
         [ ! -e "$own/kb-index.db" ] || files=$files:$own/kb-index.db
     fi
-    [ -n "$files$bases" ] || fail 1 'Rien à sauvegarder : nommez vos BACKUP_SQLITE.'
     case $keep in '' | *[!0-9]* | 0* | ?????*) fail 78 'BACKUP_KEEP va de 1 à 9999.' ;; esac
+    case $bases in *[!\ A-Za-z0-9_.-]*) fail 78 'BACKUP_PG_DATABASES : noms seuls.' ;; esac
     for tool in python3 gzip flock ${bases:+pg_dump}; do
         command -v "$tool" >/dev/null || fail 78 "Il faut la commande $tool."
     done
@@ -90,6 +90,7 @@ main() {
         name=$(printf %s "${file#/}" | tr -c 'A-Za-z0-9._-' -)
         [ -z "$file" ] || back_up save_sqlite "$file" "$name" gz
     done
+    [ -n "$done" ] || fail 1 'Rien à sauvegarder : nommez vos bases (BACKUP_SQLITE).'
     exit "$failed"
 }
 

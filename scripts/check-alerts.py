@@ -74,7 +74,8 @@ def checks() -> Iterator[tuple[float, float, str]]:
     if status == 0:
         yield bool(names), 1, f"Unités systemd en échec : {names or 'aucune'}"
     else:  # an alert where systemd runs, see sd_booted(3)
-        yield os.path.isdir("/run/systemd/system"), 1, f"Unités systemd : {listed}"
+        text = f"Unités systemd : {' '.join(listed.split())}"
+        yield os.path.isdir("/run/systemd/system"), 1, text
 
 
 def main() -> int:

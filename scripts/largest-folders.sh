@@ -28,10 +28,10 @@ main() {
     case $depth in '' | *[!0-9]* | 0* | ???*) fail 78 'LARGEST_FOLDERS_DEPTH : 1 à 99.' ;; esac
     command -v du >/dev/null || fail 78 'Il faut la commande du (coreutils).'
     df -h "$folder"
-    # All in memory, and in one piece: what du says of faults belongs to it.
+    # All in memory. No control characters: they could drive a terminal.
     found=$(nice du -H -x -h -d "$depth" "$folder" 2>&1)
     printf '%s\n' "$found" | grep -v '^du: ' | sort -rh | head -n "$count" |
-        tr -d '\000-\010\013-\037\177' # what could drive a terminal
+        tr -d '\000-\010\013-\037\177' || fail 1 "La liste n'a pas pu être écrite."
     # What went away meanwhile is no fault.
     missed=$(printf '%s\n' "$found" | grep '^du: ' | grep -vc 'No such file')
     [ "$missed" = 0 ] || fail 1 "$missed dossier(s) illisible(s), non compté(s)."
