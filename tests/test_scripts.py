@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import os
@@ -374,10 +375,12 @@ class IndexKbTest(ScriptCase):
         self.write("kb/net/a.txt", "alpha")
         b, broken = self.write("kb/b.txt", "alpha"), self.write("kb/broken.gz", "alpha")
         self.be_an_ordinary_user()
-        self.expect(1, "Illisible : 'broken.gz'")
+        for _ in range(2):
+            self.expect(1, "Illisible : 'broken.gz'")
         broken.unlink()
         self.forbid(self.folder / "kb/net")
         self.expect(1, "Permission denied")
+        self.assertEqual(self.found("alpha"), ["b.txt", "net/a.txt"])
         (self.folder / "kb/net").chmod(0o700)
         self.forbid(b)
         self.expect(1, "Illisible : 'b.txt'")
@@ -454,10 +457,9 @@ class CheckCertificatesTest(ScriptCase):
         self.serve(server)
         host = f"127.0.0.1:{server.server_address[1]}"
         self.expect(0, "CN = soon", CERT_HOSTS=host, CERT_DAYS="10")
-        output = self.expect(
-            1, "ALERTE subject=CN = soon", CERT_HOSTS=f"{host} [::1]:1"
-        )
-        self.assertIn("ALERTE pas de certificat", output)
+        hosts = f"{host} [::1]:1 127.0.0.1:1"
+        output = self.expect(1, "ALERTE subject=CN = soon", CERT_HOSTS=hosts)
+        self.assertEqual(output.count("ALERTE pas de certificat"), 2)
 
     def test_what_cannot_be_read_is_named_and_is_exit_1(self) -> None:
         self.write("tls/far.pem", self.certificate("far", 90))
@@ -599,6 +601,7 @@ class BackupDatabasesTest(ScriptCase):
 
     def test_a_database_in_use_is_saved_whole_and_for_its_owner_only(self) -> None:
         self.database.execute("insert into orders values (43)")  # not committed
+        self.write("app data/shop2.db", "its name fits the pattern of the other one's")
         self.expect(0, f"OK      {self.source}")
         (backup,) = self.saved()
         modes = [path.stat().st_mode & 0o777 for path in (self.backups, backup)]
@@ -639,9 +642,13 @@ class BackupDatabasesTest(ScriptCase):
         self.expect(1, f"ÉCHEC   {self.source}")
         self.assertEqual(len(self.saved()), 1)
 
-    def test_nothing_unfinished_is_left_by_a_killed_nor_by_an_ended_run(self) -> None:
+    def test_nothing_unfinished_is_left_nor_is_another_run_disturbed(self) -> None:
         self.write("backups/.unfinished/part", "x")
         self.backups.chmod(0o700)
+        folder = os.open(self.backups, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        self.refuse("est en cours", status=1)
+        os.close(folder)
         self.command("pg_dump", "echo half; kill -TERM $PPID; exec sleep 1")
         done = self.run_script(**self.postgres)
         self.assertEqual(done.returncode, 128 + signal.SIGTERM, done.stdout)
