@@ -319,9 +319,9 @@ class StartIsToldOnceTest(unittest.TestCase):
             self.addCleanup(store.close)
             begun = store.begin(m.Run(0, "c", m.RUNNING, started_at=m.now_text()))
             run = replace(begun, pid=1)
-            store.launched(run)
+            store.started(run)
             store.end(replace(run, status=m.COMPLETED, completed_at=m.now_text()))
-            store.launched(run)
+            store.started(run)
             told = [event.name for event in store.events_after(0)]
         self.assertEqual(told, ["run.started", "run.finished"])
 
@@ -373,7 +373,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
 
     def test_a_start_that_could_not_be_recorded_is_told_before_the_end(self) -> None:
         die = "lambda *_: m.os.kill(m.os.getpid(), m.signal.SIGKILL)"
-        program = patched(f"m.Store.launched = {die}")
+        program = patched(f"m.Runs.started = {die}")
         with Server(REGISTRY, program=program) as server:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 server.trigger("c0")

@@ -65,15 +65,24 @@ class Run:
     log_inode: Optional[int] = None
     log_start: Optional[int] = None
     log_end: Optional[int] = None
+    #: By which the keeper is told from a later process of its PID.
+    keeper_started: Optional[str] = None
 
     @property
     def running(self) -> bool:
         return self.status == RUNNING
 
+    @property
+    def stopping(self) -> bool:
+        """True from a cancel or time limit until the last process is gone."""
+        return self.status == RUNNING and self.end_reason is not None
+
     def view(self) -> Dict[str, Json]:
         """Return the run as clients see it."""
         # A dataclass keeps its values in the order of its fields.
-        return dict(zip(RUN_SHOWN, vars(self).values()))
+        number, cron_name, status, *others = vars(self).values()
+        values = (number, cron_name, status, self.stopping, *others)
+        return dict(zip(RUN_SHOWN, values))
 
     def outcome(self) -> str:
         """Return how the run ended, for people: `exit 0 after 2.1 s`."""
@@ -94,8 +103,13 @@ class Run:
 
 
 RUN_COLUMNS = tuple(f.name for f in fields(Run))
-#: What a client sees of these, the first ones, as it sees them named.
-RUN_SHOWN = tuple(map(camel, RUN_COLUMNS[: RUN_COLUMNS.index("end_reason")]))
+#: What a client sees of these, the first ones, as it sees them named; `stopping`, which
+#: is no column, stands after `status`.
+RUN_SHOWN = (
+    *map(camel, RUN_COLUMNS[:3]),
+    "stopping",
+    *map(camel, RUN_COLUMNS[3 : RUN_COLUMNS.index("end_reason")]),
+)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,6 @@ from cron_trigger.runs.scripts import (
 )
 
 CANCEL_GRACE_S = 10.0
-STORE_RETRY_S = 1.0
 TURN_S = 0.05
 FIND_AGAIN_S = 0.05
 #: No exec takes longer, however loaded the host is.
@@ -152,12 +151,8 @@ class Runner:
         self._by_cron: Dict[str, ActiveRun] = {}
         self._kills: Dict[int, ActiveRun] = {}  # the loop's thread only, and close()
         self.closing = False
-        #: Called in the loop's thread when the history can be written again.
-        self.on_heal: Callable[[], None] = lambda: None
-        self._retrying = False
         self._turn = threading.Lock()  # taken after a cron's mutex; guards nothing
         self._looking: Set[int] = set()  # runs that are looked for again
-        store.on_fault = self.heal
 
     # ---- what runs
 
@@ -330,7 +325,7 @@ class Runner:
             os.close(log)
         run = replace(run, pid=process.pid)
         self._watch_child(run, process)
-        self._store.launched(run)
+        self._store.started(run)
         self._say(
             "info",
             f"run {run.id} of {run.cron_name} started "
@@ -586,28 +581,7 @@ class Runner:
 
     def changed(self, cron_name: str) -> None:
         """Tell that something about a cron is different now."""
-        self.heal()
         self._on_change(cron_name)
-
-    def heal(self) -> None:
-        """Have the history written again, as soon as that is possible."""
-        if self._store.problem is not None:
-            self._loop.call_soon(self._retry_store)
-
-    def _retry_store(self) -> None:
-        """Try again and again to write the history, while it has a problem."""
-        if self._retrying:
-            return
-        self._retrying = True
-
-        def attempt() -> None:
-            if self._store.retry():
-                self._retrying = False
-                self.on_heal()
-            else:
-                self._loop.call_later(STORE_RETRY_S, attempt)
-
-        self._loop.call_later(STORE_RETRY_S, attempt)
 
     # ---- cancel and time limit
 
@@ -824,7 +798,7 @@ class Runner:
             return False
         self._store.note_under_way(active.run)
         if run.pid is None:
-            self._store.launched(active.run)
+            self._store.started(active.run)
         if run.end_reason:
             self._terminate(active)
         self._on_change(run.cron_name)
@@ -870,7 +844,7 @@ class Runner:
             return
         ours = run.pid is None or written.pid == run.pid
         if run.pid is None and written.pid:
-            self._store.launched(replace(run, pid=written.pid))
+            self._store.started(replace(run, pid=written.pid))
         if ours and written.pid and written.exit_code is not None:
             took_s = max(0.0, written.written_s - epoch_of(run.started_at))
             run = replace(
@@ -911,7 +885,6 @@ class Runner:
             if known and not known.running:
                 continue
             started_s = self._clock() - (process_age_s(pid) or 0.0)
-            self._store.seed_ids(owner[1])
             run = self._store.begin(
                 Run(
                     owner[1],
