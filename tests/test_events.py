@@ -331,29 +331,6 @@ def has_ended(server: Server, name: str) -> bool:
     return len((server.run_dir / f"{name}.pid").read_text().split()) == 2
 
 
-class RewindTest(unittest.TestCase):
-    def test_what_another_process_wrote_under_the_same_number_is_sent(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
-            path, heard = Path(folder) / "history.db", []
-            ours = m.Store(path, lambda *_: None, Path(folder))
-            other = m.Store(path, lambda *_: None, Path(folder))
-            loop = m.Loop(lambda *_: None)
-            broadcaster = m.Broadcaster(ours, loop)
-            broadcaster.listen(lambda event: heard.append((event.id, event.data)))
-            locked = sqlite3.OperationalError("database is locked")
-            with mock.patch.object(ours, "_transaction", side_effect=locked):
-                ours.tell("registry.reloaded", {"crons": 1})
-                broadcaster._pump()
-            other.tell("registry.reloaded", {"crons": 2})
-            self.assertTrue(ours.retry())
-            broadcaster.rewind()
-            broadcaster._pump()
-            for part in (ours, other, loop):
-                part.close()
-        self.assertEqual(heard[0], (1, '{"crons": 1}'))
-        self.assertEqual(heard[1:], [(1, '{"crons": 2}'), (2, '{"crons": 1}')])
-
-
 class EventsAcrossRestartTest(unittest.TestCase):
     def test_what_was_missed_is_replayed_by_the_next_server(self) -> None:
         with Server(REGISTRY) as server:

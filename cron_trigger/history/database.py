@@ -98,12 +98,7 @@ class Database:
         if self._read_only:
             self._check_readable()
             return
-        if not self._second.take_room():
-            self._no_room = (
-                f"No room could be taken at {self._second.path} for what happens while "
-                "the history can't be written; free some space there, then restart."
-            )
-            self._say("error", self._no_room)
+        self._take_room()
         try:
             self._write_first(lambda db: None)
         except (sqlite3.Error, OSError) as error:
@@ -111,6 +106,19 @@ class Database:
             for kind, table in TABLE_OF_KIND.items():  # it may be readable
                 rows = self._read_joined(f"select max(id) from {table}", [])
                 self.ids.learn(kind, rows[0][0] or 0 if rows else 0)
+
+    def _take_room(self) -> None:
+        """Have room for what happens while the history can't be written."""
+        taken = self._second.take_room()
+        if not taken and self._no_room is None:
+            self._no_room = (
+                f"No room could be taken at {self._second.path} for what happens while "
+                "the history can't be written; free some space there."
+            )
+            self._say("error", self._no_room)
+            self._start_retrying()
+        elif taken:
+            self._no_room = None
 
     def _check_readable(self) -> None:
         """Note where a history that is there can't be read."""
@@ -359,6 +367,7 @@ class Database:
                 return False
             self._second.to_file()
             healed, self.fault = self.fault is not None, None
+            self._take_room()
         if healed:
             self._say("notice", f"the history {self.path} can be written again")
         return True
@@ -390,7 +399,7 @@ class Database:
             wait_s = self.RETRY_S
             if self.retry():
                 with self._lock:  # a fault from here on has another thread started
-                    if self.fault is None:
+                    if self.problem() is None:
                         self._retrying = False
                         break
         if not self._closed.is_set():

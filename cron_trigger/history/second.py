@@ -41,10 +41,10 @@ class Second:
     """What the history has not taken yet."""
 
     NAME = "unwritten.db"
-    #: Some 150 runs with their events, keys and indexes.
-    ROOM_BYTES, LEAST_BYTES = 256 << 10, 32 << 10
+    #: Some 200 runs with their events, keys and indexes; less on a small disk.
+    ROOM_BYTES, LEAST_BYTES = 512 << 10, 32 << 10
     #: What is changed is saved there first, so that a kill leaves no half.
-    JOURNAL_BYTES = 64 << 10
+    JOURNAL_BYTES = 32 << 10
     BUSY_S = 0.3
 
     def __init__(self, folder: Optional[Path]) -> None:
@@ -80,6 +80,7 @@ class Second:
         if self.path and not self._in_memory:
             with contextlib.suppress(OSError):
                 os.chmod(self.path, 0o600)
+        db.execute("pragma page_size = 1024")  # small rows, little room
         db.execute("pragma journal_mode = persist")
         db.execute("pragma synchronous = off")
         db.execute("pragma secure_delete = off")  # or each deletion is journalled
@@ -112,11 +113,10 @@ class Second:
         if not self._in_place():
             self._close()
         with contextlib.suppress(sqlite3.Error, OSError):
-            room = self.ROOM_BYTES
-            while room >= self.LEAST_BYTES:
-                if self._has_room(room) or self._take(room):
-                    return True
-                room //= 2
+            disk = os.statvfs(self.path.parent)
+            room = min(self.ROOM_BYTES, disk.f_bavail * disk.f_frsize // 8)
+            room = max(self.LEAST_BYTES, room)
+            return self._has_room(room) or self._take(room)
         return False
 
     def _in_place(self) -> bool:
