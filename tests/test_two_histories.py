@@ -11,15 +11,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+from typing import Any, Callable, Iterator, List, Set, Tuple
 
 from flat import m
-from support import FULL, PROGRAM, Server, need_full, patched, wait_until
-from test_store import STAY, DiskCase, Folder
+from support import FULL, PROGRAM, Server, patched, wait_until
+from test_store import DiskCase, Folder
 
 SOON = "m.Database.RETRY_S = 0.1"
 #: Holds a history as a program does that takes its time: until its input ends.
@@ -89,7 +88,9 @@ class FullDisks(DiskCase):
         self.assertEqual(planned.status, 202, planned.text)
         self.restart()
         (entry,) = self.server.get("/scheduled").json["scheduled"]
-        self.assertEqual((entry["id"], entry["status"]), (planned.json["scheduledId"], "pending"))
+        self.assertEqual(
+            (entry["id"], entry["status"]), (planned.json["scheduledId"], "pending")
+        )
         cancelled = self.server.request("DELETE", f"/scheduled/{entry['id']}")
         self.assertEqual(cancelled.status, 200)
         filler.unlink()
@@ -114,7 +115,10 @@ class Locked(DiskCase):
 
     def events(self) -> List[Tuple[int, str, int]]:
         rows = self.server.rows("select id, event, data from events order by id")
-        return [(i, name, json.loads(data).get("run", {}).get("id")) for i, name, data in rows]
+        return [
+            (i, name, json.loads(data).get("run", {}).get("id"))
+            for i, name, data in rows
+        ]
 
     def test_each_event_once_though_server_and_crontab_both_wrote(self) -> None:
         self.server.start()
@@ -307,8 +311,8 @@ class Numbers(unittest.TestCase):
     def test_of_many_processes_none_gets_another_s(self) -> None:
         text = (
             "import sys\nfrom pathlib import Path\nfrom flat import m\n"
-            "ids = m.Ids(Path(sys.argv[1]))\n"
-            "print([ids.draw('run', 5) for _ in range(500)])"
+            "ids = m.Ids(Path(sys.argv[1]))\nids.learn('run', 5)\n"
+            "print([ids.draw('run') for _ in range(500)])"
         )
         processes = [
             subprocess.Popen(
@@ -323,17 +327,17 @@ class Numbers(unittest.TestCase):
 
     def test_a_removed_file_is_made_again_above_what_was_given(self) -> None:
         ids = m.Ids(self.folder)
-        last = [ids.draw("run", 0) for _ in range(3)][-1]
+        last = [ids.draw("run") for _ in range(3)][-1]
         (self.folder / "last-run").unlink()
-        self.assertEqual(ids.draw("run", 0), last + 1)
+        self.assertEqual(ids.draw("run"), last + 1)
         ids.close()
 
     def test_events_are_drawn_again_where_another_went_before(self) -> None:
         ids, other = m.Ids(self.folder), m.Ids(self.folder)
-        with ids.in_order():
-            ids.draw("event", 0)
+        with ids:
+            ids.draw("event")
             self.assertFalse(ids.overtaken())
-            other.draw("event", 0)
+            other.draw("event")
             self.assertTrue(ids.overtaken())
         ids.close()
         other.close()

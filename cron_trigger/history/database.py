@@ -40,9 +40,9 @@ from cron_trigger.registry.records import Run, Scheduled
 
 T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], T]
-#: A row that a change works on: table, column and value; and the record, should the
-#: history not be readable.
-Needed = Tuple[str, str, Any, Union[Run, Scheduled, None]]
+#: A row that a change works on: table, column and value; and the record as it was
+#: before, should the history not be readable.
+Needed = Tuple[str, str, Any, Optional[Callable[[], Union[Run, Scheduled]]]]
 FAULTS = (sqlite3.Error, OSError, ConfigError)
 #: `sqlite_sequence` has the last number, also of rows that were pruned.
 TABLE_OF_KIND = {
@@ -226,7 +226,7 @@ class Database:
         db = self._connect()
         db.execute("begin immediate")
         try:
-            with self.ids.in_order():
+            with self.ids:
                 # What another process has put aside comes first: it may be about the
                 # same run, and of two ends the first one counts.
                 if not self._second.is_empty():
@@ -254,7 +254,7 @@ class Database:
         return result
 
     def _write_second(self, change: Change[T], needed: Sequence[Needed]) -> T:
-        with self.ids.in_order():
+        with self.ids:
             rows = [(need[0], self._old_rows(need)) for need in needed]
 
             def whole(db: sqlite3.Connection) -> T:
@@ -273,7 +273,7 @@ class Database:
         table, column, value, record = need
         query = f"select {COLUMNS[table]} from {table} where {column} = ?"
         found = self._read_joined(query, [value])
-        return found or ([row_of(record)] if record else [])
+        return found or ([row_of(record())] if record else [])
 
     def _bring(self, db: sqlite3.Connection, table: str, rows: List[Row]) -> None:
         """Have the second history know what a change works on."""
@@ -281,9 +281,19 @@ class Database:
 
     # ---- numbers
 
-    def draw(self, kind: str, db: sqlite3.Connection) -> int:
-        """Return a number for a run, event or scheduled trigger; within a change."""
-        return self.ids.draw(kind, self._last_in(db, kind))
+    def insert(
+        self, db: sqlite3.Connection, kind: str, query: str, values: Sequence[Any]
+    ) -> int:
+        """Insert a row under a new number, within a change; return that.
+
+        A number that is taken was given by a program of before these files; it is not
+        given twice, since the row is not put over the other.
+        """
+        while True:
+            number = self.ids.draw(kind)
+            if db.execute(query, (number, *values)).rowcount:
+                return number
+            self.ids.learn(kind, self._last_in(db, kind))
 
     def _last_in(self, db: sqlite3.Connection, kind: str) -> int:
         query = "select seq from sqlite_sequence where name = ?"
@@ -358,6 +368,8 @@ class Database:
         if self._is_locked():
             return False
         with self._lock:
+            if self._closed.is_set():
+                return False
             self._drop_joined()
             self._first_readable = True
             try:
@@ -419,7 +431,7 @@ class Database:
         for row in rows["cron_executions"]:
             if not db.execute(RUN_UPSERT, row).rowcount:
                 # Its number is another run's, which is never overwritten.
-                db.execute(RUN_INSERT, (self.draw("run", db), *row[1:]))
+                self.insert(db, "run", RUN_INSERT, row[1:])
         for table in ("scheduled_triggers", "idempotency_keys"):
             db.executemany(PUT[table], rows[table])
         for event in rows["events"]:
@@ -430,14 +442,14 @@ class Database:
         """Give an event another number, unless it is there already."""
         same = "select 1 from events where id = ? and event = ? and data = ?"
         if not db.execute(same, event).fetchall():
-            db.execute(EVENT_PUT, (self.draw("event", db), *event[1:]))
+            self.insert(db, "event", EVENT_PUT, event[1:])
 
     def close(self) -> None:
         """Write what is left, if that can be done at once, and close the files."""
-        self._closed.set()
         with self._lock:
             if not self._read_only and not self._second.is_empty():
                 self.retry()
+            self._closed.set()
             self._drop_joined()
             self._disconnect()
             self._second.close()

@@ -38,11 +38,12 @@ KNOWN_ROWS = 5000
 class HistoryFile:
     """One SQLite file.  Raises what SQLite raises."""
 
-    #: So long it waits for another program's lock: one attempt, then the second history.
+    #: So long it waits for another program's lock, once per fault.
     BUSY_S = 0.5
 
     def __init__(self, path: Path, say: Callable[[str, str], None]) -> None:
         self.path = path
+        self._wal = f"{path}-wal"
         self._say = say
         self._identity: Tuple[int, int, int] = (0, 0, 0)  # device, inode, -wal's inode
         self._size = 0
@@ -90,7 +91,7 @@ class HistoryFile:
 
     def _look(self) -> Tuple[Tuple[int, int, int], int]:
         status = os.stat(self.path)
-        wal = os.stat(f"{self.path}-wal").st_ino
+        wal = os.stat(self._wal).st_ino
         return (status.st_dev, status.st_ino, wal), status.st_size
 
     def whole(self, db: sqlite3.Connection) -> bool:

@@ -14,14 +14,14 @@ from cron_trigger.history.database import Database, Needed
 from cron_trigger.history.events import Events
 from cron_trigger.history.keys import put_key
 from cron_trigger.history.schema import (
-    SCHEDULED_PUT,
+    SCHEDULED_INSERT,
     SCHEDULED_ROW,
     row_of,
     scheduled_of,
 )
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.parameters import INTEGER_LIMIT
-from cron_trigger.registry.records import FIRED, Key, Run, Scheduled, replace
+from cron_trigger.registry.records import FIRED, PENDING, Key, Run, Scheduled, replace
 
 SCHEDULED_ENDED_SHOWN = 50
 
@@ -37,8 +37,9 @@ class Plans:
         """Record a scheduled trigger; return it with its id."""
 
         def change(db: sqlite3.Connection) -> Scheduled:
-            created = replace(scheduled, id=self._database.draw("scheduled", db))
-            db.execute(SCHEDULED_PUT, row_of(created))
+            values = row_of(scheduled)[1:]
+            number = self._database.insert(db, "scheduled", SCHEDULED_INSERT, values)
+            created = replace(scheduled, id=number)
             if key:
                 put_key(db, replace(key, scheduled_id=created.id))
             self._events.put(db, "schedule.created", {"scheduled": created.view()})
@@ -47,7 +48,7 @@ class Plans:
         return self._database.write(change)
 
     def end_scheduled(self, scheduled: Scheduled) -> bool:
-        """Record the end of a pending trigger.  Return False if it has ended already."""
+        """Record the end of a pending trigger.  Return False if it has ended."""
 
         def change(db: sqlite3.Connection) -> bool:
             cursor = db.execute(
@@ -98,5 +99,8 @@ class Plans:
 
 def needed_plan(scheduled: Scheduled) -> Needed:
     """Return the row that an end or a start of a scheduled trigger works on."""
-    pending = replace(scheduled, status="pending", reason=None, run_id=None)
+
+    def pending() -> Scheduled:
+        return replace(scheduled, status=PENDING, reason=None, run_id=None)
+
     return ("scheduled_triggers", "id", scheduled.id, pending)

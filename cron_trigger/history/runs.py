@@ -8,7 +8,7 @@ SQL, in one transaction with its event.  Any thread may call.
 from __future__ import annotations
 
 import sqlite3
-from typing import Optional
+from typing import Any, Optional
 
 from cron_trigger.history.database import Database, Needed
 from cron_trigger.history.events import Events
@@ -52,8 +52,9 @@ class Runs:
                 self._database.ids.learn("run", run.id)
                 db.execute(RUN_UPSERT, row_of(run))
                 return run
-            begun = replace(run, id=self._database.draw("run", db))
-            db.execute(RUN_INSERT, row_of(begun))
+            values = row_of(run)[1:]
+            number = self._database.insert(db, "run", RUN_INSERT, values)
+            begun = replace(run, id=number)
             if key:
                 put_key(db, replace(key, run_id=begun.id))
             if scheduled:
@@ -86,7 +87,7 @@ class Runs:
                 self._events.put(db, "run.started", {"run": run.view()})
 
         self.note_under_way(run)
-        self._database.write(change, needed_run(replace(run, pid=None)))
+        self._database.write(change, needed_run(run, pid=None))
 
     def set_end_reason(self, run: Run, reason: str, by: Optional[str]) -> Run:
         """Record what a running run will have ended for; return it so.
@@ -161,9 +162,12 @@ class Runs:
         )
 
 
-def needed_run(run: Run) -> Needed:
+def needed_run(run: Run, **before: Any) -> Needed:
     """Return the row that a change of a run works on."""
-    under_way = replace(
-        run, status=RUNNING, **dict.fromkeys(("completed_at", "duration_ms"))
-    )
+
+    def under_way() -> Run:
+        return replace(
+            run, status=RUNNING, completed_at=None, duration_ms=None, **before
+        )
+
     return ("cron_executions", "id", run.id, under_way)

@@ -1,8 +1,8 @@
 """The tables of a history, and how a record becomes a row and a row a record.
 
 Both files of a history have these tables: the one that stays and the one beside the
-PID files.  The text of every query that two modules need stands here, once.  No connection
-is opened here and nothing is locked; every module of the room calls it.
+PID files.  The text of every query that two modules need stands here, once.  Every
+module of the room calls it; no connection is opened here and nothing is locked.
 """
 
 from __future__ import annotations
@@ -174,12 +174,13 @@ def roll_back(db: sqlite3.Connection) -> None:
 
 RUN_ROW = ", ".join(RUN_COLUMNS)
 RUN_VALUES = ", ".join("?" * len(RUN_COLUMNS))
-RUN_INSERT = f"insert into cron_executions ({RUN_ROW}) values ({RUN_VALUES})"
+RUN_INSERT = f"insert or ignore into cron_executions ({RUN_ROW}) values ({RUN_VALUES})"
 #: What the row knows and the run does not stays: a run that was found under way, while
 #: the history could not be read, does not know who asked for it.  And an end that was
 #: recorded stays as it is: another process may have come first.
 RUN_UPSERT = (
-    f"{RUN_INSERT} on conflict (id) do update set "
+    f"insert into cron_executions ({RUN_ROW}) values ({RUN_VALUES}) "
+    "on conflict (id) do update set "
     + ", ".join(
         f"{c} = case when cron_executions.status = 'running' "
         f"then coalesce(excluded.{c}, {c}) else coalesce({c}, excluded.{c}) end"
@@ -227,6 +228,7 @@ SCHEDULED_PUT = (
     f"insert or replace into scheduled_triggers ({SCHEDULED_ROW}) "
     f"values ({SCHEDULED_VALUES})"
 )
+SCHEDULED_INSERT = SCHEDULED_PUT.replace("or replace", "or ignore")
 KEY_ROW = "cron_name, key, digest, created_s, run_id, scheduled_id"
 KEY_PUT = f"insert or replace into idempotency_keys ({KEY_ROW}) values (?,?,?,?,?,?)"
 EVENT_ROW = "id, event, data"

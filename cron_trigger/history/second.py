@@ -69,8 +69,10 @@ class Second:
             )
             try:
                 self._set_up(db)
-            except BaseException:
+            except BaseException as error:
                 db.close()
+                if type(error) is sqlite3.DatabaseError and self.path:  # broken
+                    os.replace(self.path, f"{self.path}.corrupt")
                 raise
             self._db = db
         return self._db
@@ -161,8 +163,7 @@ class Second:
         try:
             status = os.stat(str(self.path))
         except OSError:
-            self._close()  # it was removed, or is not needed yet
-            return True
+            return self._after_removal()
         stamp = (status.st_ino, status.st_mtime_ns)
         if stamp == self._seen_empty:
             return True
@@ -175,12 +176,22 @@ class Second:
         return empty
 
     def _is_empty(self) -> bool:
-        return self._opened().execute(f"select {IS_EMPTY}").fetchone() == (1,)
+        return bool(self._opened().execute(f"select {IS_EMPTY}").fetchone()[0])
+
+    def _after_removal(self) -> bool:
+        """Keep in memory what was in a file that somebody has removed."""
+        if self._db is None:
+            return True
+        self._to_memory()
+        if not self._is_empty():
+            return False
+        self.to_file()
+        return True
 
     def change(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """Make a change; in memory, with all that is there, where it takes none."""
         if not self._in_memory and not self._in_place():
-            self._close()  # or SQLite would go on with a file that was removed
+            self._after_removal()  # or SQLite would go on with that file
         try:
             return change(self._opened())
         except (sqlite3.Error, OSError):
@@ -247,18 +258,24 @@ class Second:
 
     def _copy(self) -> sqlite3.Connection:
         """Return a connection to what this has, for reading alone."""
-        if self.path and not self._in_memory and self._in_place():
-            place = f"file:{urllib.parse.quote(str(self.path))}?mode=ro"
-        else:
-            place = "file::memory:"
-        db = sqlite3.connect(
-            place, 0.2, isolation_level=None, check_same_thread=False, uri=True
-        )
-        if place == "file::memory:":
-            make_tables(db)
-            if self._db is not None:
-                self._db.backup(db)
+        if not self._in_memory and self._in_place():
+            db = _connected(f"file:{urllib.parse.quote(str(self.path))}?mode=ro")
+            try:
+                db.execute("select 1 from events limit 1")
+                return db
+            except sqlite3.Error:  # somebody else's, whom only reading does not concern
+                db.close()
+        db = _connected("file::memory:")
+        make_tables(db)
+        if self._db is not None:
+            self._db.backup(db)
         return db
+
+
+def _connected(place: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        place, 0.2, isolation_level=None, check_same_thread=False, uri=True
+    )
 
 
 def _places(history: Path) -> List[str]:
@@ -315,8 +332,8 @@ with ended as (
     from old.run_totals
   union all
   select cron_name, status, 1, coalesce(duration_ms, 0), completed_at,
-    id > coalesce((select id from completed as c where c.cron_name = ended.cron_name), 0)
-    from ended
+    id > coalesce((select c.id from completed as c where c.cron_name = e.cron_name), 0)
+    from ended as e
 )
 select cron_name, status, sum(runs) as runs, sum(duration_ms) as duration_ms,
   max(last_completed_at) as last_completed_at, sum(in_a_row) as in_a_row

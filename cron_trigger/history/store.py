@@ -59,7 +59,11 @@ class Store:
         self.note_under_way = runs.note_under_way
 
         answers = Answers(database)
-        self.run, self.runs, self.run_texts = answers.run, answers.runs, answers.run_texts
+        self.run, self.runs, self.run_texts = (
+            answers.run,
+            answers.runs,
+            answers.run_texts,
+        )
         self.running, self.last_start = answers.running, answers.last_start
         self.figures, self.totals = answers.figures, answers.totals
         self.failures_in_a_row = answers.failures_in_a_row
