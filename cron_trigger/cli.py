@@ -26,6 +26,7 @@ from typing import (
 from cron_trigger import SERVICE, VERSION
 from cron_trigger.daemon.life import Daemon
 from cron_trigger.doctor import Doctor, Finding
+from cron_trigger.history.owner import check_run_dir
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import held_locks
 from cron_trigger.host.loop import Loop
@@ -145,6 +146,7 @@ def command_run(settings: Settings, options: argparse.Namespace) -> int:
 
     check_kernel()
     make_folders(settings)
+    check_run_dir(settings.state_dir, settings.run_dir)
     logs = Logs(settings.log_dir)
     log = ServerLog(logs, f"{SERVICE}.log", to_stderr=False)
     messages = MessageSocket(settings.run_dir)
@@ -262,7 +264,7 @@ def _complain(level: str, text: str) -> None:
 def command_list(settings: Settings, options: argparse.Namespace) -> int:
     """List the crons as the page shows them."""
     registry = _registry(settings)
-    store = Store(settings.history, _complain)
+    store = Store(settings.history, _complain, settings.run_dir, read_only=True)
     running: Dict[str, Json] = dict.fromkeys(held_locks(settings.run_dir), EXTERNAL)
     running.update((run.cron_name, run.view()) for run in store.running())
     views = [
@@ -303,7 +305,7 @@ def _local_time(text: str) -> str:
 
 def command_history(settings: Settings, options: argparse.Namespace) -> int:
     """List the last runs, newest first."""
-    store = Store(settings.history, _complain)
+    store = Store(settings.history, _complain, settings.run_dir, read_only=True)
     runs = store.runs(cron_name=options.name, limit=options.limit)
     store.close()
     if options.name and not runs:

@@ -45,13 +45,13 @@ def crash(owner, name, when):
 """
 #: SIGKILL in the midst of a transaction: all was written, but not committed.
 TORN = """
-inner = m.Store._transaction
-def torn(self, change):
+inner = m.Database._committed
+def torn(self, db, change):
     def whole(db):
         change(db)
         m.os.kill(m.os.getpid(), 9)
-    return inner(self, whole if change.__qualname__ == {0!r} else change)
-m.Store._transaction = torn
+    return inner(self, db, whole if change.__qualname__ == {0!r} else change)
+m.Database._committed = torn
 """
 
 
@@ -141,14 +141,14 @@ class Points(unittest.TestCase):
         points = (
             ("Launch", "_take_lock", "before"),
             ("Launch", "_take_lock", "after"),
-            ("Store", "begin", "before"),
-            ("Store", "begin", "within"),
-            ("Store", "begin", "after"),
+            ("Runs", "begin", "before"),
+            ("Runs", "begin", "within"),
+            ("Runs", "begin", "after"),
             ("keeper", "start", "before"),
             ("keeper", "start", "after"),
-            ("Store", "launched", "before"),
-            ("Store", "launched", "within"),
-            ("Store", "launched", "after"),
+            ("Runs", "started", "before"),
+            ("Runs", "started", "within"),
+            ("Runs", "started", "after"),
             ("Launch", "_launch", "after"),
             ("Launch", "trigger", "after"),
         )
@@ -178,9 +178,9 @@ class Points(unittest.TestCase):
             ("Ending", "keeper_gone", "before"),
             ("Ending", "_ended", "before"),
             ("Ending", "_ended", "after"),
-            ("Store", "end", "before"),
-            ("Store", "end", "within"),
-            ("Store", "end", "after"),
+            ("Runs", "end", "before"),
+            ("Runs", "end", "within"),
+            ("Runs", "end", "after"),
             ("RunLog", "write_line", "before"),
             ("RunLog", "write_line", "after"),
             ("Ending", "record", "after"),
@@ -206,8 +206,8 @@ class Points(unittest.TestCase):
         need_full()
         points = (
             ("Schedule", "_fire", "before"),
-            ("Store", "begin", "within"),
-            ("Store", "begin", "after"),
+            ("Runs", "begin", "within"),
+            ("Runs", "begin", "after"),
             ("keeper", "start", "before"),
             ("keeper", "start", "after"),
             ("Launch", "trigger", "after"),
@@ -237,7 +237,7 @@ class Points(unittest.TestCase):
         moment = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
         for when in some(("before", "within", "after"), 1):
             with self.subTest(when):
-                self.start_dying("Store", "schedule", when)
+                self.start_dying("Plans", "schedule", when)
                 self.assertIsNone(self.trigger(when, runAt=moment))
                 self.restart()
                 first = self.trigger(when, runAt=moment).json["scheduledId"]
@@ -252,9 +252,9 @@ class Points(unittest.TestCase):
         command = ["./canary.sh", "60"]
         self.server.write_registry({"a": {"description": "A", "command": command}})
         points = (
-            ("Store", "set_end_reason", "before", False),
-            ("Store", "set_end_reason", "within", False),
-            ("Store", "set_end_reason", "after", True),
+            ("Runs", "set_end_reason", "before", False),
+            ("Runs", "set_end_reason", "within", False),
+            ("Runs", "set_end_reason", "after", True),
             ("Ending", "_terminate", "before", True),
             ("Ending", "_terminate", "after", True),
         )
@@ -282,13 +282,13 @@ class Points(unittest.TestCase):
         turns = itertools.cycle((True, False))
         points = (
             ("Launch", "_take_lock", "after"),
-            ("Store", "begin", "within"),
-            ("Store", "begin", "after"),
+            ("Runs", "begin", "within"),
+            ("Runs", "begin", "after"),
             ("keeper", "start", "after"),
-            ("Store", "launched", "after"),
+            ("Runs", "started", "after"),
             ("Launch", "trigger", "after"),
-            ("Store", "end", "before"),
-            ("Store", "end", "after"),
+            ("Runs", "end", "before"),
+            ("Runs", "end", "after"),
         )
         for owner, name, when in some(points, 2):
             # Each with a server and without, in turns; both where there is time.

@@ -319,9 +319,9 @@ class StartIsToldOnceTest(unittest.TestCase):
             self.addCleanup(store.close)
             begun = store.begin(m.Run(0, "c", m.RUNNING, started_at=m.now_text()))
             run = replace(begun, pid=1)
-            store.launched(run)
+            store.started(run)
             store.end(replace(run, status=m.COMPLETED, completed_at=m.now_text()))
-            store.launched(run)
+            store.started(run)
             told = [event.name for event in store.events_after(0)]
         self.assertEqual(told, ["run.started", "run.finished"])
 
@@ -329,29 +329,6 @@ class StartIsToldOnceTest(unittest.TestCase):
 def has_ended(server: Server, name: str) -> bool:
     """Tell whether a cron's keeper has written an exit status, server or not."""
     return len((server.run_dir / f"{name}.pid").read_text().split()) == 2
-
-
-class RewindTest(unittest.TestCase):
-    def test_what_another_process_wrote_under_the_same_number_is_sent(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
-            path, heard = Path(folder) / "history.db", []
-            ours = m.Store(path, lambda *_: None, Path(folder))
-            other = m.Store(path, lambda *_: None, Path(folder))
-            loop = m.Loop(lambda *_: None)
-            broadcaster = m.Broadcaster(ours, loop)
-            broadcaster.listen(lambda event: heard.append((event.id, event.data)))
-            locked = sqlite3.OperationalError("database is locked")
-            with mock.patch.object(ours, "_transaction", side_effect=locked):
-                ours.tell("registry.reloaded", {"crons": 1})
-                broadcaster._pump()
-            other.tell("registry.reloaded", {"crons": 2})
-            self.assertTrue(ours.retry())
-            broadcaster.rewind()
-            broadcaster._pump()
-            for part in (ours, other, loop):
-                part.close()
-        self.assertEqual(heard[0], (1, '{"crons": 1}'))
-        self.assertEqual(heard[1:], [(1, '{"crons": 2}'), (2, '{"crons": 1}')])
 
 
 class EventsAcrossRestartTest(unittest.TestCase):
@@ -373,7 +350,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
 
     def test_a_start_that_could_not_be_recorded_is_told_before_the_end(self) -> None:
         die = "lambda *_: m.os.kill(m.os.getpid(), m.signal.SIGKILL)"
-        program = patched(f"m.Store.launched = {die}")
+        program = patched(f"m.Runs.started = {die}")
         with Server(REGISTRY, program=program) as server:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 server.trigger("c0")

@@ -42,9 +42,9 @@ REGISTRY: Dict[str, Any] = {
 }
 
 RUN_KEYS = [
-    *("id", "cronName", "status", "exitCode", "signal", "startedAt", "completedAt"),
-    *("durationMs", "trigger", "requestedBy", "client", "pid", "params", "logFile"),
-    *("cpuSeconds", "maxRssBytes", "cancelledBy", "error"),
+    *("id", "cronName", "status", "stopping", "exitCode", "signal", "startedAt"),
+    *("completedAt", "durationMs", "trigger", "requestedBy", "client", "pid", "params"),
+    *("logFile", "cpuSeconds", "maxRssBytes", "cancelledBy", "error"),
 ]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
 GET_PATHS = ("/health", "/crons", "/runs", "/scheduled", "/metrics")

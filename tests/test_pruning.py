@@ -33,7 +33,7 @@ class StorePruningTest(unittest.TestCase):
     def begin(self, days: float, cron: str = "c") -> m.Run:
         at = m.now_text(time.time() - days * DAY_S)
         run = self.store.begin(m.Run(0, cron, m.RUNNING, started_at=at))
-        self.store.launched(replace(run, pid=1))
+        self.store.started(replace(run, pid=1))
         return run
 
     def ended(self, days: float) -> m.Run:

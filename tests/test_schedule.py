@@ -397,7 +397,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
 
     def test_a_history_that_comes_back_brings_its_planned_triggers(self) -> None:
         need_full()
-        self.server.program = list(patched("m.STORE_RETRY_S = 0.1"))
+        self.server.program = list(patched("m.Database.RETRY_S = 0.1"))
         self.server.start()
         scheduled_id = plan(self.server, "noted", at(0.6))
         self.server.stop()

@@ -14,6 +14,7 @@ from typing import Any, Iterator, Mapping, Optional
 from cron_trigger import HOME, SERVICE, VERSION
 from cron_trigger.daemon.listener import listen
 from cron_trigger.daemon.systemd import Systemd
+from cron_trigger.history.owner import own_state
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import LockTable, read_pid_file, take_lock
 from cron_trigger.host.loop import Loop
@@ -75,8 +76,9 @@ class Daemon:
         be_plain()
         make_folders(self._settings)
         self._lock = self._take_instance_lock()
+        settings = self._settings
+        self._state_lock = own_state(settings.state_dir, settings.run_dir)
         self._build()
-        self._store.take_over()
         self._listener, kept = listen(self._settings, self._systemd.kept_listener)
         if not kept:
             self._systemd.keep_listener(self._listener)
@@ -95,7 +97,6 @@ class Daemon:
         self._waiter.start()
         self._start_watchdog()
         self._prune()
-        self._runner.heal()
         self._announce()
 
     def _take_instance_lock(self) -> int:
@@ -121,7 +122,7 @@ class Daemon:
         """Make the parts; none of them does anything yet."""
         settings, say = self._settings, self._log.say
         self._loop = Loop(say)
-        self._store = Store(settings.history, say, settings.run_dir)
+        self._store = Store(settings.history, say, settings.run_dir, self._on_heal)
         self._registry = Registry(
             settings.registry,
             settings.log_dir,
@@ -144,7 +145,6 @@ class Daemon:
         self._schedule = Schedule(
             self._runner, self._store, self._registry, self._loop, say
         )
-        self._runner.on_heal = self._on_heal
         self._broadcaster = Broadcaster(self._store, self._loop)
         self._broadcaster.look = self._registry.crons
         self._notifier = self._built_notifier()
@@ -249,10 +249,15 @@ class Daemon:
             self._systemd.notify(status)
 
     def _on_heal(self) -> None:
+        """The history can be written again; called in a thread of its own."""
+        if self._built:
+            self._loop.call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
         """Do what could not be done while the history could not be read."""
-        self._broadcaster.rewind()
         self._runner.sync()
         self._schedule.start()
+        self._on_change("")
 
     def _check_folder(self) -> None:
         """A file of the run folder was removed: what is needed is made again."""
@@ -277,7 +282,6 @@ class Daemon:
     def _on_messages(self, _events: int) -> None:
         """The command line has begun or ended a run."""
         names = self._messages.receive()
-        self._store.take_over()
         self._runner.sync()
         for name in set(names):
             self._on_change(name)

@@ -35,7 +35,6 @@ STATUS_OF_CODE = {
     "launch_failed": 500,
     "overloaded": 503,
     "shutting_down": 503,
-    "history_unavailable": 503,
 }
 
 

@@ -302,7 +302,7 @@ class Launch:
             began_s,
         )
         # Recorded first: the loop may see the keeper go the moment it is watched.
-        self._history.launched(run)
+        self._history.started(run)
         self._ending.watch(active)
         self._say(
             "info",

@@ -148,7 +148,7 @@ class Recovery:
         """Watch a keeper that another process started."""
         known = replace(run, pid=keeper.pid, keeper_started=keeper.mark)
         if run.pid is None or run.keeper_started is None:
-            self._history.launched(known)
+            self._history.started(known)
         active = self._active(known, None)
         if more_lock is not None:
             active.more_locks.append(os.dup(more_lock))
@@ -240,7 +240,7 @@ class Recovery:
         """Record the end of a run by what its PID file said."""
         if run.pid is None and written.pid:
             run = replace(run, pid=written.pid)
-            self._history.launched(run)
+            self._history.started(run)
         if written.pid and written.exit_code is not None:
             run = replace(
                 with_outcome(run, written.exit_code),
@@ -290,7 +290,6 @@ class Recovery:
             known_run = self._history.run(noted.id) if noted else None
             if noted is None or (known_run and not known_run.running):
                 continue
-            self._history.seed_ids(noted.id)
             self._adopt(self._history.begin(noted), keeper, str(path))
 
 

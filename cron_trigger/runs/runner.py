@@ -26,8 +26,6 @@ from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.recovery import Recovery
 from cron_trigger.runs.scripts import Scripts
 
-STORE_RETRY_S = 1.0
-
 
 class Runner:
     """Starts crons, watches their runs, ends them, and finds them again."""
@@ -46,20 +44,17 @@ class Runner:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._history = history
-        self._loop = loop
-        self._retrying = False
-        self.on_heal: Callable[[], None] = lambda: None
-        history.on_fault = self.heal
         self._say = say
         self._lock_table = lock_table
-        self._on_change = on_change
+        #: Tells that something about a cron is different now.
+        self.changed = on_change
         #: True from a stop on: nothing is started any more.
         self.closing = False
         self._running = Running()
         self._logs = logs
         self._folder = RunFolder(settings, self._running, say)
         self._registry = registry
-        self._ending = Ending(history, self._running, loop, say, self.changed, clock)
+        self._ending = Ending(history, self._running, loop, say, on_change, clock)
         self._recovery = Recovery(
             settings,
             registry,
@@ -67,7 +62,7 @@ class Runner:
             self._running,
             self._ending,
             loop,
-            self.changed,
+            on_change,
             clock,
         )
         self._launch = Launch(
@@ -80,7 +75,7 @@ class Runner:
             self._ending,
             self._recovery,
             say,
-            self.changed,
+            on_change,
             lock_table,
             clock,
         )
@@ -121,11 +116,6 @@ class Runner:
         """Start a cron; return its run.  Refusals say why not (see `Launch`)."""
         self.refuse_if_closing()
         return self._launch.trigger(request)
-
-    def changed(self, cron_name: str) -> None:
-        """Tell that something about a cron is different now."""
-        self.heal()
-        self._on_change(cron_name)
 
     def refuse_if_closing(self) -> None:
         if self.closing:
@@ -188,25 +178,6 @@ class Runner:
     def sync(self) -> None:
         """Learn of runs that a command line has begun or ended."""
         self._recovery.sync()
-
-    def heal(self) -> None:
-        """Have the history written again, as soon as that is possible."""
-        if self._history.problem is not None:
-            self._loop.call_soon(self._retry_store)
-
-    def _retry_store(self) -> None:
-        if self._retrying:
-            return
-        self._retrying = True
-
-        def attempt() -> None:
-            if self._history.retry():
-                self._retrying = False
-                self.on_heal()
-            else:
-                self._loop.call_later(STORE_RETRY_S, attempt)
-
-        self._loop.call_later(STORE_RETRY_S, attempt)
 
     def close(self) -> None:
         """Stop triggering.  Running crons go on; see `Ending.close`."""

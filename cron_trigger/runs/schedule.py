@@ -247,7 +247,7 @@ class Schedule:
             raise Refusal("not_found", f"There is no planned trigger {scheduled_id}.")
         cancelled = replace(entry, status=CANCELLED, reason=f"Cancelled by {by}.")
         ended = entry.status != PENDING
-        if ended or not self._store.end_scheduled(cancelled, must=True):
+        if ended or not self._store.end_scheduled(cancelled):
             raise Refusal(
                 "not_pending",
                 f"Planned trigger {scheduled_id} has ended already; only a pending one "

@@ -8,7 +8,8 @@ import socket
 import threading
 from typing import Dict, Iterator, Mapping, Optional, Tuple
 
-from cron_trigger.history.store import RUNS_PAGE, RUNS_PAGE_LIMIT, Store
+from cron_trigger.history.answers import RUNS_PAGE, RUNS_PAGE_LIMIT
+from cron_trigger.history.store import Store
 from cron_trigger.registry.crons import CRON_NAME
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry

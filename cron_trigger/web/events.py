@@ -103,21 +103,6 @@ class Broadcaster:
         else:
             self._loop.call_later(self.PAUSE_S, self._pump)
 
-    def rewind(self) -> None:
-        """Send again what has another id now than it was sent with.
-
-        While this process could not write the history, another one wrote events of the
-        same ids, which nobody here was sent: better twice than not at all.
-        """
-        with self._lock:
-            first, self._store.renumbered = self._store.renumbered, None
-            if first is None:
-                return
-            self._cursor = min(self._cursor, first - 1)
-            for stream in self._streams.values():
-                stream.position = min(stream.position, first - 1)
-        self.wake()
-
     def _pump(self) -> None:
         self._pumping = False
         if not self._streams and not self._listeners:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Dict, List, Mapping, Tuple
 
 from cron_trigger import SERVICE
-from cron_trigger.history.store import Figures, Store
+from cron_trigger.history.answers import Figures
+from cron_trigger.history.store import Store
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.strict_json import Json, json_text
@@ -88,7 +89,6 @@ class Views:
         problems += self._runner.problems()
         if self._store.problem:
             problems.append(self._store.problem)
-            self._runner.heal()
         return problems
 
     def crons(self) -> bytes:
