@@ -1,0 +1,346 @@
+"""Work on another host or in a cluster: the scripts of examples/engines, for real.
+
+ssh goes to a network namespace with an sshd of its own; Slurm is a cluster of this one
+machine.  A process there is never the server's child, so what a cancel reaches, it
+reaches through ssh or Slurm alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from support import REPOSITORY, Server, need, need_command, need_full, wait_until
+
+ENGINES = REPOSITORY / "examples" / "engines"
+
+#: Takes a moment to end when told to, and has children of every kind: in its process
+#: group, in one of their own (timeout), in a session of their own (setsid).
+WORKER = """
+trap 'sleep 0.3; echo cleaned up; exit 3' TERM
+sleep 600 &
+timeout 600 sleep 601 &
+setsid sleep 602 &
+(setsid sh -c 'trap "" TERM; sleep 603; sleep 604') &
+echo at work
+wait
+"""
+STUBBORN = "trap '' TERM; echo at work; while :; do sleep 1; done"
+#: Ends only when the test has seen its first line.
+WAITER = """
+echo first line
+until [ -e "$1" ]; do sleep 0.02; done
+echo last line
+"""
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60
+    )
+    if done.returncode:
+        raise AssertionError(f"{command}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def processes() -> Dict[int, List[str]]:
+    """Return the command line of every process that has one."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_text(errors="replace").split("\0")
+            if words[:-1]:
+                found[int(path.parts[2])] = words[:-1]
+    return found
+
+
+class Host:
+    """Two hosts on a wire: ours, with ssh, and the other, with an sshd."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cron-trigger-ssh-"))
+        here = os.readlink("/proc/self/ns/net")
+        self.holders = [
+            subprocess.Popen(["unshare", "--net", "sleep", "infinity"]) for _ in "ab"
+        ]
+        self.ours, self.other = (holder.pid for holder in self.holders)
+        for pid in (self.ours, self.other):
+            wait_until(lambda pid=pid: os.readlink(f"/proc/{pid}/ns/net") != here)
+        self.namespace = os.readlink(f"/proc/{self.other}/ns/net")
+        self._wire()
+        self._keys()
+        self.sshd = self._start_sshd()
+
+    def inside(self, pid: int) -> List[str]:
+        """Return the words that run a command on a host."""
+        return ["nsenter", f"--net=/proc/{pid}/ns/net"]
+
+    def _wire(self) -> None:
+        pair = f"ip link add wire type veth peer name wire netns {self.other}"
+        run(*self.inside(self.ours), *pair.split())
+        for pid, address in ((self.ours, "10.98.0.1/24"), (self.other, "10.98.0.2/24")):
+            ip = [*self.inside(pid), "ip"]
+            run(*ip, "address", "add", address, "dev", "wire")
+            run(*ip, "link", "set", "wire", "up")
+            run(*ip, "link", "set", "lo", "up")
+
+    def cut(self) -> None:
+        """Pull the wire out: packets vanish, nobody is told."""
+        run(*self.inside(self.ours), "ip", "link", "set", "wire", "down")
+
+    def mend(self) -> None:
+        run(*self.inside(self.ours), "ip", "link", "set", "wire", "up")
+
+    def _keys(self) -> None:
+        for name in ("host", "user"):
+            path = str(self.folder / name)
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path)
+        public = (self.folder / "host.pub").read_text()
+        self._write("known_hosts", f"10.98.0.2 {public}")
+        self._write("authorized_keys", (self.folder / "user.pub").read_text())
+        self.config = self._write(
+            "config",
+            f"""Host other
+  HostName 10.98.0.2
+  User root
+  IdentityFile {self.folder}/user
+  UserKnownHostsFile {self.folder}/known_hosts
+""",
+        )
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def _start_sshd(self) -> subprocess.Popen[bytes]:
+        config = self._write(
+            "sshd_config",
+            f"""ListenAddress 10.98.0.2
+HostKey {self.folder}/host
+AuthorizedKeysFile {self.folder}/authorized_keys
+PidFile none
+PermitRootLogin yes
+StrictModes no
+UsePAM no
+""",
+        )
+        # sshd wants an empty folder of root's in /run: it gets a /run of its own.
+        script = "mount -t tmpfs none /run && mkdir /run/sshd && exec sshd -D -e -f $0"
+        script = script.replace("sshd -D", f"{need_command('sshd')} -D")
+        command = [*self.inside(self.other), "unshare", "--mount"]
+        with (self.folder / "sshd.log").open("wb") as log:
+            started = subprocess.Popen(
+                [*command, "sh", "-c", script, str(config)], stderr=log
+            )
+        try:
+            wait_until(lambda: "listening" in self.log_text(), what="sshd to listen")
+        except AssertionError:
+            raise AssertionError(self.log_text()) from None
+        return started
+
+    def log_text(self) -> str:
+        return (self.folder / "sshd.log").read_text().lower()
+
+    def working(self) -> Dict[int, List[str]]:
+        """Return what runs on the other host, besides sshd."""
+        found = {}
+        for pid, words in processes().items():
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/ns/net") == self.namespace:
+                    found[pid] = words
+        idle = ("sshd", "sshd:", "sleep infinity")
+        return {p: w for p, w in found.items() if not self._belongs(w, idle)}
+
+    def _belongs(self, words: Sequence[str], idle: Sequence[str]) -> bool:
+        line = " ".join(words)
+        return line in idle or "sshd" in words[0]
+
+    def close(self) -> None:
+        for process in (self.sshd, *self.holders):
+            process.kill()
+            process.wait()
+        for pid in self.working():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.folder)
+
+
+class Work(unittest.TestCase):
+    """What both engines are asked."""
+
+    def started(
+        self, server: Server, name: str, said: str = "at work", **fields: Any
+    ) -> int:
+        """Start a run; return its id once its work has said a line."""
+        reply = server.trigger(name, **fields)
+        self.assertEqual(reply.status, 202, reply.text)
+        run_id = int(reply.json["runId"])
+        wait_until(
+            lambda: said in server.get(f"/runs/{run_id}/log").text or self.over(
+                server, run_id
+            ),
+            30,
+            f'"{said}" from {name}',
+        )
+        return run_id
+
+    def over(self, server: Server, run_id: int) -> bool:
+        """Return False while a run runs; fail once it has ended."""
+        found = server.run(run_id)
+        self.assertEqual(found["status"], "running", self.output(server, run_id))
+        return False
+
+    def output(self, server: Server, run_id: int) -> str:
+        return server.get(f"/runs/{run_id}/log").text
+
+    def cancel(self, server: Server, run_id: int) -> Any:
+        self.assertEqual(server.request("POST", f"/runs/{run_id}/cancel").status, 202)
+        return server.ended(run_id, 40)
+
+
+class Ssh(Work):
+    host: Host
+    #: Where the command runs, and more keys for the registry's entries.
+    target = "other"
+    more: Dict[str, Any] = {}
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        need_full()
+        need(os.geteuid() == 0, "only root makes network namespaces")
+        for name in ("ip", "unshare", "nsenter", "ssh", "sshd", "ssh-keygen", "ps"):
+            need_command(name)
+        able = subprocess.run(["unshare", "--net", "true"], capture_output=True)
+        need(able.returncode == 0, "this kernel gives no network namespace")
+        cls.host = Host()
+        cls.addClassCleanup(cls.host.close)
+
+    def serve(self, **commands: Sequence[str]) -> Server:
+        """Start a server whose crons run these commands on the other host."""
+        environment = {
+            "SSH_RUN_CONFIG": str(self.host.config),
+            "SSH_RUN_KILL_AFTER": "2",
+            "SSH_RUN_LOST_AFTER": "3",
+        }
+        here = [*self.host.inside(self.host.ours), str(ENGINES / "ssh-run.sh")]
+        registry = {
+            name: {
+                "description": name,
+                "command": [*here, self.target, *command],
+                "environment": environment,
+                **self.more,
+            }
+            for name, command in commands.items()
+        }
+        server = Server(registry)
+        self.addCleanup(server.__exit__)
+        return server.start()
+
+    def test_the_command_runs_there_with_its_words_and_status(self) -> None:
+        words = ["it's", 'a "word"', "$HOME", "two  blanks", "é;*", ""]
+        script = 'readlink /proc/self/ns/net; printf "<%s>" "$@"; exit 7'
+        server = self.serve(words=["sh", "-c", script, "sh", *words])
+        ended = server.completed("words")
+        self.assertEqual((ended["status"], ended["exitCode"]), ("failed", 7))
+        said = "".join(f"<{word}>" for word in words)
+        expected = f"{self.host.namespace}\n{said}"
+        self.assertEqual(self.output(server, ended["id"]), expected)
+
+    def test_a_line_comes_while_the_command_still_runs(self) -> None:
+        seen = self.host.folder / "seen"
+        server = self.serve(waiter=["sh", "-c", WAITER, "sh", str(seen)])
+        run_id = self.started(server, "waiter", "first line\n")
+        seen.touch()
+        self.assertEqual(server.ended(run_id)["exitCode"], 0)
+        self.assertEqual(self.output(server, run_id), "first line\nlast line\n")
+
+    def test_its_variables_come_along_and_a_password_shows_nowhere(self) -> None:
+        script = 'echo "$CRON_NAME $CRON_RUN_ID $CRON_TRIGGER $CRON_PARAM_KEY"; read x <$0'
+        gate = self.host.folder / "gate"
+        os.mkfifo(gate)
+        self.more = {"parameters": {"key": {"type": "string", "format": "password"}}}
+        server = self.serve(secretive=["sh", "-c", script, str(gate)])
+        run_id = self.started(server, "secretive", "http", params={"key": "pa'ss $wörd"})
+        shown = [words for words in processes().values() if "wörd" in " ".join(words)]
+        gate.write_text("go\n")
+        server.ended(run_id)
+        self.assertEqual(shown, [])
+        expected = f"secretive {run_id} http pa'ss $wörd\n"
+        self.assertEqual(self.output(server, run_id), expected)
+
+    def test_a_cancel_ends_all_that_works_there_and_waits_for_it(self) -> None:
+        server = self.serve(worker=["sh", "-c", WORKER])
+        run_id = self.started(server, "worker")
+        names = {words[0] for words in self.host.working().values()}
+        self.assertLessEqual({"sleep", "timeout"}, names)
+        ended = self.cancel(server, run_id)
+        self.assertEqual(self.host.working(), {})
+        self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 3))
+        self.assertIn("cleaned up\n", self.output(server, run_id))
+
+    def test_what_does_not_heed_a_cancel_is_killed(self) -> None:
+        server = self.serve(stubborn=["sh", "-c", STUBBORN])
+        ended = self.cancel(server, self.started(server, "stubborn"))
+        self.assertEqual(self.host.working(), {})
+        self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 137))
+
+    def test_a_time_limit_ends_what_works_there(self) -> None:
+        self.more = {"timeout": "3s"}
+        server = self.serve(worker=["sh", "-c", WORKER])
+        ended = server.ended(self.started(server, "worker"))
+        self.assertEqual(self.host.working(), {})
+        self.assertEqual((ended["status"], ended["exitCode"]), ("timed_out", 3))
+
+    def test_a_run_that_is_killed_here_ends_there(self) -> None:
+        server = self.serve(stubborn=["sh", "-c", STUBBORN])
+        run_id = self.started(server, "stubborn")
+        os.killpg(server.run(run_id)["pid"], signal.SIGKILL)
+        wait_until(lambda: not self.host.working(), what="the end there")
+
+    def test_a_client_that_is_killed_fails_the_run_and_ends_the_work(self) -> None:
+        server = self.serve(worker=["sh", "-c", WORKER])
+        run_id = self.started(server, "worker")
+        (client,) = [pid for pid, words in processes().items() if words[0] == "ssh"]
+        os.kill(client, signal.SIGKILL)
+        ended = server.ended(run_id)
+        self.assertEqual((ended["status"], ended["exitCode"]), ("failed", 137))
+        wait_until(lambda: not self.host.working(), what="the end there")
+
+    def test_a_script_that_is_killed_alone_ends_the_work(self) -> None:
+        server = self.serve(worker=["sh", "-c", WORKER])
+        self.started(server, "worker")
+        script = str(ENGINES / "ssh-run.sh")
+        for pid, words in processes().items():
+            if words[1:2] == [script] and words[0].endswith("sh"):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not self.host.working(), what="the end there")
+
+    def test_a_lost_connection_ends_the_work_first_then_the_run(self) -> None:
+        server = self.serve(worker=["sh", "-c", WORKER])
+        run_id = self.started(server, "worker")
+        self.host.cut()
+        self.addCleanup(self.host.mend)
+        wait_until(lambda: not self.host.working(), what="the end there")
+        self.assertEqual(server.run(run_id)["status"], "running")
+        ended = server.ended(run_id)
+        self.assertEqual((ended["status"], ended["exitCode"]), ("failed", 255))
+        self.assertIn("no connection to other", self.output(server, run_id))
+
+    def test_a_host_that_does_not_answer_fails_the_run(self) -> None:
+        self.target = "nobody.invalid"
+        ended = self.serve(worker=["sh", "-c", WORKER]).completed("worker")
+        self.assertEqual((ended["status"], ended["exitCode"]), ("failed", 255))
+
+
+if __name__ == "__main__":
+    unittest.main()
