@@ -8,12 +8,13 @@ reaches through ssh or Slurm alone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -30,10 +31,12 @@ trap 'sleep 0.3; echo cleaned up; exit 3' TERM
 sleep 600 &
 timeout 600 sleep 601 &
 setsid sleep 602 &
-(setsid sh -c 'trap "" TERM; sleep 603; sleep 604') &
+DEAF
 echo at work
 wait
 """
+#: In a session of its own, without a parent once the worker has ended, and deaf.
+DEAF = """(setsid sh -c 'trap "" TERM; sleep 603; sleep 604') &"""
 STUBBORN = "trap '' TERM; echo at work; while :; do sleep 1; done"
 #: Ends only when the test has seen its first line.
 WAITER = """
@@ -63,6 +66,12 @@ def processes() -> Dict[int, List[str]]:
     return found
 
 
+def parent(pid: int) -> int:
+    """Return a process's parent."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    return int(after_name.split()[1])
+
+
 class Host:
     """Two hosts on a wire: ours, with ssh, and the other, with an sshd."""
 
@@ -74,11 +83,14 @@ class Host:
         ]
         self.ours, self.other = (holder.pid for holder in self.holders)
         for pid in (self.ours, self.other):
-            wait_until(lambda pid=pid: os.readlink(f"/proc/{pid}/ns/net") != here)
+            wait_until(functools.partial(self._has_left, pid, here))
         self.namespace = os.readlink(f"/proc/{self.other}/ns/net")
         self._wire()
         self._keys()
         self.sshd = self._start_sshd()
+
+    def _has_left(self, pid: int, namespace: str) -> bool:
+        return os.readlink(f"/proc/{pid}/ns/net") != namespace
 
     def inside(self, pid: int) -> List[str]:
         """Return the words that run a command on a host."""
@@ -186,8 +198,9 @@ class Work(unittest.TestCase):
         self.assertEqual(reply.status, 202, reply.text)
         run_id = int(reply.json["runId"])
         wait_until(
-            lambda: said in server.get(f"/runs/{run_id}/log").text or self.over(
-                server, run_id
+            lambda: (
+                said in server.get(f"/runs/{run_id}/log").text
+                or self.over(server, run_id)
             ),
             30,
             f'"{said}" from {name}',
@@ -265,12 +278,16 @@ class Ssh(Work):
         self.assertEqual(self.output(server, run_id), "first line\nlast line\n")
 
     def test_its_variables_come_along_and_a_password_shows_nowhere(self) -> None:
-        script = 'echo "$CRON_NAME $CRON_RUN_ID $CRON_TRIGGER $CRON_PARAM_KEY"; read x <$0'
+        script = (
+            'echo "$CRON_NAME $CRON_RUN_ID $CRON_TRIGGER $CRON_PARAM_KEY"; read x <$0'
+        )
         gate = self.host.folder / "gate"
         os.mkfifo(gate)
         self.more = {"parameters": {"key": {"type": "string", "format": "password"}}}
         server = self.serve(secretive=["sh", "-c", script, str(gate)])
-        run_id = self.started(server, "secretive", "http", params={"key": "pa'ss $wörd"})
+        run_id = self.started(
+            server, "secretive", "http", params={"key": "pa'ss $wörd"}
+        )
         shown = [words for words in processes().values() if "wörd" in " ".join(words)]
         gate.write_text("go\n")
         server.ended(run_id)
@@ -279,7 +296,7 @@ class Ssh(Work):
         self.assertEqual(self.output(server, run_id), expected)
 
     def test_a_cancel_ends_all_that_works_there_and_waits_for_it(self) -> None:
-        server = self.serve(worker=["sh", "-c", WORKER])
+        server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         run_id = self.started(server, "worker")
         names = {words[0] for words in self.host.working().values()}
         self.assertLessEqual({"sleep", "timeout"}, names)
@@ -296,7 +313,7 @@ class Ssh(Work):
 
     def test_a_time_limit_ends_what_works_there(self) -> None:
         self.more = {"timeout": "3s"}
-        server = self.serve(worker=["sh", "-c", WORKER])
+        server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         ended = server.ended(self.started(server, "worker"))
         self.assertEqual(self.host.working(), {})
         self.assertEqual((ended["status"], ended["exitCode"]), ("timed_out", 3))
@@ -308,7 +325,7 @@ class Ssh(Work):
         wait_until(lambda: not self.host.working(), what="the end there")
 
     def test_a_client_that_is_killed_fails_the_run_and_ends_the_work(self) -> None:
-        server = self.serve(worker=["sh", "-c", WORKER])
+        server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         run_id = self.started(server, "worker")
         (client,) = [pid for pid, words in processes().items() if words[0] == "ssh"]
         os.kill(client, signal.SIGKILL)
@@ -317,16 +334,14 @@ class Ssh(Work):
         wait_until(lambda: not self.host.working(), what="the end there")
 
     def test_a_script_that_is_killed_alone_ends_the_work(self) -> None:
-        server = self.serve(worker=["sh", "-c", WORKER])
+        server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         self.started(server, "worker")
-        script = str(ENGINES / "ssh-run.sh")
-        for pid, words in processes().items():
-            if words[1:2] == [script] and words[0].endswith("sh"):
-                os.kill(pid, signal.SIGKILL)
+        (client,) = [pid for pid, words in processes().items() if words[0] == "ssh"]
+        os.kill(parent(client), signal.SIGKILL)
         wait_until(lambda: not self.host.working(), what="the end there")
 
     def test_a_lost_connection_ends_the_work_first_then_the_run(self) -> None:
-        server = self.serve(worker=["sh", "-c", WORKER])
+        server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         run_id = self.started(server, "worker")
         self.host.cut()
         self.addCleanup(self.host.mend)
@@ -338,8 +353,236 @@ class Ssh(Work):
 
     def test_a_host_that_does_not_answer_fails_the_run(self) -> None:
         self.target = "nobody.invalid"
-        ended = self.serve(worker=["sh", "-c", WORKER]).completed("worker")
+        ended = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)]).completed(
+            "worker"
+        )
         self.assertEqual((ended["status"], ended["exitCode"]), ("failed", 255))
+
+
+#: A cluster of one node, without cgroups and without systemd.
+SLURM_CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+MailProg=/bin/true
+MpiDefault=none
+SwitchType=switch/none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/linear
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+KillWait=2
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Cluster:
+    """A Slurm cluster of this machine, its daemons in the foreground."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cron-trigger-slurm-"))
+        self.folder.chmod(0o755)  # munged insists that all may reach its socket
+        self.config = self.folder / "slurm.conf"
+        self.environ = {**os.environ, "SLURM_CONF": str(self.config)}
+        self.daemons: List[subprocess.Popen[bytes]] = []
+        self._configure()
+        try:
+            self._start()
+        except AssertionError:
+            print(self._log_text())
+            self.close()
+            raise
+
+    def _configure(self) -> None:
+        for name in ("state", "spool"):
+            (self.folder / name).mkdir()
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        text = SLURM_CONF.format(
+            host=socket.gethostname().partition(".")[0],
+            ports=free_ports(2),
+            user=pwd.getpwuid(os.geteuid()).pw_name,
+            folder=self.folder,
+        )
+        self.config.write_text(text)
+
+    def _start(self) -> None:
+        munge = {"socket": "socket", "pid-file": "pid", "log-file": "log"}
+        munge.update({"seed-file": "seed", "key-file": "key"})
+        files = [f"--{key}={self.folder}/munge.{end}" for key, end in munge.items()]
+        self._daemon("munged", "--foreground", *files)
+        wait_until((self.folder / "munge.socket").exists, what="munged")
+        self._daemon("slurmctld", "-D")
+        self._daemon("slurmd", "-D")
+        wait_until(lambda: self.state() == "idle", 60, "a node that is ready")
+
+    def _daemon(self, name: str, *flags: str) -> None:
+        with (self.folder / f"{name}.out").open("wb") as log:
+            command = [need_command(name), *flags]
+            self.daemons.append(
+                subprocess.Popen(command, stdout=log, stderr=log, env=self.environ)
+            )
+
+    def _log_text(self) -> str:
+        logs = sorted(self.folder.glob("*.out"))
+        return "\n".join(log.read_text(errors="replace")[-3000:] for log in logs)
+
+    def state(self) -> str:
+        return self.ask("sinfo", "--noheader", "--format=%t")
+
+    def ask(self, *command: str) -> str:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=self.environ, timeout=30
+        )
+        return done.stdout.strip()
+
+    def close(self) -> None:
+        self.ask("scancel", "--signal=KILL", f"--user={os.geteuid()}")
+        for daemon in reversed(self.daemons):
+            daemon.terminate()
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> List[int]:
+    """Return free ports below those that the kernel gives to outgoing connections."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: List[int] = []
+    for port in range(first - 1 - os.getpid() % 2000, 1024, -1):
+        with contextlib.suppress(OSError):
+            socket.create_server(("0.0.0.0", port)).close()
+            found.append(port)
+            if len(found) == count:
+                break
+    return found
+
+
+class Slurm(Work):
+    cluster: Cluster
+    more: Dict[str, Any] = {}
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        need_full()
+        for name in ("munged", "slurmctld", "slurmd", "srun", "scancel", "setsid"):
+            need_command(name)
+        cls.cluster = Cluster()
+        cls.addClassCleanup(cls.cluster.close)
+
+    def serve(self, **commands: Sequence[str]) -> Server:
+        """Start a server whose crons run these commands in the cluster."""
+        registry = {
+            name: {
+                "description": name,
+                "command": [str(ENGINES / "slurm-run.sh"), *command],
+                "environment": {"SLURM_CONF": str(self.cluster.config)},
+                **self.more,
+            }
+            for name, command in commands.items()
+        }
+        server = Server(registry)
+        self.addCleanup(server.__exit__)
+        return server.start()
+
+    def working(self, word: str) -> List[int]:
+        """Return the processes of the cluster's jobs with a word on their line."""
+        return [pid for pid, words in processes().items() if words[-1] == word]
+
+    def test_the_command_runs_there_with_its_words_and_status(self) -> None:
+        script = 'echo "$SLURM_JOB_NAME <$1> $CRON_PARAM_SIZE"; exit 7'
+        self.more = {"parameters": {"size": {"type": "integer"}}}
+        server = self.serve(words=["sh", "-c", script, "sh", "it's $HOME"])
+        ended = server.completed("words", params={"size": 3})
+        self.assertEqual((ended["status"], ended["exitCode"]), ("failed", 7))
+        name = f"words@{socket.gethostname()}"
+        self.assertIn(f"{name} <it's $HOME> 3\n", self.output(server, ended["id"]))
+
+    def test_a_line_comes_while_the_command_still_runs(self) -> None:
+        seen = self.cluster.folder / "seen"
+        server = self.serve(waiter=["sh", "-c", WAITER, "sh", str(seen)])
+        run_id = self.started(server, "waiter", "first line\n")
+        seen.touch()
+        self.assertEqual(server.ended(run_id)["exitCode"], 0)
+        self.assertIn("first line\nlast line\n", self.output(server, run_id))
+
+    def test_a_cancel_reaches_the_job_which_ends_in_its_own_way(self) -> None:
+        server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", "")])
+        run_id = self.started(server, "worker")
+        self.assertEqual(len(self.working("602")), 1)
+        ended = self.cancel(server, run_id)
+        self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 3))
+        self.assertIn("cleaned up\n", self.output(server, run_id))
+        wait_until(lambda: self.cluster.state() == "idle", 30, "the job's end")
+        for seconds in ("600", "601", "602", "603"):
+            self.assertEqual(self.working(seconds), [])
+
+    def test_what_does_not_heed_a_cancel_is_killed_by_slurm(self) -> None:
+        server = self.serve(stubborn=["sh", "-c", STUBBORN])
+        run_id = self.started(server, "stubborn")
+        ended = self.cancel(server, run_id)
+        self.assertEqual(ended["status"], "cancelled")
+        self.assertIn(ended["exitCode"], (137, 143))
+        self.assertEqual(self.working(STUBBORN), [])
+
+    def test_a_job_that_waits_for_its_turn_is_cancelled_too(self) -> None:
+        server = self.serve(
+            first=["sh", "-c", STUBBORN], second=["sh", "-c", "echo never"]
+        )
+        first = self.started(server, "first")
+        second = self.started(server, "second", "queued and waiting")
+        ended = self.cancel(server, second)
+        self.assertEqual(ended["status"], "cancelled")
+        self.assertNotIn("never", self.output(server, second))
+        self.cancel(server, first)
+        self.assertEqual(self.cluster.ask("squeue", "--noheader", "--states=PD"), "")
+
+    def test_a_time_limit_ends_the_job(self) -> None:
+        self.more = {"timeout": "4s"}
+        server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", "")])
+        ended = server.ended(self.started(server, "worker"))
+        self.assertEqual((ended["status"], ended["exitCode"]), ("timed_out", 3))
+
+    def test_a_script_that_is_killed_ends_its_job(self) -> None:
+        server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", "")])
+        run_id = self.started(server, "worker")
+        os.killpg(server.run(run_id)["pid"], signal.SIGKILL)
+        wait_until(lambda: self.cluster.state() == "idle", 30, "the job's end")
+        self.assertEqual(self.working("602"), [])
+
+    def test_a_job_that_was_left_behind_is_waited_for(self) -> None:
+        name = f"waiter@{socket.gethostname()}"
+        seen = self.cluster.folder / "left"
+        left = subprocess.Popen(
+            ["srun", f"--job-name={name}", "sh", "-c", WAITER, "sh", str(seen)],
+            stdout=subprocess.PIPE,
+            env=self.cluster.environ,
+        )
+        assert left.stdout
+        left.stdout.readline()
+        server = self.serve(waiter=["echo", "its turn"])
+        run_id = self.started(server, "waiter", "queued and waiting")
+        self.assertEqual(server.run(run_id)["status"], "running")
+        seen.touch()
+        self.assertEqual(server.ended(run_id, 60)["exitCode"], 0)
+        self.assertIn("its turn\n", self.output(server, run_id))
+        left.communicate()
 
 
 if __name__ == "__main__":
