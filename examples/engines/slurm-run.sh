@@ -30,19 +30,22 @@ set -u
 # Runs apart.  Standard input ends with the script; the status goes to descriptor 4.
 # shellcheck disable=SC2016
 apart='
-job=$1
-shift
+job=$1 run=$2
+shift 2
 exec 3<&0
-srun --job-name="$job" --dependency=singleton --input=none "$@" 3<&- 4>&- &
+srun --job-name="$job" --comment="$run" --dependency=singleton --input=none "$@" \
+    3<&- 4>&- &
 srun=$!
 (
     read -r _ <&3
     trap "" TERM
-    user=$(id -un)
+    ours() { # by the run, since the next one has a job of the same name
+        squeue -h --name="$job" --user="$(id -un)" -o "%k %i" | sed -n "s/^$run //p"
+    }
     # Again and again: the job may not be in the queue yet, Slurm may not answer, and
     # srun gives up before the last process of a job that heeds no SIGTERM has ended.
-    while kill -0 "$srun" || [ -n "$(squeue -h --name="$job" --user="$user")" ]; do
-        scancel --quiet --name="$job" --user="$user"
+    while ids=$(ours); [ -n "$ids" ] || kill -0 "$srun"; do
+        [ -z "$ids" ] || scancel --quiet $ids
         sleep 1
     done
 ) >/dev/null 2>&1 4>&- &
@@ -60,8 +63,8 @@ main() {
     folder=$(mktemp -d) && mkfifo "$folder/alive" "$folder/status" || exit 1
     # Both read and written, so that opening does not wait for the other side.
     exec 3<>"$folder/alive" 4<>"$folder/status"
-    setsid --fork sh -c "$apart" slurm-run "${CRON_NAME:-by-hand}@$(uname -n)" "$@" \
-        <"$folder/alive" 3>&-
+    setsid --fork sh -c "$apart" slurm-run "${CRON_NAME:-by-hand}@$(uname -n)" \
+        "${CRON_RUN_ID:-0}-$$" "$@" <"$folder/alive" 3>&-
     rm -r "$folder"
     # Nobody but this script writes to 3: closed or gone, the watcher reads the end.
     trap 'exec 3>&-' HUP INT TERM

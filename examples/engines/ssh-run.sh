@@ -37,11 +37,13 @@ while IFS= read -r pair || exit 143; [ -n "$pair" ]; do export "$pair"; done
 exec 3<&0
 setsid "$@" </dev/null 3<&- &
 job=$!
-# The job's session, those known before, and all their descendants; none that is dead.
+# Print each living process of the job, and its session: who is in one of the sessions
+# that are known, and all their descendants.  Sessions are remembered, since a process
+# that starts another and is killed at that moment leaves one without a parent.
 family() {
-    ps -A -o pid= -o ppid= -o sess= -o stat= | awk -v job="$job" -v known="$known" '
-        BEGIN { split(known, list); for (i in list) seed[list[i]] }
-        $4 !~ /Z/ { parent[$1] = $2; if ($3 == job || $1 in seed) member[$1] }
+    ps -A -o pid= -o ppid= -o sess= -o stat= | awk -v known="$sessions" '
+        BEGIN { split(known, list); for (i in list) ours[list[i]] }
+        $4 !~ /Z/ { parent[$1] = $2; session[$1] = $3; if ($3 in ours) member[$1] }
         END {
             do {
                 grown = 0
@@ -49,16 +51,18 @@ family() {
                     member[pid]; grown = 1
                 }
             } while (grown)
-            for (pid in member) print pid
+            for (pid in member) print pid, session[pid]
         }'
 }
 end_job() {
     trap '' TERM
-    known= left=$((kill_after * 5)) told=
-    while known=$(family); [ -n "$known" ]; do
-        [ "$left" -gt 0 ] || kill -KILL $known
-        [ -n "$told" ] || kill -TERM $known
-        told=1 left=$((left - 1))
+    sessions=$job left=$((kill_after * 5)) signal=TERM
+    while found=$(family); [ -n "$found" ]; do
+        sessions=$(printf '%s\n' $sessions $(echo "$found" | cut -d' ' -f2) | sort -u)
+        sessions=$(echo $sessions)
+        [ "$left" -gt 0 ] || signal=KILL
+        [ -z "$signal" ] || kill -"$signal" $(echo "$found" | cut -d' ' -f1)
+        signal= left=$((left - 1))
         sleep 0.2
     done
 }
