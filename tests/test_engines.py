@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+import json
 import os
 import pwd
 import shutil
@@ -187,6 +189,43 @@ UsePAM no
         shutil.rmtree(self.folder)
 
 
+def entry(script: Path) -> Dict[str, Any]:
+    """Return the registry's entry that a script's header has to paste."""
+    text = script.read_text(encoding="utf-8").partition("The registry's entry:\n")[2]
+    lines = itertools.takewhile(lambda line: line.startswith("#  "), text.splitlines())
+    found: Dict[str, Any] = json.loads("{" + "".join(line[1:] for line in lines) + "}")
+    return found
+
+
+class Files(unittest.TestCase):
+    def setUp(self) -> None:
+        self.scripts = sorted(ENGINES.glob("*.sh"))
+
+    def test_each_entry_to_paste_is_one_that_the_registry_takes(self) -> None:
+        self.assertEqual(len(self.scripts), 4)
+        for script in self.scripts:
+            pasted = entry(script)
+            with self.subTest(script.name), Server(pasted, start=False) as server:
+                ((only, *_),) = [cron["command"] for cron in pasted.values()]
+                self.assertEqual(only, f"/opt/engines/{script.name}")
+                checked = server.command("check")
+                self.assertEqual(checked.returncode, 0, checked.stderr)
+
+    def test_what_no_test_has_run_says_so(self) -> None:
+        tried = ("slurm-run.sh", "ssh-run.sh")
+        for script in self.scripts:
+            with self.subTest(script.name):
+                self.assertTrue(os.access(script, os.X_OK))
+                says = "NOT RUN BY THE TESTS" in script.read_text(encoding="utf-8")
+                self.assertEqual(says, script.name not in tried)
+
+    def test_a_call_without_a_command_is_refused(self) -> None:
+        for script in self.scripts:
+            called = subprocess.run([str(script)], capture_output=True, text=True)
+            self.assertEqual(called.returncode, 64, script.name)
+            self.assertIn(f"Call: {script.name}", called.stderr)
+
+
 class Work(unittest.TestCase):
     """What both engines are asked."""
 
@@ -324,6 +363,13 @@ class Ssh(Work):
         os.killpg(server.run(run_id)["pid"], signal.SIGKILL)
         wait_until(lambda: not self.host.working(), what="the end there")
 
+    def test_a_run_that_is_given_up_here_ends_there(self) -> None:
+        self.more = {"killAfter": "1s"}  # one second before the other side's
+        server = self.serve(stubborn=["sh", "-c", STUBBORN])
+        ended = self.cancel(server, self.started(server, "stubborn"))
+        self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 137))
+        wait_until(lambda: not self.host.working(), what="the end there")
+
     def test_a_client_that_is_killed_fails_the_run_and_ends_the_work(self) -> None:
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         run_id = self.started(server, "worker")
@@ -385,6 +431,7 @@ KillWait=2
 ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=shared Nodes=ALL OverSubscribe=FORCE:4 MaxTime=INFINITE State=UP
 """
 
 
@@ -441,7 +488,7 @@ class Cluster:
         return "\n".join(log.read_text(errors="replace")[-3000:] for log in logs)
 
     def state(self) -> str:
-        return self.ask("sinfo", "--noheader", "--format=%t")
+        return self.ask("sinfo", "--noheader", "--partition=main", "--format=%t")
 
     def ask(self, *command: str) -> str:
         done = subprocess.run(
@@ -476,6 +523,8 @@ def free_ports(count: int) -> List[int]:
 
 class Slurm(Work):
     cluster: Cluster
+    #: Where the jobs go, and more keys for the registry's entries.
+    partition = "main"
     more: Dict[str, Any] = {}
 
     @classmethod
@@ -492,7 +541,10 @@ class Slurm(Work):
             name: {
                 "description": name,
                 "command": [str(ENGINES / "slurm-run.sh"), *command],
-                "environment": {"SLURM_CONF": str(self.cluster.config)},
+                "environment": {
+                    "SLURM_CONF": str(self.cluster.config),
+                    "SLURM_PARTITION": self.partition,
+                },
                 **self.more,
             }
             for name, command in commands.items()
@@ -534,6 +586,7 @@ class Slurm(Work):
             self.assertEqual(self.working(seconds), [])
 
     def test_what_does_not_heed_a_cancel_is_killed_by_slurm(self) -> None:
+        self.more = {"killAfter": "40s"}
         server = self.serve(stubborn=["sh", "-c", STUBBORN])
         run_id = self.started(server, "stubborn")
         ended = self.cancel(server, run_id)
@@ -567,10 +620,16 @@ class Slurm(Work):
         self.assertEqual(self.working("602"), [])
 
     def test_a_job_that_was_left_behind_is_waited_for(self) -> None:
+        self.partition = "shared"  # there is room for both
         name = f"waiter@{socket.gethostname()}"
         seen = self.cluster.folder / "left"
         left = subprocess.Popen(
-            ["srun", f"--job-name={name}", "sh", "-c", WAITER, "sh", str(seen)],
+            [
+                *f"srun -pshared --job-name={name} sh -c".split(),
+                WAITER,
+                "sh",
+                str(seen),
+            ],
             stdout=subprocess.PIPE,
             env=self.cluster.environ,
         )
