@@ -1,4 +1,8 @@
-"""Metrics."""
+"""Metrics: the figures in Prometheus' text format, version 0.0.4.
+
+Counters come from the history's totals, so they never fall, neither by a restart nor
+by pruning.  A `Metrics` is made for one answer, by the thread that gives it.
+"""
 
 from __future__ import annotations
 
@@ -10,48 +14,72 @@ from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import COMPLETED, ENDED_STATUSES
 from cron_trigger.registry.times import epoch_of
 from cron_trigger.runs.runner import Runner
+from cron_trigger.web.views import Lateness, Views
 
 #: A metric's suffix, labels and value.
 Sample = Tuple[str, str, float]
 
 
 class Metrics:
-    """The figures in Prometheus' text format, version 0.0.4."""
+    """All families, as they stand when it is made."""
 
-    def __init__(self, registry: Registry, store: Store, runner: Runner) -> None:
-        """Take the figures as they stand now."""
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        runner: Runner,
+        views: Views,
+        lateness: Lateness,
+    ) -> None:
         self._crons = registry.crons()
+        self._store = store
+        self._lateness = lateness
         self._totals = {row[:2]: row[2:] for row in store.totals()}
         self._names = sorted({*self._crons, *(cron for cron, _ in self._totals)})
         self._busy = {*runner.running(), *runner.external()}
+        self._views = views
 
     def text(self) -> str:
         """Return all families."""
         families = (
-            ("cron_trigger_build_info", "gauge", "The version that runs.", self._info),
-            ("cron_trigger_runs_total", "counter", "Ended runs, by how.", self._runs),
-            ("cron_trigger_running", "gauge", "1 while it runs.", self._running),
+            ("build_info", "gauge", "The version that runs.", self._info()),
+            ("degraded", "gauge", "1 while /health is degraded.", self._health()),
+            ("runs_total", "counter", "Ended runs, by how.", self._runs()),
+            ("running", "gauge", "1 while it runs.", self._running()),
+            ("late", "gauge", "1 while a scheduled run is missed.", self._late()),
             (
-                "cron_trigger_run_duration_seconds",
+                "consecutive_failures",
+                "gauge",
+                "Failed runs since the last that completed, at most 30.",
+                self._failures(),
+            ),
+            (
+                "run_duration_seconds",
                 "summary",
                 "How long runs took.",
-                self._durations,
+                self._durations(),
             ),
             (
-                "cron_trigger_last_run_timestamp_seconds",
+                "last_run_timestamp_seconds",
                 "gauge",
                 "End of the last run.",
-                lambda: self._ends(ENDED_STATUSES),
+                self._ends(ENDED_STATUSES),
             ),
             (
-                "cron_trigger_last_success_timestamp_seconds",
+                "last_success_timestamp_seconds",
                 "gauge",
-                "End of the last run that completed.",
-                lambda: self._ends((COMPLETED,)),
+                "End of the last run that completed, 0 if none did.",
+                self._ends((COMPLETED,), never=0),
+            ),
+            (
+                "scheduled_pending",
+                "gauge",
+                "Planned triggers that are pending.",
+                self._pending(),
             ),
         )
         return "".join(
-            _metric_family(name, kind, what, samples())
+            _family(f"cron_trigger_{name}", kind, what, samples)
             for name, kind, what, samples in families
         )
 
@@ -60,35 +88,53 @@ class Metrics:
         return self._totals.get((name, status), (0, 0, None))
 
     def _info(self) -> Iterator[Sample]:
-        yield "", f'version="{VERSION}"', 1
+        yield "", f'{{version="{VERSION}"}}', 1
+
+    def _health(self) -> Iterator[Sample]:
+        yield "", "", int(bool(self._views.problems()))
+
+    def _pending(self) -> Iterator[Sample]:
+        yield "", "", len(self._store.pending())
 
     def _runs(self) -> Iterator[Sample]:
         for name in self._names:
             for status in ENDED_STATUSES:
-                labels = f'cron="{name}",status="{status}"'
+                labels = f'{{cron="{name}",status="{status}"}}'
                 yield "", labels, self._total(name, status)[0]
 
     def _running(self) -> Iterator[Sample]:
         for name in self._crons:
-            yield "", f'cron="{name}"', int(name in self._busy)
+            yield "", _of(name), int(name in self._busy)
+
+    def _late(self) -> Iterator[Sample]:
+        for cron in self._crons.values():
+            yield "", _of(cron.name), int(self._lateness.late(cron))
+
+    def _failures(self) -> Iterator[Sample]:
+        for cron in self._crons.values():
+            yield "", _of(cron.name), self._views.failures(cron)
 
     def _durations(self) -> Iterator[Sample]:
         for name in self._names:
             totals = [self._total(name, status) for status in ENDED_STATUSES]
-            yield "_sum", f'cron="{name}"', sum(total[1] for total in totals) / 1000
-            yield "_count", f'cron="{name}"', sum(total[0] for total in totals)
+            yield "_sum", _of(name), sum(total[1] for total in totals) / 1000
+            yield "_count", _of(name), sum(total[0] for total in totals)
 
-    def _ends(self, statuses: Sequence[str]) -> Iterator[Sample]:
+    def _ends(
+        self, statuses: Sequence[str], never: Optional[float] = None
+    ) -> Iterator[Sample]:
         for name in self._names:
             texts = [self._total(name, status)[2] for status in statuses]
             ends = [epoch_of(text) for text in texts if text]
-            if ends:
-                yield "", f'cron="{name}"', max(ends)
+            if ends or never is not None:
+                yield "", _of(name), max(ends, default=never or 0)
 
 
-def _metric_family(name: str, kind: str, what: str, samples: Iterable[Sample]) -> str:
+def _of(cron_name: str) -> str:
+    return f'{{cron="{cron_name}"}}'
+
+
+def _family(name: str, kind: str, what: str, samples: Iterable[Sample]) -> str:
     lines = [f"# HELP {name} {what}", f"# TYPE {name} {kind}"]
-    lines += [
-        f"{name}{suffix}{{{labels}}} {value:.15g}" for suffix, labels, value in samples
-    ]
+    lines += [f"{name}{suffix}{labels} {v:.15g}" for suffix, labels, v in samples]
     return "\n".join(lines) + "\n"
