@@ -107,9 +107,9 @@ class Access:
         names = (re.sub(r":\d+$", "", name).lower() for name in host_names)
         self._hosts = frozenset(("localhost", *names))
         self._origins = frozenset(map(_plain_origin, origins))
-        self._wrong = wrong or Rates(
-            WRONG_SECRETS, WRONG_SECRET_EVERY_S, WRONG_SECRETS_OF_ALL
-        )
+        if wrong is None:
+            wrong = Rates(WRONG_SECRETS, WRONG_SECRET_EVERY_S, WRONG_SECRETS_OF_ALL)
+        self._wrong = wrong
 
     def check(self, request: Request, route: Optional[Route]) -> None:
         """Return where a request may go on; else a Refusal.

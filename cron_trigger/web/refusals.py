@@ -25,7 +25,9 @@ class RefusalLog:
         self, say: Callable[[str, str], None], rates: Optional[Rates] = None
     ) -> None:
         self._say = say
-        self._rates = rates or Rates(REFUSALS_LOGGED, REFUSAL_EVERY_S)
+        if rates is None:
+            rates = Rates(REFUSALS_LOGGED, REFUSAL_EVERY_S)
+        self._rates = rates
         self._lock = threading.Lock()
         self._left_out = 0
 
