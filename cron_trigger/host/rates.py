@@ -55,7 +55,7 @@ class Rates:
         with self._lock:
             now_s = self._monotonic()
             wait_s = max(self._wait_s(client, now_s), self._wait_s(ALL, now_s))
-            if wait_s <= 0:
+            if not wait_s:
                 self._add(client, now_s)
                 self._add(ALL, now_s)
             return wait_s
@@ -68,7 +68,8 @@ class Rates:
     def _wait_s(self, client: str, now_s: float) -> float:
         burst, every_s = self._of(client)
         free_s = self._full_s.get(client, now_s) - (burst - 1) * every_s
-        return max(0.0, free_s - now_s)
+        wait_s = free_s - now_s
+        return wait_s if wait_s > 1e-6 else 0.0  # a sum of floats is a little more
 
     def _add(self, client: str, now_s: float) -> None:
         _, every_s = self._of(client)
