@@ -769,6 +769,140 @@ class PlacesTest(unittest.TestCase):
             self.assertEqual(server.get("/crons").status, 200)
 
 
+class FewDescriptorsTest(unittest.TestCase):
+    """A host that gives a process 64 open files, and clients that take them."""
+
+    def test_what_can_not_be_served_is_told_to_come_again(self) -> None:
+        prlimit = need_command("prlimit")
+        registry = {f"c{n}": {"description": "D", "command": ["true"]} for n in range(8)}
+        python = [prlimit, "--nofile=64:64", sys.executable]
+        with Server(registry, python=python) as server:
+            for _ in range(60):
+                wire = Wire(server.port)
+                self.addCleanup(wire.socket.close)
+            codes: Dict[str, int] = {}
+
+            def trigger(name: str) -> None:
+                for _ in range(30):
+                    with contextlib.suppress(OSError):
+                        reply = server.trigger(name)
+                        code = reply.json.get("code", "started")
+                        codes[code] = codes.get(code, 0) + 1
+
+            threads = [threading.Thread(target=trigger, args=(n,)) for n in registry]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertLessEqual(set(codes), {"started", "already_running", "overloaded"})
+            self.assertGreater(codes["started"], 20, codes)
+            self.assertEqual(server.get("/health").json["status"], "healthy")
+            self.assertNotIn("internal error", server.log_text())
+            self.assertNotIn("Too many open files", server.log_text())
+
+    def test_the_limits_leave_room_for_launches(self) -> None:
+        for descriptors in (20, 64, 256, 512, 1024, 1 << 20):
+            limits = cts.limits_for(descriptors)
+            held = (limits.connections, limits.streams, limits.followers)
+            if descriptors >= 64:
+                room = descriptors - cts.KEPT_DESCRIPTORS
+                self.assertLessEqual(sum(limit.total for limit in held), room)
+            for limit in limits:
+                self.assertLessEqual(2, limit.share)
+                self.assertLessEqual(limit.share, limit.total)
+        self.assertEqual(cts.limits_for(1024), cts.Limits())
+        self.assertEqual(cts.limits_for(-1), cts.Limits())
+
+
+class SharesTest(unittest.TestCase):
+    """Places that several clients want."""
+
+    def setUp(self) -> None:
+        self.now_s = 0.0
+        self.left: List[str] = []
+
+    def places(self, share: int, total: int, safe_s: Any = 0.0) -> cts.Places:
+        return cts.Places(cts.Limit(share, total), safe_s, lambda: self.now_s)
+
+    def take(self, places: cts.Places, client: str, name: str = "") -> Any:
+        self.now_s += 1.0
+        return places.take(client, lambda: self.left.append(name or client))
+
+    def test_a_flood_pushes_out_its_own(self) -> None:
+        places = self.places(3, 5)
+        honest = self.take(places, "honest")
+        for number in range(9):
+            self.take(places, "flood", f"flood {number}")
+        self.assertEqual(self.left, [f"flood {number}" for number in range(6)])
+        self.assertFalse(honest.lost)
+        self.assertEqual(len(places), 4)
+
+    def test_where_all_are_taken_the_greediest_one_s_oldest_goes(self) -> None:
+        places = self.places(4, 6)
+        for name in ("a1", "b1", "b2", "b3", "a2", "b4"):
+            self.take(places, name[0], name)
+        self.assertTrue(self.take(places, "c", "c1"))
+        self.assertTrue(self.take(places, "c", "c2"))
+        self.assertEqual(self.left, ["b1", "b2"])
+        # Each has two now, and nobody loses one to who has as many.
+        self.assertTrue(self.take(places, "c", "c3"))
+        self.assertEqual(self.left, ["b1", "b2", "c1"])
+        self.assertTrue(self.take(places, "d", "d1"))
+        self.assertEqual(len(places), 6)
+
+    def test_who_is_at_work_or_safe_is_not_pushed_out(self) -> None:
+        places = self.places(2, 4)
+        one, two = (self.take(places, "a", name) for name in ("one", "two"))
+        self.assertTrue(places.hold(one))
+        self.take(places, "a", "three")
+        self.assertEqual(self.left, ["two"])
+        self.assertFalse(places.hold(two))
+        places = self.places(2, 4, safe_s=10.0)
+        self.take(places, "a", "first")
+        self.take(places, "a", "second")
+        self.assertIsNone(self.take(places, "a"))
+        self.now_s += 10.0
+        self.assertTrue(self.take(places, "a"))
+        self.assertEqual(self.left, ["two", "first"])
+
+    def test_a_place_is_given_back_once(self) -> None:
+        places = self.places(2, 2, None)
+        one = self.take(places, "a")
+        self.take(places, "a")
+        self.assertIsNone(self.take(places, "a"))
+        places.give(one)
+        places.give(one)
+        self.assertEqual(len(places), 1)
+        self.assertTrue(self.take(places, "b"))
+        self.assertIsNone(self.take(places, "b"))
+
+    def test_a_reader_gets_in_where_32_streams_read_nothing(self) -> None:
+        patch = "cts.STREAM_SAFE_S = 0.2"
+        with Server(REGISTRY, **patched(patch)) as server:
+            data = b"GET /events HTTP/1.1\r\n" + HEAD + b"\r\n"
+            silent = []
+            for _ in range(32):
+                wire = Wire(server.port)
+                self.addCleanup(wire.socket.close)
+                silent.append(wire.send(data))
+
+            def admitted() -> Any:
+                wire = Wire(server.port).send(data)
+                self.addCleanup(wire.socket.close)
+                return wire.answer().status == 200 and wire
+
+            reader = wait_until(admitted)
+            run_id = server.trigger("hello").json["runId"]
+            received = b""
+            while b"event: run.finished" not in received:
+                received += reader.socket.recv(65536)
+            self.assertIn(f'"id": {run_id}'.encode(), received)
+            # The oldest one has gone for it, and no other.
+            self.assertEqual(silent[0].answer().status, 200)
+            while data := silent[0].socket.recv(65536):
+                self.assertNotIn(b"run.finished", data)
+
+
 class SlowHttpTest(unittest.TestCase):
     """slowhttptest's attacks, while `/health` is asked again and again."""
 
