@@ -347,7 +347,7 @@ class JsonTest(RawTest):
         for body in (
             b"{", b"[]", b"null", b"7", b'"hello"', b"cronName=hello",
             b'{"cronName": "hello"} x', b"{'cronName': 'hello'}",
-            b"\xef\xbb\xbf" * 2 + HELLO, HELLO.decode().encode("utf-16"),
+            b"\xef\xbb\xbf" * 2 + HELLO, b" \xef\xbb\xbf" + HELLO, HELLO.decode().encode("utf-16"),
             b'{"cronName": "\xff"}',
             b'{"cronName": "\xed\xa0\x80"}', b'{"cronName": "\\ud800"}',
             b'{"cronName": "hello", "params": {"a": NaN}}',
@@ -386,8 +386,8 @@ class JsonTest(RawTest):
             body = json.dumps({"cronName": name}).encode()
             reply = self.reply(body)
             self.assertEqual((reply.status, reply.json["code"]), (404, "unknown_cron"))
-        made = sorted(p.name for p in self.server.run_dir.glob("*.pid"))
-        self.assertEqual(made, ["cron-trigger-server.pid"])
+        made = {p.stem for p in self.server.run_dir.glob("*.pid")}
+        self.assertLessEqual(made, {*REGISTRY, cts.SERVICE})
 
     def test_thousands_of_unknown_parameters_are_one_refusal(self) -> None:
         params = {f"p{number}": 1 for number in range(4000)}
@@ -774,7 +774,9 @@ class FewDescriptorsTest(unittest.TestCase):
 
     def test_what_can_not_be_served_is_told_to_come_again(self) -> None:
         prlimit = need_command("prlimit")
-        registry = {f"c{n}": {"description": "D", "command": ["true"]} for n in range(8)}
+        registry = {
+            f"c{n}": {"description": "D", "command": ["true"]} for n in range(8)
+        }
         python = [prlimit, "--nofile=64:64", sys.executable]
         with Server(registry, python=python) as server:
             for _ in range(60):
@@ -794,7 +796,9 @@ class FewDescriptorsTest(unittest.TestCase):
                 thread.start()
             for thread in threads:
                 thread.join()
-            self.assertLessEqual(set(codes), {"started", "already_running", "overloaded"})
+            self.assertLessEqual(
+                set(codes), {"started", "already_running", "overloaded"}
+            )
             self.assertGreater(codes["started"], 20, codes)
             self.assertEqual(server.get("/health").json["status"], "healthy")
             self.assertNotIn("internal error", server.log_text())

@@ -163,7 +163,7 @@ class ThreadTest(unittest.TestCase):
         self.addCleanup(receiver.end)
         program = patched(
             "fails = [0] * 1000 + [1] * 3",
-            "def no(): raise RuntimeError(\"can't start new thread\")",
+            'def no(): raise RuntimeError("can\'t start new thread")',
             "start = m.threading.Thread.start",
             "def flaky(self):",
             "    if self.name == 'notifier' and fails.pop(): no()",

@@ -68,7 +68,9 @@ class PageFilesTest(unittest.TestCase):
             with self.subTest(path):
                 reply = self.server.get(path)
                 self.assertEqual((reply.status, reply.text), (200, FILES[name]))
-                self.assertEqual(reply.headers["content-type"], f"{kind}; charset=utf-8")
+                self.assertEqual(
+                    reply.headers["content-type"], f"{kind}; charset=utf-8"
+                )
                 self.assertEqual(reply.headers["content-security-policy"], POLICY)
                 self.assertEqual(reply.headers["x-content-type-options"], "nosniff")
                 self.assertEqual(reply.headers["cache-control"], "no-cache")

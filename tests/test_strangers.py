@@ -183,7 +183,9 @@ class Namespace:
 
     def ask(self, port: int, *calls: Sequence[str]) -> List[str]:
         """Return what callers are answered: (source, target, path, Host)."""
-        padded = [[*call, "/crons", ""][:4] if len(call) < 3 else call for call in calls]
+        padded = [
+            [*call, "/crons", ""][:4] if len(call) < 3 else call for call in calls
+        ]
         return self.python(ASK, port, given=json.dumps(padded)).split("\n")[:-1]
 
     def close(self) -> None:

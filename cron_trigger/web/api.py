@@ -188,7 +188,6 @@ class Api:
                 self._run_later, run, time.monotonic() + wait_s, place
             ),
             release=functools.partial(self._followers.give, place),
-            lasting=True,
         )
 
     def _run_later(

@@ -208,7 +208,7 @@ def read_fields(request: Request, known: Sequence[str]) -> Dict[str, Json]:
     if not request.body:
         return {}
     try:
-        value = parse_json(request.body.decode("utf-8-sig"))
+        value = parse_json(request.body.decode("utf-8"))
     except UnicodeDecodeError:
         raise invalid("The body is not UTF-8.") from None
     except ValueError as error:

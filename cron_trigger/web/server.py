@@ -142,10 +142,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, request: Optional[Request], answer: Answer, unread: bool) -> bool:
         """Send an answer; return True if another request may follow."""
-        if answer.lasting:
-            self._wait()
         if answer.later:
+            self._leave_work()  # but not its connection: a stop lets it be answered
             answer = self._awaited(answer.later)
+        elif answer.lasting:
+            self._wait()
         close = unread or not request or not request.keep_alive or self.server.closing
         origin = self.server.access.origin_listed(request) if request else None
         kept = self.sender.send(request, answer, close, origin)
