@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from unittest import mock
 
-from flat import m as cts
 from support import Reply, Server, Wire, need_full, wait_until
+
+from cron_trigger import SERVICE
+from cron_trigger.host.networks import address_of, client_of
+from cron_trigger.host.rates import Rates
+from cron_trigger.registry.errors import ConfigError, Refusal
+from cron_trigger.registry.settings import read_settings
+from cron_trigger.web.access import Access, Sources, same_secret
+from cron_trigger.web.routes import ROUTES, Route
+from cron_trigger.web.wire import Request
 
 SECRET = "S3cret-of-this-test-0123456789"
 REGISTRY = {
@@ -28,7 +36,7 @@ BODIES = {"trigger": b'{"cronName": "hello"}'}
 PARTS = {"ID": "1", "NAME": "hello", "FILE": "main.js"}
 
 
-def path_of(route: cts.Route) -> str:
+def path_of(route: Route) -> str:
     return re.sub("|".join(PARTS), lambda match: PARTS[match[0]], route.path)
 
 
@@ -37,35 +45,35 @@ def access_with(
     networks: Sequence[str] = (),
     secret: Optional[str] = None,
     **settings: str,
-) -> cts.Access:
+) -> Access:
     """Return an Access whose host has these container networks."""
     bridges = [("docker0", ipaddress.ip_network(network)) for network in networks]
-    read = cts.read_settings(settings, {})
-    return cts.Access(
+    read = read_settings(settings, {})
+    return Access(
         secret.encode() if secret else None,
-        cts.Sources(read.allow, lambda: bridges),
+        Sources(read.allow, lambda: bridges),
         [*host_names, *read.allowed_hosts],
         read.allowed_origins,
     )
 
 
-def request(address: str = "::1", **headers: str) -> cts.Request:
+def request(address: str = "::1", **headers: str) -> Request:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    client = cts.client_of(address)
-    return cts.Request("GET", "/", "", {"host": "localhost", **named}, address, client)
+    client = client_of(address)
+    return Request("GET", "/", "", {"host": "localhost", **named}, address, client)
 
 
-def calls() -> List[Tuple[cts.Route, str]]:
+def calls() -> List[Tuple[Route, str]]:
     """Return each route with each method that it answers."""
     found = []
-    for route in cts.ROUTES:
+    for route in ROUTES:
         found.append((route, route.method))
         if route.method == "GET":
             found.append((route, "HEAD"))
     return found
 
 
-def request_bytes(route: cts.Route, method: str, **headers: str) -> bytes:
+def request_bytes(route: Route, method: str, **headers: str) -> bytes:
     """Return a request that holds but for what `headers` say (None: left out)."""
     body = BODIES.get(route.action, b"")
     sent = {"Host": "localhost", "Connection": "close", **headers}
@@ -87,7 +95,7 @@ class RouteWalkTest(unittest.TestCase):
         cls.server = Server(REGISTRY, {"CRON_TRIGGER_SECRET": SECRET}).start()
         cls.addClassCleanup(cls.server.__exit__)
 
-    def call(self, route: cts.Route, method: str, **headers: str) -> Reply:
+    def call(self, route: Route, method: str, **headers: str) -> Reply:
         with Wire(self.server.port) as wire:
             wire.send(request_bytes(route, method, **headers))
             return wire.answer(has_body=method != "HEAD")
@@ -157,7 +165,7 @@ class RouteWalkTest(unittest.TestCase):
             ("OPTIONS", "*"),
             ("CONNECT", "localhost:22"),
         ):
-            route = cts.Route(method, path, "none")
+            route = Route(method, path, "none")
             with self.subTest(f"{method} {path}"):
                 self.assertEqual(self.call(route, method).status, 401)
                 reply = self.call(route, method, X_Trigger_Secret=SECRET)
@@ -180,13 +188,13 @@ class RouteWalkTest(unittest.TestCase):
                     self.assertNotIn(reply.status, (401, 403, 421, 429))
 
     def test_forwarding_headers_mean_nothing(self) -> None:
-        route = cts.Route("GET", "/crons", "crons")
+        route = Route("GET", "/crons", "crons")
         for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host"):
             reply = self.call(route, "GET", **{name: "127.0.0.1"})
             self.assertEqual(reply.status, 401)
 
     def test_no_cors_header_without_a_listed_origin(self) -> None:
-        reply = self.call(cts.ROUTES[1], "GET", Origin="http://localhost")
+        reply = self.call(ROUTES[1], "GET", Origin="http://localhost")
         self.assertEqual(reply.status, 200)
         self.assertFalse([n for n in reply.headers if n.startswith("access-control")])
 
@@ -195,12 +203,12 @@ class DefaultTest(unittest.TestCase):
     """What is not expressly open is shut."""
 
     def test_only_four_routes_and_the_preflight_are_public(self) -> None:
-        public = [route.path for route in cts.ROUTES if route.public]
+        public = [route.path for route in ROUTES if route.public]
         self.assertEqual(public, ["/", "/health", "/openapi.json", "/FILE"])
-        self.assertFalse(cts.Route("GET", "/new", "new").public)
+        self.assertFalse(Route("GET", "/new", "new").public)
 
     def test_a_path_without_a_route_needs_the_secret(self) -> None:
-        with self.assertRaises(cts.Refusal) as caught:
+        with self.assertRaises(Refusal) as caught:
             access_with(secret="x" * 20).check(request(), None)
         self.assertEqual(caught.exception.code, "unauthorized")
 
@@ -212,8 +220,8 @@ class HostTest(unittest.TestCase):
         networks = ("172.18.0.0/16", "fd00:18::/64")
         access = access_with(["mine.example", "mine"], networks, allowed_hosts=listed)
         try:
-            access.check(request(address, host=host), cts.ROUTES[1])
-        except cts.Refusal as refusal:
+            access.check(request(address, host=host), ROUTES[1])
+        except Refusal as refusal:
             self.assertEqual(refusal.code, "misdirected_request")
             return False
         return True
@@ -255,7 +263,7 @@ class HostTest(unittest.TestCase):
         self.assertTrue(self.allowed("host.docker.internal", "host.docker.internal"))
 
     def test_the_caches_of_addresses_are_bounded(self) -> None:
-        for function in (cts.address_of, cts.client_of):
+        for function in (address_of, client_of):
             self.assertLessEqual(function.cache_info().maxsize or 10**9, 1024)
 
 
@@ -265,8 +273,8 @@ class SamePlaceTest(unittest.TestCase):
     def admitted(self, origin: str, host: str, **settings: str) -> bool:
         access = access_with(["crons.example.org"], **settings)
         try:
-            access.check(request(origin=origin, host=host), cts.ROUTES[1])
-        except cts.Refusal as refusal:
+            access.check(request(origin=origin, host=host), ROUTES[1])
+        except Refusal as refusal:
             self.assertEqual(refusal.code, "forbidden")
             return False
         return True
@@ -390,7 +398,7 @@ class OriginTest(unittest.TestCase):
                 + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
             )
             self.assertEqual(wire.answer().status, 204)
-            self.assertEqual(wire.answer().json["service"], cts.SERVICE)
+            self.assertEqual(wire.answer().json["service"], SERVICE)
 
 
 class SecretTest(unittest.TestCase):
@@ -445,11 +453,11 @@ class SecretTest(unittest.TestCase):
             empty = server.folder / "empty"
             empty.write_bytes(b"\n")
             for path in (empty, server.folder / "missing"):
-                with self.assertRaises(cts.ConfigError):
-                    cts.read_settings({"secret_file": str(path)}, {})
+                with self.assertRaises(ConfigError):
+                    read_settings({"secret_file": str(path)}, {})
         for secret in ("", "change-me", f" {SECRET} ", "line\nbreak", "tab\there"):
-            with self.assertRaises(cts.ConfigError) as caught:
-                cts.read_settings({}, {"CRON_TRIGGER_SECRET": secret})
+            with self.assertRaises(ConfigError) as caught:
+                read_settings({}, {"CRON_TRIGGER_SECRET": secret})
             if secret not in ("", "change-me"):
                 self.assertNotIn(secret.strip(), str(caught.exception))
 
@@ -462,7 +470,7 @@ class SecretTest(unittest.TestCase):
 
         with mock.patch("hmac.compare_digest", compare):
             for given in (b"", b"a", b"secret", b"x" * 5000, "é".encode()):
-                self.assertEqual(cts.same_secret(given, b"secret"), given == b"secret")
+                self.assertEqual(same_secret(given, b"secret"), given == b"secret")
         self.assertEqual(seen, [(32, 32)] * 5)
 
     def test_a_refusal_says_nothing_and_the_log_neither(self) -> None:
@@ -518,7 +526,7 @@ class WrongSecretsTest(unittest.TestCase):
 
     def test_one_may_be_tried_now_and_then(self) -> None:
         clock = [1000.0]
-        wrong = cts.Rates(10, 6.0, monotonic=lambda: clock[0])
+        wrong = Rates(10, 6.0, monotonic=lambda: clock[0])
         for _ in range(10):
             self.assertEqual(wrong.take("a"), 0)
         self.assertEqual(wrong.take("a"), 6.0)
@@ -530,16 +538,15 @@ class WrongSecretsTest(unittest.TestCase):
         self.assertEqual([wrong.take("a") for _ in range(11)], [0] * 10 + [6.0])
 
     def test_a_crowd_of_clients_is_bounded_together_and_so_is_their_table(self) -> None:
-        wrong = cts.Rates(10, 6.0, 5, monotonic=lambda: 0.0)
+        wrong = Rates(10, 6.0, 5, monotonic=lambda: 0.0)
         taken = sum(
-            wrong.take(f"client {number}") == 0
-            for number in range(3 * cts.Rates.CLIENTS)
+            wrong.take(f"client {number}") == 0 for number in range(3 * Rates.CLIENTS)
         )
         self.assertEqual(taken, 50)
-        many = cts.Rates(10, 6.0, 10**6, monotonic=lambda: 0.0)
-        for number in range(3 * cts.Rates.CLIENTS):
+        many = Rates(10, 6.0, 10**6, monotonic=lambda: 0.0)
+        for number in range(3 * Rates.CLIENTS):
             many.take(f"client {number}")
-        self.assertLessEqual(len(many), cts.Rates.CLIENTS)
+        self.assertLessEqual(len(many), Rates.CLIENTS)
 
 
 class ClientTest(unittest.TestCase):
@@ -552,9 +559,9 @@ class ClientTest(unittest.TestCase):
             ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"),
             ("fe80::1%eth0", "fe80::2%eth1"),
         ):
-            self.assertEqual(len({cts.client_of(address) for address in group}), 1)
+            self.assertEqual(len({client_of(address) for address in group}), 1)
         alone = ("127.0.0.1", "172.18.0.5", "172.18.0.6", "fd00::1", "fd00:0:0:1::1")
-        self.assertEqual(len({cts.client_of(a) for a in alone}), len(alone))
+        self.assertEqual(len({client_of(a) for a in alone}), len(alone))
 
 
 class SourceTest(unittest.TestCase):
@@ -589,19 +596,20 @@ class SourceTest(unittest.TestCase):
         for address in ("127.0.0.1", "::1"):
             self.assertTrue(self.allowed(address, "10.0.0.0/8"))
         for text in ("10.0.0.1/8", "everyone", "", "127.0.0.0/8 10.0.0.0/33"):
-            with self.assertRaises(cts.ConfigError):
-                cts.read_settings({"allow": text}, {})
+            with self.assertRaises(ConfigError):
+                read_settings({"allow": text}, {})
 
     def test_a_network_that_is_made_later_is_let_in_and_one_that_is_gone_is_not(
         self,
     ) -> None:
-        clock, bridges, looks = [0.0], [], []
+        clock, looks = [0.0], []
+        bridges: List[Tuple[str, Any]] = []
 
         def look() -> List[Tuple[str, Any]]:
             looks.append(clock[0])
             return bridges
 
-        sources = cts.Sources(None, look, lambda: clock[0])
+        sources = Sources(None, look, lambda: clock[0])
         for _ in range(100):  # a stranger has us look once, not a hundred times
             self.assertFalse(sources.allow("172.18.0.5"))
         self.assertEqual(len(looks), 1)

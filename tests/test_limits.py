@@ -32,6 +32,8 @@ from support import (
     wait_until,
 )
 
+from cron_trigger.web.places import Places
+
 REGISTRY = {
     "hello": {"description": "Say hello", "command": ["/bin/echo", "hello"]},
     "nap": {"description": "Sleep", "command": ["/bin/sleep", "60"]},
@@ -347,7 +349,8 @@ class JsonTest(RawTest):
         for body in (
             b"{", b"[]", b"null", b"7", b'"hello"', b"cronName=hello",
             b'{"cronName": "hello"} x', b"{'cronName': 'hello'}",
-            b"\xef\xbb\xbf" * 2 + HELLO, b" \xef\xbb\xbf" + HELLO, HELLO.decode().encode("utf-16"),
+            b"\xef\xbb\xbf" * 2 + HELLO, b" \xef\xbb\xbf" + HELLO,
+            HELLO.decode().encode("utf-16"),
             b'{"cronName": "\xff"}',
             b'{"cronName": "\xed\xa0\x80"}', b'{"cronName": "\\ud800"}',
             b'{"cronName": "hello", "params": {"a": NaN}}',
@@ -719,7 +722,7 @@ class PlacesTest(unittest.TestCase):
     def test_a_stream_that_has_joined_is_counted_once(self) -> None:
         store, loop = mock.Mock(), mock.Mock()
         store.last_event_id.return_value, store.events_after.return_value = 0, []
-        places = cts.Places(cts.Limit(2, 2), 9.0)
+        places = Places(cts.Limit(2, 2), 9.0)
         broadcaster = cts.Broadcaster(store, loop, mock.Mock(), places)
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
@@ -825,10 +828,10 @@ class SharesTest(unittest.TestCase):
         self.now_s = 0.0
         self.left: List[str] = []
 
-    def places(self, share: int, total: int, safe_s: Any = 0.0) -> cts.Places:
-        return cts.Places(cts.Limit(share, total), safe_s, lambda: self.now_s)
+    def places(self, share: int, total: int, safe_s: Any = 0.0) -> Places:
+        return Places(cts.Limit(share, total), safe_s, lambda: self.now_s)
 
-    def take(self, places: cts.Places, client: str, name: str = "") -> Any:
+    def take(self, places: Places, client: str, name: str = "") -> Any:
         self.now_s += 1.0
         return places.take(client, lambda: self.left.append(name or client))
 

@@ -114,7 +114,8 @@ turn = iter(range(10**9))
 
 def refused():
     number = next(turn)
-    call("GET", f"/nowhere{number}", source=f"127.7.{number // 250 % 250}.{number % 250}")
+    source = f"127.7.{number // 250 % 250}.{number % 250}"
+    call("GET", f"/nowhere{number}", source=source)
 
 run_id = call("POST", "/trigger", {"cronName": "nap"})["runId"]
 for _ in range(80):

@@ -145,11 +145,7 @@ class Access:
             # Only there it is the host's; elsewhere, whoever answers for a name that
             # nobody owns would make a browser's rebinding work.
             return self.sources.is_container(address)
-        try:
-            ipaddress.ip_address(name.strip("[]"))
-        except ValueError:
-            return False
-        return True
+        return _is_address(name.strip("[]"))
 
     # ---- Origin
 
@@ -232,6 +228,15 @@ def _name_of(host: str) -> Optional[str]:
     """Return the name in a Host header, None where it has no such form."""
     match = AUTHORITY.fullmatch(host) if len(host) <= 300 else None
     return match[1].rstrip(".").lower() if match else None
+
+
+@functools.lru_cache(maxsize=256)
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import functools
 import http
 import re
 import select
@@ -46,12 +47,18 @@ def head_of(answer: Answer, more: List[str]) -> bytes:
     lines = [
         f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}\r\n"
         f"{COMMON_HEADERS}Cache-Control: {answer.cache}\r\n"
-        f"Date: {email.utils.formatdate(usegmt=True)}\r\n"
+        f"Date: {_date_of(int(time.time()))}\r\n"
         f"Content-Security-Policy: {answer.policy}\r\n"
         f"Content-Type: {answer.content_type}\r\n"
     ]
     lines += [f"{name}: {value}\r\n" for name, value in answer.headers.items()]
     return "".join([*lines, *more, "\r\n"]).encode("latin-1", "replace")
+
+
+@functools.lru_cache(maxsize=2)
+def _date_of(epoch_s: int) -> str:
+    """Return a time as HTTP writes it; kept, since it is the same for a second."""
+    return email.utils.formatdate(epoch_s, usegmt=True)
 
 
 def short_answer(answer: Answer) -> bytes:

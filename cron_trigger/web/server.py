@@ -199,7 +199,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def _no_route(request: Request, routes: Mapping[str, Route]) -> Refusal:
     if not routes:
-        listed = ", ".join(f"{r.method} {r.path}" for r in ROUTES)
+        named = [r for r in ROUTES if r.action != "page_file"]
+        listed = ", ".join(f"{r.method} {r.path}" for r in named)
         return Refusal(
             "not_found",
             f'There is no "{printable(request.path, 80)}" here; there are: {listed}.',
