@@ -772,6 +772,29 @@ class PlacesTest(unittest.TestCase):
             self.assertEqual(server.get("/crons").status, 200)
 
 
+class NoThreadTest(unittest.TestCase):
+    """A host that gives no thread more, as where memory or a limit is reached."""
+
+    def test_who_gets_no_thread_is_told_so(self) -> None:
+        patch = (
+            "start, fails = cts.threading.Thread.start, [1, 1, 1]\n"
+            "def flaky(self):\n"
+            "    if 'process_request' in self.name and fails and fails.pop():\n"
+            "        raise RuntimeError(\"can't start new thread\")\n"
+            "    start(self)\n"
+            "cts.threading.Thread.start = flaky"
+        )
+        with Server(REGISTRY, **patched(patch)) as server:
+            for _ in range(3):
+                reply = server.get("/health")
+                self.assertEqual(
+                    (reply.status, reply.json["code"]), (503, "overloaded")
+                )
+                self.assertEqual(reply.headers["retry-after"], "1")
+            self.assertEqual(server.get("/health").status, 200)
+            self.assertIn("no descriptor, thread or memory left", server.log_text())
+
+
 class FewDescriptorsTest(unittest.TestCase):
     """A host that gives a process 64 open files, and clients that take them."""
 

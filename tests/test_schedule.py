@@ -284,6 +284,25 @@ class ScheduleTest(unittest.TestCase):
         return total
 
 
+class PlannedShareTest(unittest.TestCase):
+    """One client leaves room for others, and can't fill the history in a loop."""
+
+    def test_a_client_may_plan_so_many_and_then_one_now_and_then(self) -> None:
+        program = patched("m.SCHEDULED_SHARE = 3")
+        with Server(REGISTRY, program=program) as server:
+            ids = [plan(server, "brief", at(3600)) for _ in range(3)]
+            refused = server.trigger("brief", runAt=at(3600))
+            self.assertEqual(refused.json["code"], "too_many_scheduled")
+            self.assertIn("at most 3 of one client", refused.json["error"])
+            for scheduled_id in ids:
+                server.request("DELETE", f"/scheduled/{scheduled_id}")
+            refused = server.trigger("brief", runAt=at(3600))
+            self.assertEqual(refused.json["code"], "too_many_scheduled")
+            self.assertIn(int(refused.headers["retry-after"]), range(1, 31))
+            count = "select count(*) from scheduled_triggers"
+            self.assertEqual(server.rows(count), [(3,)])
+
+
 class ScheduleAcrossRestartTest(unittest.TestCase):
     def setUp(self) -> None:
         self.server = Server(REGISTRY)

@@ -68,11 +68,9 @@ class Page:
         kind = TYPES[path.suffix]
         headers = {"ETag": tag}
         # With no-store there would be nothing to ask for again by its tag.
-        if _has_tag(request.headers.get("if-none-match"), tag):
-            return Answer(
-                304, headers=headers, content_type=kind, policy=policy, cache="no-cache"
-            )
-        return Answer(200, body, kind, headers, policy=policy, cache="no-cache")
+        has = _has_tag(request.headers.get("if-none-match"), tag)
+        status = 304 if has else 200
+        return Answer(status, body, kind, headers, policy=policy, cache="no-cache")
 
     def _read(self, path: Path) -> Tuple[Body, str]:
         status = os.stat(path)

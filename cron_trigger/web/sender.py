@@ -101,7 +101,9 @@ class Sender:
         body, vary, more = answer.body.plain, [], []
         if len(body) >= PACKED_BYTES and answer.stream is None:
             vary.append("Accept-Encoding")
-            if takes_gzip(request):
+            if answer.status in BODILESS:
+                body = b""
+            elif takes_gzip(request):
                 body = answer.body.packed
                 more.append("Content-Encoding: gzip\r\n")
         length = len(body) if answer.stream is None else answer.length
@@ -115,7 +117,11 @@ class Sender:
             )
         if origin:
             vary.append("Origin")
-            more.append(f"Access-Control-Allow-Origin: {origin}\r\n")
+            more.append(
+                f"Access-Control-Allow-Origin: {origin}\r\n"
+                "Access-Control-Expose-Headers: Location, Idempotent-Replay, "
+                "Retry-After\r\n"
+            )
         more += [f"Vary: {', '.join(vary)}\r\n"] if vary else []
         head = head_of(answer, [*more, "Connection: close\r\n" * close])
         only_head = request is not None and request.method == "HEAD"
