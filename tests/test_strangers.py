@@ -16,7 +16,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
-from support import Server, need, need_command, wait_until
+from support import Server, need, need_command, need_full, wait_until
 
 REGISTRY = {
     "nap": {"description": "Sleep", "command": ["/bin/sleep", "60"]},
@@ -318,6 +318,7 @@ class SourceTest(StrangersCase):
         wait_until(lambda: self.container.ask(server.port, call) == ["200"])
 
     def test_a_network_that_is_made_while_it_runs_is_let_in(self) -> None:
+        need_full()
         server = self.server_at("0.0.0.0")
         call = ("10.88.0.5", "10.88.0.1")
         self.container.ip("address add 10.88.0.5/16 dev inner")
@@ -338,6 +339,7 @@ class SourceTest(StrangersCase):
             self.container.ip("address delete 10.88.0.5/16 dev inner")
 
     def test_names_and_kinds_that_are_no_container_s_are_not_let_in(self) -> None:
+        need_full()
         server = self.server_at("0.0.0.0")
         call = ("10.89.0.5", "10.89.0.1")
         self.container.ip("address add 10.89.0.5/16 dev inner")
@@ -377,7 +379,7 @@ class FloodTest(StrangersCase):
     """One who takes all that he gets, and one who only wants his answer."""
 
     def honest(self, space: Namespace, server: Server, call: Tuple[str, str]) -> Any:
-        text = space.python(HONEST, call[1], server.port, call[0], 40)
+        text = space.python(HONEST, call[1], server.port, call[0], 25)
         told = json.loads(text)
         failed = [status for status, _ in told if status != 200]
         self.assertEqual(failed, [])
@@ -407,7 +409,7 @@ class FloodTest(StrangersCase):
         server = self.server_at("0.0.0.0")
         source, target = self.host.CONTAINER
         path = server.state_dir
-        with self.host.running(FLOOD, server.port, 6) as flood:
+        with self.host.running(FLOOD, server.port, 4) as flood:
             median_s = self.honest(self.container, server, (source, target))
             self.assertLess(median_s, 0.1)
             run_id = server.rows("select max(id) from cron_executions")[0][0]
