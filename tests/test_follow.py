@@ -207,6 +207,7 @@ class FollowTest(unittest.TestCase):
             received = b"".join(iter(lambda: client.recv(65536), b""))
         head, _, body = received.partition(b"\r\n\r\n")
         self.assertNotIn(b"chunked", head.lower())
+        self.assertNotIn(b"content-length", head.lower())
         self.assertIn(b"Connection: close", head)
         self.assertEqual(body, b"plain\n")
 

@@ -16,6 +16,27 @@ from cron_trigger.registry.times import epoch_of
 from cron_trigger.runs.runner import Runner
 from cron_trigger.web.views import Lateness, Views
 
+#: Name, type and meaning; a method of Metrics has the samples of each.
+FAMILIES = (
+    ("build_info", "gauge", "The version that runs."),
+    ("degraded", "gauge", "1 while /health is degraded."),
+    ("runs_total", "counter", "Ended runs, by how."),
+    ("running", "gauge", "1 while it runs."),
+    ("late", "gauge", "1 while a scheduled run is missed."),
+    (
+        "consecutive_failures",
+        "gauge",
+        "Failed runs since the last that completed, at most 30.",
+    ),
+    ("run_duration_seconds", "summary", "How long runs took."),
+    ("last_run_timestamp_seconds", "gauge", "End of the last run."),
+    (
+        "last_success_timestamp_seconds",
+        "gauge",
+        "End of the last run that completed, 0 if none did.",
+    ),
+    ("scheduled_pending", "gauge", "Planned triggers that are pending."),
+)
 #: A metric's suffix, labels and value.
 Sample = Tuple[str, str, float]
 
@@ -41,62 +62,25 @@ class Metrics:
 
     def text(self) -> str:
         """Return all families."""
-        families = (
-            ("build_info", "gauge", "The version that runs.", self._info()),
-            ("degraded", "gauge", "1 while /health is degraded.", self._health()),
-            ("runs_total", "counter", "Ended runs, by how.", self._runs()),
-            ("running", "gauge", "1 while it runs.", self._running()),
-            ("late", "gauge", "1 while a scheduled run is missed.", self._late()),
-            (
-                "consecutive_failures",
-                "gauge",
-                "Failed runs since the last that completed, at most 30.",
-                self._failures(),
-            ),
-            (
-                "run_duration_seconds",
-                "summary",
-                "How long runs took.",
-                self._durations(),
-            ),
-            (
-                "last_run_timestamp_seconds",
-                "gauge",
-                "End of the last run.",
-                self._ends(ENDED_STATUSES),
-            ),
-            (
-                "last_success_timestamp_seconds",
-                "gauge",
-                "End of the last run that completed, 0 if none did.",
-                self._ends((COMPLETED,), never=0),
-            ),
-            (
-                "scheduled_pending",
-                "gauge",
-                "Planned triggers that are pending.",
-                self._pending(),
-            ),
-        )
         return "".join(
-            _family(f"cron_trigger_{name}", kind, what, samples)
-            for name, kind, what, samples in families
+            _family(f"cron_trigger_{name}", kind, what, getattr(self, f"_{name}")())
+            for name, kind, what in FAMILIES
         )
 
     def _total(self, name: str, status: str) -> Tuple[int, int, Optional[str]]:
         """Return runs, summed milliseconds and the last end."""
         return self._totals.get((name, status), (0, 0, None))
 
-    def _info(self) -> Iterator[Sample]:
+    def _build_info(self) -> Iterator[Sample]:
         yield "", f'{{version="{VERSION}"}}', 1
 
-    def _health(self) -> Iterator[Sample]:
+    def _degraded(self) -> Iterator[Sample]:
         yield "", "", int(bool(self._views.problems()))
 
-    def _pending(self) -> Iterator[Sample]:
+    def _scheduled_pending(self) -> Iterator[Sample]:
         yield "", "", len(self._store.pending())
 
-    def _runs(self) -> Iterator[Sample]:
+    def _runs_total(self) -> Iterator[Sample]:
         for name in self._names:
             for status in ENDED_STATUSES:
                 labels = f'{{cron="{name}",status="{status}"}}'
@@ -110,15 +94,21 @@ class Metrics:
         for cron in self._crons.values():
             yield "", _of(cron.name), int(self._lateness.late(cron))
 
-    def _failures(self) -> Iterator[Sample]:
+    def _consecutive_failures(self) -> Iterator[Sample]:
         for cron in self._crons.values():
             yield "", _of(cron.name), self._views.failures(cron)
 
-    def _durations(self) -> Iterator[Sample]:
+    def _run_duration_seconds(self) -> Iterator[Sample]:
         for name in self._names:
             totals = [self._total(name, status) for status in ENDED_STATUSES]
             yield "_sum", _of(name), sum(total[1] for total in totals) / 1000
             yield "_count", _of(name), sum(total[0] for total in totals)
+
+    def _last_run_timestamp_seconds(self) -> Iterator[Sample]:
+        return self._ends(ENDED_STATUSES)
+
+    def _last_success_timestamp_seconds(self) -> Iterator[Sample]:
+        return self._ends((COMPLETED,), never=0)
 
     def _ends(
         self, statuses: Sequence[str], never: Optional[float] = None

@@ -15,7 +15,7 @@ import re
 import select
 import socket
 import time
-from typing import Callable, Iterator, List, Optional
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from cron_trigger import SERVICE
 from cron_trigger.web.wire import BODY_BYTES, PACKED_BYTES, Answer, Request
@@ -27,6 +27,11 @@ COMMON_HEADERS = (
     "X-Frame-Options: DENY\r\n"
     "Referrer-Policy: no-referrer\r\n"
     "Cross-Origin-Resource-Policy: same-origin\r\n"
+)
+#: What another origin's page may read besides the body.
+EXPOSED = (
+    "Access-Control-Expose-Headers: Location, Idempotent-Replay, Retry-After\r\n"
+    "Vary: Origin\r\n"
 )
 #: Statuses that never have a body (RFC 9110, 6.4.1).
 BODILESS = (204, 304)
@@ -67,6 +72,16 @@ def short_answer(answer: Answer) -> bytes:
     return head_of(answer, [length, "Connection: close\r\n"]) + answer.body.plain
 
 
+def _encoded(request: Optional[Request], answer: Answer) -> Tuple[bytes, List[str]]:
+    """Return the body as it is to be sent, and the headers that say so."""
+    if len(answer.body) < PACKED_BYTES:
+        return answer.body.plain, []
+    vary = "Vary: Accept-Encoding\r\n"
+    if answer.status in BODILESS or not takes_gzip(request):
+        return answer.body.plain, [vary]
+    return answer.body.packed, [vary, "Content-Encoding: gzip\r\n"]
+
+
 class Sender:
     """Sends answers on a connection.
 
@@ -98,35 +113,22 @@ class Sender:
 
         Head and body go in one piece where there is no stream.
         """
-        body, vary, more = answer.body.plain, [], []
-        if len(body) >= PACKED_BYTES and answer.stream is None:
-            vary.append("Accept-Encoding")
-            if answer.status in BODILESS:
-                body = b""
-            elif takes_gzip(request):
-                body = answer.body.packed
-                more.append("Content-Encoding: gzip\r\n")
+        body, more = _encoded(request, answer)
         length = len(body) if answer.stream is None else answer.length
         chunked = length is None and not (request and request.old)
         close = close or bool(answer.hand_over) or (length is None and not chunked)
-        if not answer.hand_over and answer.status not in BODILESS:
-            more.append(
-                "Transfer-Encoding: chunked\r\n" * chunked
-                if length is None
-                else f"Content-Length: {length}\r\n"
-            )
+        if chunked:
+            more.append("Transfer-Encoding: chunked\r\n")
+        elif length is not None and not (answer.hand_over or answer.status in BODILESS):
+            more.append(f"Content-Length: {length}\r\n")
         if origin:
-            vary.append("Origin")
-            more.append(
-                f"Access-Control-Allow-Origin: {origin}\r\n"
-                "Access-Control-Expose-Headers: Location, Idempotent-Replay, "
-                "Retry-After\r\n"
-            )
-        more += [f"Vary: {', '.join(vary)}\r\n"] if vary else []
-        head = head_of(answer, [*more, "Connection: close\r\n" * close])
-        only_head = request is not None and request.method == "HEAD"
-        self._push(head if only_head or answer.stream is not None else head + body)
-        if answer.stream is not None and not only_head:
+            more.append(f"Access-Control-Allow-Origin: {origin}\r\n{EXPOSED}")
+        if close:
+            more.append("Connection: close\r\n")
+        head = head_of(answer, more)
+        bodiless = answer.status in BODILESS or (request and request.method == "HEAD")
+        self._push(head if bodiless or answer.stream is not None else head + body)
+        if answer.stream is not None and not bodiless:
             self._send_stream(answer.stream, chunked, length)
         return not close
 
