@@ -160,12 +160,7 @@ class Api:
         self._runner.sync()
         # One more than asked for tells if there is a following page.
         found = self._store.run_texts(
-            cron_name=cron_name,
-            statuses=statuses,
-            since=since,
-            until=until,
-            before=before,
-            limit=limit + 1,
+            cron_name, statuses, before, limit + 1, since, until
         )
         page = found[:limit]
         following = json_text(page[-1][0] if len(found) > limit else None)

@@ -23,11 +23,7 @@ FAMILIES = (
     ("runs_total", "counter", "Ended runs, by how."),
     ("running", "gauge", "1 while it runs."),
     ("late", "gauge", "1 while a scheduled run is missed."),
-    (
-        "consecutive_failures",
-        "gauge",
-        "Failed runs since the last that completed, at most 30.",
-    ),
+    ("consecutive_failures", "gauge", "Failed runs since the last that completed."),
     ("run_duration_seconds", "summary", "How long runs took."),
     ("last_run_timestamp_seconds", "gauge", "End of the last run."),
     (
@@ -95,8 +91,9 @@ class Metrics:
             yield "", _of(cron.name), int(self._lateness.late(cron))
 
     def _consecutive_failures(self) -> Iterator[Sample]:
-        for cron in self._crons.values():
-            yield "", _of(cron.name), self._views.failures(cron)
+        failures = self._store.failures_in_a_row()
+        for name in self._crons:
+            yield "", _of(name), failures.get(name, 0)
 
     def _run_duration_seconds(self) -> Iterator[Sample]:
         for name in self._names:

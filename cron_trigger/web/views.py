@@ -8,7 +8,6 @@ kept under an older mark is made again; the worst of a race is that it is made t
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from cron_trigger import SERVICE
@@ -16,11 +15,6 @@ from cron_trigger.history.answers import Figures
 from cron_trigger.history.store import Store
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import Registry
-from cron_trigger.registry.records import (
-    CANCELLED,
-    COMPLETED,
-    RUNNING,
-)
 from cron_trigger.registry.strict_json import Json, json_text
 from cron_trigger.runs.runner import Runner
 from cron_trigger.web.wire import Body
@@ -94,8 +88,8 @@ class Views:
         self._lateness = lateness
         #: By cron, an object that is another one after each change; "": of any.
         self._marks: Dict[str, object] = {}
-        #: By cron, its mark, entry and failures; and the body of `/crons` likewise.
-        self._entries: Dict[str, Tuple[Any, str, int]] = {}
+        #: By cron, its mark and entry; and the body of `/crons` likewise.
+        self._entries: Dict[str, Tuple[Any, str]] = {}
         self._body: Tuple[Any, Body] = (None, Body())
 
     def forget(self, cron_name: str) -> None:
@@ -155,20 +149,13 @@ class Views:
             return None
         run = self._runner.run_of(name)
         if run is not None and run.id == run_id:
-            return self._made(cron, None, self._times(cron))[0]
+            return self._made(cron, None, self._times(cron))
         return self._text(cron, {})
 
     def _times(self, cron: Cron) -> Tuple[Optional[str], bool]:
         return self._lateness.next_run_at(cron), self._lateness.late(cron)
 
-    def failures(self, cron: Cron) -> int:
-        """Return how many of a cron's last runs failed, up to the newest."""
-        return self._kept(cron, {})[2]
-
     def _text(self, cron: Cron, external: Mapping[str, int]) -> str:
-        return self._kept(cron, external)[1]
-
-    def _kept(self, cron: Cron, external: Mapping[str, int]) -> Tuple[Any, str, int]:
         held, times = cron.name in external, self._times(cron)
         # Not the registry's version: it may be that of a file read just now.
         mark = (cron, self._marks.get(cron.name), held, times)
@@ -176,23 +163,12 @@ class Views:
         if kept is None or kept[0] != mark:
             run = self._runner.run_of(cron.name)
             running = EXTERNAL if held else run.view() if run else None
-            kept = (mark, *self._made(cron, running, times))
+            kept = (mark, self._made(cron, running, times))
             self._entries[cron.name] = kept
-        return kept
+        return kept[1]
 
     def _made(
         self, cron: Cron, running: Json, times: Tuple[Optional[str], bool]
-    ) -> Tuple[str, int]:
+    ) -> str:
         figures = self._store.figures(cron.name)
-        text = json_text(cron_view(cron, figures, running, *times))
-        return text, consecutive_failures(figures)
-
-
-def consecutive_failures(figures: Figures) -> int:
-    """Return how many of the last runs failed, one after the other, up to the newest.
-
-    At most as many as are at hand; a run that was cancelled counts neither way.
-    """
-    counted = (run.status for run in reversed(figures.recent))
-    told = (s for s in counted if s not in (CANCELLED, RUNNING))
-    return sum(1 for _ in itertools.takewhile(lambda status: status != COMPLETED, told))
+        return json_text(cron_view(cron, figures, running, *times))
