@@ -6,6 +6,7 @@ import concurrent.futures
 import gzip
 import http.client
 import json
+import os
 import re
 import socket
 import sqlite3
@@ -644,12 +645,20 @@ class WaitTest(HttpCase):
         self.server.request("POST", f"/runs/{run_id}/cancel")
         self.server.ended(run_id)
 
+    def waiting(self, server: Server, path: str, pool: Any) -> Any:
+        """Ask in another thread, and return once the server has taken it up."""
+        assert server.process
+        tasks = f"/proc/{server.process.pid}/task"
+        before = len(os.listdir(tasks))
+        asked = pool.submit(server.get, path)
+        wait_until(lambda: len(os.listdir(tasks)) > before)
+        self.assertFalse(asked.done())
+        return asked
+
     def test_it_answers_as_soon_as_the_run_has_ended(self) -> None:
         run_id = self.server.trigger("sleeps").json["runId"]
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(self.server.get, f"/runs/{run_id}?wait=60")
-            time.sleep(0.1)
-            self.assertFalse(asked.done())
+            asked = self.waiting(self.server, f"/runs/{run_id}?wait=60", pool)
             self.cancelled(run_id)
             reply = asked.result(10)
         self.assertEqual(list(reply.json), ["success", "run"])
@@ -682,8 +691,7 @@ class WaitTest(HttpCase):
         with Server(REGISTRY) as own:
             run_id = own.trigger("sleeps").json["runId"]
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                asked = pool.submit(own.get, f"/runs/{run_id}?wait=60")
-                time.sleep(0.2)
+                asked = self.waiting(own, f"/runs/{run_id}?wait=60", pool)
                 own.stop()
                 self.assertEqual(asked.result(10).json["run"]["status"], "running")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
 import hashlib
 import hmac
@@ -81,8 +82,9 @@ class Sources:
         with self._lock:
             now_s = self._monotonic()
             if now_s - self._looked_s >= self.KEPT_S:
-                self._containers = tuple(network for _, network in self._bridges())
                 self._looked_s = now_s
+                with contextlib.suppress(OSError):  # no descriptor is free
+                    self._containers = tuple(network for _, network in self._bridges())
             return any(peer in network for network in self._containers)
 
 

@@ -7,9 +7,9 @@ is promised is that a body is compressed at most once, however often it is sent.
 from __future__ import annotations
 
 import functools
-import gzip
 import re
 import socket
+import zlib
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterator, Mapping, Optional
 
@@ -67,7 +67,8 @@ class Body:
 
     @functools.cached_property
     def packed(self) -> bytes:
-        return gzip.compress(self.plain, 5, mtime=0)
+        packer = zlib.compressobj(5, zlib.DEFLATED, 31)  # with the head of gzip
+        return packer.compress(self.plain) + packer.flush()
 
     def __len__(self) -> int:
         return len(self.plain)
