@@ -6,8 +6,8 @@ import concurrent.futures
 import gzip
 import http.client
 import json
-import os
 import re
+import select
 import socket
 import sqlite3
 import subprocess
@@ -16,7 +16,7 @@ import unittest
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from flat import m as server
-from support import Reply, Server, need_full, patched, wait_until
+from support import Reply, Server, Wire, need_full, patched, wait_until
 
 REGISTRY: Dict[str, Any] = {
     "hello": {"description": "Dire bonjour ✅", "command": ["echo", "hello"]},
@@ -645,22 +645,21 @@ class WaitTest(HttpCase):
         self.server.request("POST", f"/runs/{run_id}/cancel")
         self.server.ended(run_id)
 
-    def waiting(self, server: Server, path: str, pool: Any) -> Any:
-        """Ask in another thread, and return once the server has taken it up."""
-        assert server.process
-        tasks = f"/proc/{server.process.pid}/task"
-        before = len(os.listdir(tasks))
-        asked = pool.submit(server.get, path)
-        wait_until(lambda: len(os.listdir(tasks)) > before)
-        self.assertFalse(asked.done())
-        return asked
+    def waiting(self, server: Server, run_id: int) -> Wire:
+        """Ask for the end of a run, and return once the server has accepted that."""
+        wire = Wire(server.port)
+        self.addCleanup(wire.socket.close)
+        head = f"GET /runs/{run_id}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        wire.send(head.encode())
+        self.assertEqual(server.get("/health").status, 200)  # accepted after it
+        return wire
 
     def test_it_answers_as_soon_as_the_run_has_ended(self) -> None:
         run_id = self.server.trigger("sleeps").json["runId"]
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            asked = self.waiting(self.server, f"/runs/{run_id}?wait=60", pool)
-            self.cancelled(run_id)
-            reply = asked.result(10)
+        wire = self.waiting(self.server, run_id)
+        self.assertEqual(select.select([wire.socket], [], [], 0.1)[0], [])
+        self.cancelled(run_id)
+        reply = wire.answer()
         self.assertEqual(list(reply.json), ["success", "run"])
         self.assertEqual(reply.json["run"]["status"], "cancelled")
 
@@ -690,10 +689,9 @@ class WaitTest(HttpCase):
     def test_a_server_that_stops_answers_first(self) -> None:
         with Server(REGISTRY) as own:
             run_id = own.trigger("sleeps").json["runId"]
-            with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                asked = self.waiting(own, f"/runs/{run_id}?wait=60", pool)
-                own.stop()
-                self.assertEqual(asked.result(10).json["run"]["status"], "running")
+            wire = self.waiting(own, run_id)
+            own.stop()
+            self.assertEqual(wire.answer().json["run"]["status"], "running")
 
 
 class OwnServerCase(HttpCase):
