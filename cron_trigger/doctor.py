@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional
 
 from cron_trigger import SERVICE
-from cron_trigger.host.networks import DOCKER_NETWORKS, covers, docker_bridges
+from cron_trigger.host.networks import Interface, Network, container_bridges, covers
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import load_registry
 from cron_trigger.registry.settings import (
@@ -238,8 +238,8 @@ class Doctor:
                     )
 
     def _containers(self) -> Iterator[Finding]:
-        bridges = docker_bridges()
-        for name, bridge in bridges.items():
+        bridges = container_bridges()
+        for name, bridge in bridges:
             fault = self._bridge_fault(bridge)
             found = f"{name}: {bridge.network} may call at {bridge.ip}"
             yield fault or Finding("containers", "ok", found)
@@ -251,9 +251,10 @@ class Doctor:
                 'extra_hosts: ["host.docker.internal:host-gateway"]',
             )
         else:
-            yield Finding("containers", "note", "Docker has no bridge on this host.")
+            text = "Docker and Podman have no bridge on this host."
+            yield Finding("containers", "note", text)
 
-    def _bridge_fault(self, bridge: ipaddress.IPv4Interface) -> Optional[Finding]:
+    def _bridge_fault(self, bridge: Interface) -> Optional[Finding]:
         """Return what keeps a bridge's containers away, as far as a host can tell."""
         host, port, network = self._settings.host, self._settings.port, bridge.network
         if host not in ("0.0.0.0", "::", str(bridge.ip)):
@@ -268,17 +269,15 @@ class Doctor:
             return Finding(
                 "containers",
                 "wrong",
-                f"CRON_TRIGGER_ALLOW does not admit Docker's network {network}.",
+                f"CRON_TRIGGER_ALLOW does not admit the containers' network {network}.",
                 f"Add {network} to it in {ENVIRONMENT_FILE}.",
             )
         if firewall_blocks(network, port):
-            docker = ipaddress.ip_network(DOCKER_NETWORKS)
-            source = docker if covers(docker, network) else network
             return Finding(
                 "containers",
                 "wrong",
                 f"The firewall keeps {network} from port {port}.",
-                f"sudo ufw allow from {source} to any port {port} proto tcp",
+                f"sudo ufw allow from {network} to any port {port} proto tcp",
             )
         return None
 
@@ -345,7 +344,7 @@ def unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
             )
 
 
-def firewall_blocks(network: ipaddress.IPv4Network, port: int) -> bool:
+def firewall_blocks(network: Network, port: int) -> bool:
     """Tell whether ufw, or a firewall of somebody's own rules, shuts the port."""
     ufw = output_of("ufw", "status")
     if "Status: active" in ufw:
@@ -354,7 +353,7 @@ def firewall_blocks(network: ipaddress.IPv4Network, port: int) -> bool:
     return "-P INPUT DROP" in rules and f"--dport {port} " not in rules
 
 
-def ufw_admits(status: str, network: ipaddress.IPv4Network, port: int) -> bool:
+def ufw_admits(status: str, network: Network, port: int) -> bool:
     """Tell whether a rule that `ufw status` lists lets a network in to a port."""
     for line in status.splitlines():
         rule = re.match(r"(\S+)(?: on \S+)? +ALLOW(?: IN)? +(\S+)", line)

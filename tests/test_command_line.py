@@ -496,7 +496,7 @@ class ServeTest(unittest.TestCase):
             with Server(REGISTRY) as made:
                 self.assertEqual(made.get("/health").status, 200)
                 self.assertEqual(made._end(number), 0)
-                self.assertIn("stops; 0 running crons go on", made.stderr())
+                self.assertIn("stopping; 0 running crons continue", made.stderr())
 
     def test_serve_may_be_said_and_flags_stand_anywhere(self) -> None:
         with Server(REGISTRY, arguments=["serve", "--history-days=5"]) as made:

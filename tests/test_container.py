@@ -25,6 +25,7 @@ NPM_PACKAGES = (
     *("next@16", "react@19", "react-dom@19", "typescript@~5.9.0"),
     *("@types/node@20", "@types/react@19"),
 )
+BRIDGE = "br-0123456789ab"
 GATEWAY = "172.18.0.1"
 CONTAINER = "172.18.0.5"
 
@@ -95,7 +96,7 @@ class Namespace:
 
     def __init__(self) -> None:
         # It ends with its standard input: no later than this test.
-        script = "ip link set lo up && echo ready && exec cat"
+        script = "mount -t sysfs none /sys; ip link set lo up && echo ready && exec cat"
         self._holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "sh", "-c", script],
             stdin=subprocess.PIPE,
@@ -146,15 +147,20 @@ class Container(unittest.TestCase):
     @classmethod
     def connect(cls) -> None:
         """Give the two what Docker gives a host and a container with `extra_hosts`."""
-        pair = "ip link add bridge type veth peer name eth0 netns"
-        cls.host.run(*pair.split(), str(cls.container.pid))
-        for space, link, last in (
-            (cls.host, "bridge", "1"),
-            (cls.container, "eth0", "5"),
-        ):
-            space.run("ip", "addr", "add", f"172.18.0.{last}/16", "dev", link)
+        cls.host.run("ip", "link", "add", BRIDGE, "type", "bridge")
+        for link, inner in (("veth0", "eth0"), ("card0", "eth1")):
+            pair = f"ip link add {link} type veth peer name {inner} netns"
+            cls.host.run(*pair.split(), str(cls.container.pid))
+            cls.host.run("ip", "link", "set", link, "up")
+        cls.host.run("ip", "link", "set", "veth0", "master", BRIDGE)
+        for space, link, address in (
+            (cls.host, BRIDGE, f"{GATEWAY}/16"),
+            (cls.container, "eth0", f"{CONTAINER}/16"),
             # A network that is not Docker's.
-            space.run("ip", "addr", "add", f"10.99.0.{last}/24", "dev", link)
+            (cls.host, "card0", "10.99.0.1/24"),
+            (cls.container, "eth1", "10.99.0.5/24"),
+        ):
+            space.run("ip", "addr", "add", address, "dev", link)
             space.run("ip", "link", "set", link, "up")
         hosts = cls.folder / "hosts"
         hosts.write_text(f"127.0.0.1 localhost\n{GATEWAY} host.docker.internal\n")

@@ -160,7 +160,15 @@ class EventsTest(unittest.TestCase):
         self.assertEqual(started.data["run"]["status"], "running")
         self.assertEqual(started.data["run"]["requestedBy"], "Zoë")
         self.assertGreater(started.data["run"]["pid"], 0)
-        self.assertEqual(finished.data, {"run": self.server.run(run_id)})
+        self.assertEqual(started.data["host"], socket.gethostname())
+        self.assertEqual(list(started.data), ["run", "host"])
+        self.assertEqual(list(finished.data), ["run", "cron", "host"])
+        self.assertEqual(finished.data["run"], self.server.run(run_id))
+        # The cron's entry comes with it, so that nobody need ask for it.
+        entry = self.server.get("/crons/c0").json["cron"]
+        self.assertEqual(finished.data["cron"], entry)
+        self.assertIsNone(entry["running"])
+        self.assertEqual(entry["lastRun"]["id"], run_id)
 
     def test_an_event_comes_at_once(self) -> None:
         with listening(self.server) as listener:
@@ -202,9 +210,9 @@ class EventsTest(unittest.TestCase):
             self.server.get("/health")
             event = listener.take(1)[0]
             self.assertEqual(event.name, "registry.reloaded")
-            self.assertEqual(event.data, {"crons": len(REGISTRY) + 1})
+            self.assertEqual(event.data["crons"], len(REGISTRY) + 1)
             self.server.write_registry(REGISTRY)  # and nobody asks for anything
-            self.assertEqual(listener.take(1)[0].data, {"crons": len(REGISTRY)})
+            self.assertEqual(listener.take(1)[0].data["crons"], len(REGISTRY))
 
     def test_the_crontabs_run_is_told(self) -> None:
         with listening(self.server) as listener:

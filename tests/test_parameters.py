@@ -218,7 +218,7 @@ class ParametersTest(unittest.TestCase):
         self.assertEqual(list(reply.json["errors"]), ["x"])
 
     def test_parameters_come_as_an_object(self) -> None:
-        wrong: List[Any] = [[], "x", 1, None, True]
+        wrong: List[Any] = [[], "x", 1, False, True]
         for params in wrong:
             reply = self.server.trigger("bare", params=params)
             self.assertEqual(reply.json["code"], "invalid_request", params)

@@ -213,7 +213,6 @@ class ScheduleTest(unittest.TestCase):
             "2036-13-01T00:00:00Z",
             "0001-01-01T00:00:00+23:59",
             2083276800,
-            None,
             "",
             ["2036-01-01T00:00:00Z"],
         ):
@@ -283,6 +282,25 @@ class ScheduleTest(unittest.TestCase):
                     if line.startswith("voluntary_ctxt_switches"):
                         total += int(line.split()[1])
         return total
+
+
+class PlannedShareTest(unittest.TestCase):
+    """One client leaves room for others, and can't fill the history in a loop."""
+
+    def test_a_client_may_plan_so_many_and_then_one_now_and_then(self) -> None:
+        program = patched("m.SCHEDULED_SHARE = 3")
+        with Server(REGISTRY, program=program) as server:
+            ids = [plan(server, "brief", at(3600)) for _ in range(3)]
+            refused = server.trigger("brief", runAt=at(3600))
+            self.assertEqual(refused.json["code"], "too_many_scheduled")
+            self.assertIn("at most 3 of one client", refused.json["error"])
+            for scheduled_id in ids:
+                server.request("DELETE", f"/scheduled/{scheduled_id}")
+            refused = server.trigger("brief", runAt=at(3600))
+            self.assertEqual(refused.json["code"], "too_many_scheduled")
+            self.assertIn(int(refused.headers["retry-after"]), range(1, 31))
+            count = "select count(*) from scheduled_triggers"
+            self.assertEqual(server.rows(count), [(3,)])
 
 
 class ScheduleAcrossRestartTest(unittest.TestCase):

@@ -31,13 +31,14 @@ from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.runs.scripts import Scripts
-from cron_trigger.web.access import Access
+from cron_trigger.web.access import Access, Sources, container_networks
 from cron_trigger.web.api import Api
 from cron_trigger.web.events import Broadcaster
 from cron_trigger.web.notifier import Notifier
 from cron_trigger.web.page import Page
+from cron_trigger.web.places import STREAM_SAFE_S, Places, limits_for
 from cron_trigger.web.server import HttpServer
-from cron_trigger.web.views import Views
+from cron_trigger.web.views import Lateness, Views
 
 PRUNE_EVERY_S = 86400.0
 
@@ -90,7 +91,14 @@ class Daemon:
         self._runner.settle()
         self._schedule.start()
         self._api.port = self._listener.getsockname()[1]
-        self._http = HttpServer(self._listener, self._api, self._access, self._log.say)
+        self._http = HttpServer(
+            self._listener,
+            self._api,
+            self._access,
+            self._loop,
+            self._log.say,
+            self._limits,
+        )
         self._waiter = threading.Thread(
             target=self._loop.run, name="waiter", daemon=True
         )
@@ -145,11 +153,28 @@ class Daemon:
         self._schedule = Schedule(
             self._runner, self._store, self._registry, self._loop, say
         )
-        self._broadcaster = Broadcaster(self._store, self._loop)
-        self._broadcaster.look = self._registry.crons
-        self._notifier = self._built_notifier()
-        self._views = Views(self._registry, self._store, self._runner)
-        page = Page(HOME / "dashboard.html")
+        self._build_web()
+        self._running_shown: Optional[str] = None
+        self._built = True
+
+    def _build_web(self) -> None:
+        settings, host, limits = self._settings, own_names()[0], limits_for()
+        lateness = Lateness()
+        self._limits = limits
+        self._views = Views(host, self._registry, self._store, self._runner, lateness)
+        self._broadcaster = Broadcaster(
+            self._store,
+            self._loop,
+            self._views,
+            Places(limits.streams, STREAM_SAFE_S),
+            self._registry.crons,
+        )
+        self._notifier: Optional[Notifier] = None
+        if settings.notify_url:
+            self._notifier = Notifier(
+                settings.notify_url, host, self._registry, self._log.say
+            )
+            self._broadcaster.listen(self._notifier)
         self._api = Api(
             settings.port,
             self._registry,
@@ -158,18 +183,16 @@ class Daemon:
             self._schedule,
             self._broadcaster,
             self._views,
-            page,
+            lateness,
+            Page(HOME / "cron_trigger" / "dashboard", HOME / "docs" / "openapi.json"),
+            Places(limits.followers, STREAM_SAFE_S),
         )
-        self._access = Access(settings, own_names())
-        self._running_shown: Optional[str] = None
-        self._built = True
-
-    def _built_notifier(self) -> Optional[Notifier]:
-        if not self._settings.notify_url:
-            return None
-        notifier = Notifier(self._settings.notify_url, self._registry, self._log.say)
-        self._broadcaster.listen(notifier)
-        return notifier
+        self._access = Access(
+            settings.secret,
+            Sources(settings.allow, container_networks),
+            [*own_names(), *settings.allowed_hosts],
+            settings.allowed_origins,
+        )
 
     _built = False
 
@@ -355,7 +378,7 @@ class Daemon:
         self._systemd.notify("STOPPING=1", "STATUS=stopping")
         self._log.say(
             "notice",
-            f"{SERVICE} stops; {self._runner.count()} running crons go on",
+            f"{SERVICE} stopping; {self._runner.count()} running crons continue",
         )
         self._http.closing = True
         self._http.drain(self.DRAIN_S)

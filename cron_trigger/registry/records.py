@@ -177,6 +177,11 @@ class Event:
     name: str
     data: str
 
+    def run(self) -> Dict[str, Json]:
+        """Return the run that it tells of, as clients see it."""
+        run: Dict[str, Json] = json.loads(self.data)["run"]
+        return run
+
 
 @dataclass(frozen=True)
 class Key:

@@ -8,12 +8,15 @@ that, and is never held while anything is started.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from typing import Callable, Dict, Mapping, Optional, Set
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
+from cron_trigger.host.networks import client_of
+from cron_trigger.host.rates import Rates
 from cron_trigger.host.walltimer import WallTimer
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.errors import Refusal
@@ -34,7 +37,11 @@ from cron_trigger.runs.runner import Runner
 
 #: A scheduled trigger that came due while the server was down still runs this late.
 SCHEDULE_LATE_S = 3600.0
-SCHEDULED_LIMIT = 1000
+#: Pending ones of all clients, and of each.
+SCHEDULED_LIMIT, SCHEDULED_SHARE = 1000, 500
+#: Each stays in the history when it has ended; so a client that plans and cancels in a
+#: loop may plan SCHEDULED_SHARE at once, and then one in so many seconds.
+PLANNED_EVERY_S = 30.0
 
 
 class Schedule:
@@ -65,6 +72,7 @@ class Schedule:
         self._pending: Dict[int, Scheduled] = {}
         #: The crons whose triggers a thread fires just now.
         self._firing: Set[str] = set()
+        self._rates = Rates(SCHEDULED_SHARE, PLANNED_EVERY_S)
         self._timer = WallTimer(loop, self.tick)
 
     def start(self) -> None:
@@ -233,11 +241,25 @@ class Schedule:
                 "can't have one.",
                 errors={secret: "can't be kept for a planned trigger"},
             )
-        if len(self._pending) >= SCHEDULED_LIMIT:
+        self._check_share(client_of(request.client) if request.client else "nobody")
+
+    def _check_share(self, client: str) -> None:
+        """Return where a client may plan one more; else `too_many_scheduled`."""
+        callers = [entry.client for entry in self._pending.values()]
+        mine = sum(1 for caller in callers if caller and client_of(caller) == client)
+        if mine >= SCHEDULED_SHARE or len(callers) >= SCHEDULED_LIMIT:
             raise Refusal(
                 "too_many_scheduled",
-                f"{SCHEDULED_LIMIT} planned triggers are pending, which is the most; "
-                "cancel some or wait.",
+                f"Too many planned triggers are pending (at most {SCHEDULED_SHARE} of "
+                f"one client and {SCHEDULED_LIMIT} of all); cancel some or wait.",
+            )
+        wait_s = math.ceil(self._rates.take(client))
+        if wait_s:
+            raise Refusal(
+                "too_many_scheduled",
+                "Too many triggers were planned within a short time; try again in "
+                f"{wait_s} s.",
+                {"Retry-After": str(wait_s)},
             )
 
     def cancel(self, scheduled_id: int, by: str) -> Scheduled:

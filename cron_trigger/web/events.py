@@ -1,4 +1,10 @@
-"""Events."""
+"""Events: what happens, sent to every client of `/events` as it happens.
+
+One thread, the loop's, serves all streams and never waits: a slow reader fills its own
+backlog until it is dropped.  A connection's thread sends what its client missed, then
+hands its socket over by `join`.  `Broadcaster._lock` guards the streams and what each
+has been sent; nothing that waits for a client is done while it is held.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +15,10 @@ from typing import Any, Callable, Dict, List, Optional
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
-from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.records import Event
+from cron_trigger.registry.strict_json import json_text
+from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.views import Views
 
 STREAM_BACKLOG_BYTES = 1 << 20
 STREAM_COMMENT_S = 15.0
@@ -19,8 +27,9 @@ STREAM_COMMENT_S = 15.0
 class Stream:
     """A client of `/events`: its socket, and what it did not take yet."""
 
-    def __init__(self, connection: socket.socket, position: int) -> None:
+    def __init__(self, connection: socket.socket, position: int, place: Place) -> None:
         self.connection = connection
+        self.place = place
         self.descriptor = connection.fileno()
         #: The id of the last event that was sent or queued.
         self.position = position
@@ -61,32 +70,36 @@ class Stream:
 
 
 class Broadcaster:
-    """Sends each event to every stream, from the loop's thread, without waiting.
+    """Sends each event to every stream, from the loop's thread, without waiting."""
 
-    One thread serves all streams: a hundred of them cost a hundred sockets, and a
-    reader that is slow fills its own backlog until it is dropped.
-    """
-
-    LIMIT = 32
     #: How often it is looked whether the registry has changed, while there are streams.
     LOOK_S = 1.0
-    #: After a trigger, streams wait so long: its answer goes out before a hundred of
-    #: them are written to.
+    #: After a trigger, streams wait so long: its answer goes out before all of them
+    #: are written to.
     PAUSE_S = 0.002
 
-    def __init__(self, store: Store, loop: Loop) -> None:
+    def __init__(
+        self,
+        store: Store,
+        loop: Loop,
+        views: Views,
+        places: Places,
+        look: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """`look` is called in the loop's thread each second while there are streams."""
         self._store = store
         self._loop = loop
-        self._lock = threading.Lock()  # guards all below
+        self._views = views
+        self._places = places
+        self._look_now = look
+        self._lock = threading.Lock()
         self._streams: Dict[int, Stream] = {}
-        self._joining: List[object] = []  # a token for each place that is reserved
         self._listeners: List[Callable[[Event], None]] = []
         self._cursor = store.last_event_id()
+        # Set by any thread, taken back by the loop's; one wake-up too many is harmless.
         self._pumping = False
         self._commenting = False
         self._looking = False
-        #: Called in the loop's thread now and then, while there are streams.
-        self.look: Callable[[], Any] = lambda: None
 
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Call with each event, in the loop's thread."""
@@ -117,18 +130,34 @@ class Broadcaster:
                     return
 
     def _send(self, event: Event) -> None:
-        data = sse(event)
+        data = b""
         for stream in list(self._streams.values()):
             if stream.position < event.id:
                 stream.position = event.id
+                data = data or self.sse(event)
                 self._keep(stream, stream.send(data))
         for listener in self._listeners:
             listener(event)
+
+    def sse(self, event: Event) -> bytes:
+        """Return an event as the HTML standard has it (9.2.6).  JSON has no newline.
+
+        The host is added, and to the end of a run its cron's entry as it is now, so
+        that nobody need ask for it.
+        """
+        data = event.data[:-1]
+        if event.name == "run.finished":
+            run = event.run()
+            entry = self._views.ended(run["cronName"], run["id"])
+            data += f', "cron": {entry or "null"}'
+        data += f', "host": {json_text(self._views.host)}}}'
+        return f"id: {event.id}\nevent: {event.name}\ndata: {data}\n\n".encode()
 
     def _keep(self, stream: Stream, well: bool) -> None:
         """Drop a stream that is not well; wait for room where it has a backlog."""
         if not well:
             self._streams.pop(stream.descriptor, None)
+            self._places.give(stream.place)
             self._loop.unwatch(stream.descriptor)
             stream.connection.close()
             return
@@ -146,28 +175,25 @@ class Broadcaster:
             well = not (ready & ~select.EPOLLOUT and stream.gone())
             self._keep(stream, well and stream.flush())
 
-    def reserve(self) -> object:
-        """Take a place for one more stream, until `release`; else `overloaded`."""
-        with self._lock:
-            if len(self._streams) + len(self._joining) >= self.LIMIT:
-                raise Refusal(
-                    "overloaded",
-                    f"{self.LIMIT} event streams are open, which is the most; close "
-                    "one or try again later.",
-                    {"Retry-After": "15"},
-                )
-            place = object()
-            self._joining.append(place)
-            return place
+    def reserve(self, client: str) -> Place:
+        """Take a place for one more stream, until `release`; else `overloaded`.
 
-    def release(self, place: object) -> None:
+        Whoever reads nothing can't be told from one to whom nothing was sent; so the
+        oldest of the greediest client goes, once it has had its place for a while.
+        """
+        place = self._places.take(client)
+        if place is None:
+            raise overloaded("Too many event streams are open; close one", 15)
+        return place
+
+    def release(self, place: Place) -> None:
         """Give a place back, unless its stream has joined and counts by itself."""
         with self._lock:
-            if place in self._joining:
-                self._joining.remove(place)
+            if all(stream.place is not place for stream in self._streams.values()):
+                self._places.give(place)
 
     def join(
-        self, connection: socket.socket, last_event_id: Optional[int], place: object
+        self, connection: socket.socket, last_event_id: Optional[int], place: Place
     ) -> None:
         """Send what a client missed, then take its socket over.
 
@@ -179,24 +205,31 @@ class Broadcaster:
             events = self._store.events_after(position)
             if not events:
                 break
-            connection.sendall(b"".join(map(sse, events)))
+            connection.sendall(b"".join(map(self.sse, events)))
             position = events[-1].id
         with self._lock:
             newest = self._store.last_event_id()
             position = newest if position is None else min(position, newest)
             missed = self._store.events_after(position)
-            stream = Stream(connection, missed[-1].id if missed else position)
+            position = missed[-1].id if missed else position
+            stream = Stream(connection, position, place)
             connection.setblocking(False)
             if not self._streams and not self._listeners:
                 self._cursor = stream.position
             self._streams[stream.descriptor] = stream
-            self._joining.remove(place)
-            self._keep(
-                stream, stream.send(b": joined\n\n" + b"".join(map(sse, missed)))
-            )
+            place.leave = lambda: self._loop.call_soon(lambda: self._push_out(stream))
+            sent = stream.send(b": joined\n\n" + b"".join(map(self.sse, missed)))
+            # It may have been pushed out before it could be told so.
+            self._keep(stream, sent and not place.lost)
             self._start_comments()
             self._start_looks()
         self.wake()
+
+    def _push_out(self, stream: Stream) -> None:
+        """End a stream whose place another one has; its client may come again."""
+        with self._lock:
+            if self._streams.get(stream.descriptor) is stream:
+                self._keep(stream, False)
 
     def _start_comments(self) -> None:
         if not self._commenting:
@@ -219,7 +252,7 @@ class Broadcaster:
     def _look(self) -> None:
         self._looking = False
         if self._streams:
-            self.look()
+            self._look_now()
             self._start_looks()
 
     def close(self) -> None:
@@ -227,8 +260,3 @@ class Broadcaster:
         with self._lock:
             for stream in list(self._streams.values()):
                 self._keep(stream, False)
-
-
-def sse(event: Event) -> bytes:
-    """Return an event as the HTML standard has it (9.2.6).  JSON has no newline."""
-    return f"id: {event.id}\nevent: {event.name}\ndata: {event.data}\n\n".encode()

@@ -1,11 +1,14 @@
-"""Notifier."""
+"""Notifier: the end of each run, POSTed to one URL, and never in anybody's way.
+
+The loop's thread puts, a thread of its own takes and waits for the address; the queue
+between them is bounded and guards itself.  What can't be delivered in three attempts
+is logged and given up.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import http
 import http.client
-import http.server
 import json
 import queue
 import socket
@@ -29,9 +32,14 @@ class Notifier:
     FAULTS = (OSError, http.client.HTTPException, ValueError, RuntimeError)
 
     def __init__(
-        self, url: str, registry: Registry, say: Callable[[str, str], None]
+        self,
+        url: str,
+        host: str,
+        registry: Registry,
+        say: Callable[[str, str], None],
     ) -> None:
         self._url = urllib.parse.urlsplit(url)
+        self._host = host
         self._registry = registry
         self._say = say
         self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(self.QUEUE)
@@ -42,12 +50,17 @@ class Notifier:
         """Take an event; called by the loop, so it never waits."""
         if event.name != "run.finished":
             return
-        run = json.loads(event.data)["run"]
+        run = event.run()
         cron = self._registry.crons().get(run["cronName"])
         wanted = cron.notify if cron else "always"
         if wanted == "never" or (wanted == "failure" and run["status"] == COMPLETED):
             return
-        body = {"event": event.name, "run": run, "text": self._text(run)}
+        body = {
+            "event": event.name,
+            "host": self._host,
+            "run": run,
+            "text": self._text(run),
+        }
         try:
             self._queue.put_nowait(body)
         except queue.Full:
@@ -56,11 +69,19 @@ class Notifier:
                 f"the notification of run {run['id']} was dropped: "
                 f"{self.QUEUE} are waiting",
             )
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._work, name="notifier", daemon=True
-            )
-            self._thread.start()
+        self._start()
+
+    def _start(self) -> None:
+        """Start the thread, with the first event or, if none could be, the next."""
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._work, name="notifier", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no memory, or too many threads
+            self._say("error", f"notifications wait: {error}")
+        else:
+            self._thread = thread
 
     def _text(self, run: Mapping[str, Json]) -> str:
         mark = "✅" if run["status"] == COMPLETED else "❌"

@@ -1,8 +1,14 @@
-"""Views."""
+"""Views: the crons as clients see them, kept until something about them changes.
+
+It knows each cron's entry of `/crons` as written JSON and promises that a change that
+was told by `forget` is in every answer that begins after it.  Any thread may call.
+There are no locks: a mark is read before the state that it stands for, and what was
+kept under an older mark is made again; the worst of a race is that it is made twice.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from cron_trigger import SERVICE
 from cron_trigger.history.answers import Figures
@@ -11,9 +17,31 @@ from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.strict_json import Json, json_text
 from cron_trigger.runs.runner import Runner
+from cron_trigger.web.wire import Body
+
+#: What a cron does that somebody else has locked, as by `flock` in a crontab's line.
+EXTERNAL: Json = {"id": None, "trigger": "external"}
 
 
-def cron_view(cron: Cron, figures: Figures, running: Json) -> Dict[str, Json]:
+class Lateness:
+    """When a cron is due next, and whether a run of it did not come; here: never."""
+
+    def next_run_at(self, cron: Cron) -> Optional[str]:
+        """Return the next time of its schedule, ISO 8601 with the host's offset."""
+        return None
+
+    def late(self, cron: Cron) -> bool:
+        """Return True while its last scheduled run is missed."""
+        return False
+
+
+def cron_view(
+    cron: Cron,
+    figures: Figures,
+    running: Json,
+    next_run_at: Optional[str] = None,
+    late: bool = False,
+) -> Dict[str, Json]:
     """Return a cron as clients see it: its entry, what it does now, its figures."""
     return {
         "cronName": cron.name,
@@ -21,8 +49,12 @@ def cron_view(cron: Cron, figures: Figures, running: Json) -> Dict[str, Json]:
         "estimatedDuration": cron.estimated_duration,
         "parameters": {n: p.view() for n, p in cron.parameters.items()},
         "logFile": cron.log_path,
+        "user": cron.user,
         "running": running,
         "lastRun": figures.recent[-1].view() if figures.recent else None,
+        "schedule": cron.schedule.text if cron.schedule else None,
+        "nextRunAt": next_run_at,
+        "late": late,
         "runs": figures.runs,
         "successRate": figures.success_rate,
         "medianDurationMs": figures.median_duration_ms,
@@ -38,85 +70,105 @@ def cron_view(cron: Cron, figures: Figures, running: Json) -> Dict[str, Json]:
     }
 
 
-#: What a cron does that somebody else has locked, as by `flock` in a crontab's line.
-EXTERNAL: Json = {"id": None, "trigger": "external"}
-
-
 class Views:
-    """The answers that many ask for often, kept until something changes."""
+    """The answers that many ask for often."""
 
-    def __init__(self, registry: Registry, store: Store, runner: Runner) -> None:
+    def __init__(
+        self,
+        host: str,
+        registry: Registry,
+        store: Store,
+        runner: Runner,
+        lateness: Lateness,
+    ) -> None:
+        self.host = host
         self._registry = registry
         self._store = store
         self._runner = runner
-        self._texts: Dict[str, Tuple[Any, str]] = {}
-        self._crons: Tuple[Any, Any, bytes] = (None, None, b"")
-        #: By cron, an object that is another one after each change.
+        self._lateness = lateness
+        #: By cron, an object that is another one after each change; "": of any.
         self._marks: Dict[str, object] = {}
-        #: And one for all of them.
-        self._mark = object()
-        self._health: Tuple[Tuple[Any, ...], bytes] = ((), b"")
+        #: By cron, its mark and entry; and the body of `/crons` likewise.
+        self._entries: Dict[str, Tuple[Any, str]] = {}
+        self._body: Tuple[Any, Body] = (None, Body())
 
     def forget(self, cron_name: str) -> None:
         """Drop what was kept of a cron; from any thread."""
-        self._marks[cron_name] = self._mark = object()
+        self._marks[cron_name] = self._marks[""] = object()
 
-    def health(self, port: int) -> bytes:
-        """Return the body of `/health`."""
-        crons = self._registry.crons()
-        state = (
-            self._registry.version,
-            self._store.problem,
-            len(crons),
-            tuple(self._runner.problems()),
-        )
-        if self._health[0] != state:
-            value: Dict[str, Json] = {
-                "status": "healthy",
-                "service": SERVICE,
-                "port": port,
-                "available_crons": len(crons),
-            }
-            problems = self.problems()
-            if problems:
-                value.update(status="degraded", problems=problems)
-            self._health = (state, json_text(value).encode("utf-8", "replace"))
-        return self._health[1]
+    # ---- health
+
+    def health(self, port: int) -> Dict[str, Json]:
+        """Return what `/health` says."""
+        value: Dict[str, Json] = {
+            "status": "healthy",
+            "service": SERVICE,
+            "port": port,
+            "available_crons": len(self._registry.crons()),
+        }
+        problems = self.problems()
+        if problems:
+            value.update(status="degraded", problems=problems)
+        return value
 
     def problems(self) -> List[str]:
         """Return the faults that the server survives at present."""
-        problems = list(self._registry.faults)
-        problems += self._runner.problems()
+        problems = [*self._registry.faults, *self._runner.problems()]
         if self._store.problem:
             problems.append(self._store.problem)
         return problems
 
-    def crons(self) -> bytes:
+    # ---- crons
+
+    def crons(self) -> Body:
         """Return the body of `/crons`."""
         crons = self._registry.crons()
         external = self._runner.external()
-        mark = (self._mark, *external)  # read before the state, as below
-        kept = self._crons
-        # Another registry file that was taken is another dictionary.
-        if kept[0] is not crons or kept[1] != mark:
-            texts = [self._cron_text(cron, external) for cron in crons.values()]
-            body = '{"success": true, "crons": [' + ", ".join(texts) + "]}"
-            self._crons = kept = (crons, mark, body.encode("utf-8", "replace"))
-        return kept[2]
-
-    def _cron_text(self, cron: Cron, external: Mapping[str, int]) -> str:
-        if cron.name in external:
-            return self._rendered(cron, EXTERNAL)
-        # The mark is read before the state: a change meanwhile makes it another.
-        # Not the registry's version: it may be that of a file read just now.
-        mark = (cron, self._marks.get(cron.name))
-        kept = self._texts.get(cron.name)
-        if kept is None or kept[0] != mark:
-            run = self._runner.run_of(cron.name)
-            kept = (mark, self._rendered(cron, run.view() if run else None))
-            self._texts[cron.name] = kept
+        times = [self._times(cron) for cron in crons.values() if cron.schedule]
+        # Read before the state, see above.  Another registry is another dictionary.
+        mark = (self._marks.get(""), *external, *times)
+        kept = self._body
+        if kept[0] is None or kept[0][0] is not crons or kept[0][1] != mark:
+            texts = ", ".join(self._text(cron, external) for cron in crons.values())
+            head = f'{{"success": true, "host": {json_text(self.host)}, '
+            body = Body(f'{head}"crons": [{texts}]}}'.encode("utf-8", "replace"))
+            self._body = kept = ((crons, mark), body)
         return kept[1]
 
-    def _rendered(self, cron: Cron, running: Json) -> str:
+    def cron(self, name: str) -> str:
+        """Return one cron's entry as JSON; else `unknown_cron`."""
+        return self._text(self._registry.get(name), self._runner.external())
+
+    def ended(self, name: str, run_id: int) -> Optional[str]:
+        """Return a cron's entry once a run of it has ended, None where it is gone.
+
+        The end is told a moment before the run is taken from what runs.
+        """
+        cron = self._registry.crons().get(name)
+        if cron is None:
+            return None
+        run = self._runner.run_of(name)
+        if run is not None and run.id == run_id:
+            return self._made(cron, None, self._times(cron))
+        return self._text(cron, {})
+
+    def _times(self, cron: Cron) -> Tuple[Optional[str], bool]:
+        return self._lateness.next_run_at(cron), self._lateness.late(cron)
+
+    def _text(self, cron: Cron, external: Mapping[str, int]) -> str:
+        held, times = cron.name in external, self._times(cron)
+        # Not the registry's version: it may be that of a file read just now.
+        mark = (cron, self._marks.get(cron.name), held, times)
+        kept = self._entries.get(cron.name)
+        if kept is None or kept[0] != mark:
+            run = self._runner.run_of(cron.name)
+            running = EXTERNAL if held else run.view() if run else None
+            kept = (mark, self._made(cron, running, times))
+            self._entries[cron.name] = kept
+        return kept[1]
+
+    def _made(
+        self, cron: Cron, running: Json, times: Tuple[Optional[str], bool]
+    ) -> str:
         figures = self._store.figures(cron.name)
-        return json_text(cron_view(cron, figures, running))
+        return json_text(cron_view(cron, figures, running, *times))
