@@ -1,4 +1,11 @@
-"""Life."""
+"""A server's life: start, serve, stop.
+
+    folders -> locks -> parts -> socket -> what an earlier server left -> waiter thread
+        -> accept ... until SIGTERM -> drain -> waiter ends -> close
+
+The main thread accepts connections and does what signals ask for; the waiter runs the
+loop.  A signal only writes its number into a pipe that the main thread waits for.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +16,24 @@ import selectors
 import signal
 import threading
 import time
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping
 
-from cron_trigger import HOME, SERVICE, VERSION
+from cron_trigger import SERVICE, VERSION
 from cron_trigger.daemon.listener import listen
+from cron_trigger.daemon.parts import Parts
 from cron_trigger.daemon.systemd import Systemd
 from cron_trigger.history.owner import own_state
-from cron_trigger.history.store import Store
-from cron_trigger.host.lock import LockTable, read_pid_file, take_lock
-from cron_trigger.host.loop import Loop
+from cron_trigger.host.lock import read_pid_file, take_lock
 from cron_trigger.host.messages import MessageSocket
-from cron_trigger.host.networks import own_names
 from cron_trigger.host.processes import Reaper, check_kernel
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
-from cron_trigger.registry.settings import Settings, service_variables
+from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.times import now_text
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import Logs, ServerLog
-from cron_trigger.runs.runner import Runner
-from cron_trigger.runs.schedule import Schedule
-from cron_trigger.runs.scripts import Scripts
-from cron_trigger.web.access import Access, Sources, container_networks
-from cron_trigger.web.api import Api
-from cron_trigger.web.events import Broadcaster
-from cron_trigger.web.notifier import Notifier
-from cron_trigger.web.page import Page
-from cron_trigger.web.places import STREAM_SAFE_S, Places, limits_for
 from cron_trigger.web.server import HttpServer
-from cron_trigger.web.views import Lateness, Views
 
 PRUNE_EVERY_S = 86400.0
 
@@ -55,6 +50,7 @@ class Daemon:
         self._logs = Logs(settings.log_dir)
         self._log = ServerLog(self._logs, f"{SERVICE}.log")
         self._stopping = False
+        self._status_shown = ""
         self._reaper = Reaper() if os.getpid() == 1 else None
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
@@ -79,33 +75,43 @@ class Daemon:
         self._lock = self._take_instance_lock()
         settings = self._settings
         self._state_lock = own_state(settings.state_dir, settings.run_dir)
-        self._build()
+        self._parts = parts = Parts(settings, self._lock, self._logs, self._log)
         self._listener, kept = listen(self._settings, self._systemd.kept_listener)
         if not kept:
             self._systemd.keep_listener(self._listener)
         self._messages = MessageSocket(self._settings.run_dir)
         self._messages.bind()
-        self._loop.watch(self._messages.fileno(), self._on_messages)
-        self._runner.check_folder()
-        self._runner.reserve()
-        self._runner.settle()
-        self._schedule.start()
-        self._api.port = self._listener.getsockname()[1]
+        parts.loop.watch(self._messages.fileno(), self._on_messages)
+        parts.runner.check_folder()
+        parts.runner.reserve()
+        parts.runner.settle()
+        parts.api.port = self._listener.getsockname()[1]
         self._http = HttpServer(
             self._listener,
-            self._api,
-            self._access,
-            self._loop,
+            parts.api,
+            parts.access,
+            parts.loop,
             self._log.say,
-            self._limits,
+            parts.limits,
         )
+        self._listen_to_changes()
+        parts.schedule.start()
+        parts.loop.call_soon(parts.lateness.start)
         self._waiter = threading.Thread(
-            target=self._loop.run, name="waiter", daemon=True
+            target=parts.loop.run, name="waiter", daemon=True
         )
         self._waiter.start()
         self._start_watchdog()
         self._prune()
         self._announce()
+
+    def _listen_to_changes(self) -> None:
+        parts = self._parts
+        for fault in parts.registry.faults:
+            self._log.say("error", f"registry: {fault}")
+        parts.changes.listen(lambda _name: self._show_status())
+        parts.reloads.listen(self._on_registry)
+        parts.heals.listen(lambda: parts.loop.call_soon(self._catch_up))
 
     def _take_instance_lock(self) -> int:
         path = self._settings.pid_file(SERVICE)
@@ -126,83 +132,13 @@ class Daemon:
         os.write(lock, f"{os.getpid()}\n".encode())
         return lock
 
-    def _build(self) -> None:
-        """Make the parts; none of them does anything yet."""
-        settings, say = self._settings, self._log.say
-        self._loop = Loop(say)
-        self._store = Store(settings.history, say, settings.run_dir, self._on_heal)
-        self._registry = Registry(
-            settings.registry,
-            settings.log_dir,
-            self._on_registry,
-            settings.kept_registry,
-            keeps=True,
-        )
-        locks = LockTable(settings.run_dir, self._lock)
-        self._runner = Runner(
-            settings,
-            self._registry,
-            self._store,
-            self._loop,
-            Scripts(service_variables()),
-            self._logs,
-            say,
-            self._on_change,
-            locks,
-        )
-        self._schedule = Schedule(
-            self._runner, self._store, self._registry, self._loop, say
-        )
-        self._build_web()
-        self._running_shown: Optional[str] = None
-        self._built = True
-
-    def _build_web(self) -> None:
-        settings, host, limits = self._settings, own_names()[0], limits_for()
-        lateness = Lateness()
-        self._limits = limits
-        self._views = Views(host, self._registry, self._store, self._runner, lateness)
-        self._broadcaster = Broadcaster(
-            self._store,
-            self._loop,
-            self._views,
-            Places(limits.streams, STREAM_SAFE_S),
-            self._registry.crons,
-        )
-        self._notifier: Optional[Notifier] = None
-        if settings.notify_url:
-            self._notifier = Notifier(
-                settings.notify_url, host, self._registry, self._log.say
-            )
-            self._broadcaster.listen(self._notifier)
-        self._api = Api(
-            settings.port,
-            self._registry,
-            self._store,
-            self._runner,
-            self._schedule,
-            self._broadcaster,
-            self._views,
-            lateness,
-            Page(HOME / "cron_trigger" / "dashboard", HOME / "docs" / "openapi.json"),
-            Places(limits.followers, STREAM_SAFE_S),
-        )
-        self._access = Access(
-            settings.secret,
-            Sources(settings.allow, container_networks),
-            [*own_names(), *settings.allowed_hosts],
-            settings.allowed_origins,
-        )
-
-    _built = False
-
     def _announce(self) -> None:
-        host, port = self._settings.host, self._api.port
+        host, port = self._settings.host, self._parts.api.port
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         shown = f"[{shown}]" if ":" in shown else shown
         with contextlib.suppress(OSError):
             print(f"{SERVICE} listens on http://{shown}:{port}", flush=True)
-        count = len(self._registry.crons())
+        count = len(self._parts.registry.crons())
         self._log.say(
             "notice",
             f"{SERVICE} {VERSION} listens on {host}:{port}, with "
@@ -211,7 +147,7 @@ class Daemon:
         self._systemd.notify("READY=1", self._status())
 
     def _status(self) -> str:
-        crons, running = len(self._registry.crons()), self._runner.count()
+        crons, running = len(self._parts.registry.crons()), self._parts.runner.count()
         return f"STATUS={crons} crons, {running} running"
 
     def _start_watchdog(self) -> None:
@@ -226,14 +162,14 @@ class Daemon:
         """
         self._wake(self.BEAT)
         assert self._systemd.watchdog_s
-        self._loop.call_later(self._systemd.watchdog_s / 3, self._beat)
+        self._parts.loop.call_later(self._systemd.watchdog_s / 3, self._beat)
 
     def _prune(self) -> None:
         """Prune the history now and once a day, in a thread that ends."""
         before = now_text(time.time() - self._settings.history_days * 86400)
 
         def work() -> None:
-            count = self._store.prune(before, pause=lambda: time.sleep(0.005))
+            count = self._parts.store.prune(before, pause=lambda: time.sleep(0.005))
             if count:
                 self._log.say(
                     "info",
@@ -242,7 +178,7 @@ class Daemon:
                 )
 
         threading.Thread(target=work, name="pruner", daemon=True).start()
-        self._loop.call_later(PRUNE_EVERY_S, self._prune)
+        self._parts.loop.call_later(PRUNE_EVERY_S, self._prune)
 
     # ---- what happens
 
@@ -250,47 +186,35 @@ class Daemon:
         """A registry was read that differs from the one before."""
         for fault in registry.faults:
             self._log.say("error", f"registry: {fault}")
-        if self._built and not registry.faults:
+        if not registry.faults:
             count = len(registry.crons())
             self._log.say("notice", f"the registry was read again: {count} crons")
-            self._store.tell("registry.reloaded", {"crons": count})
-            self._runner.reserve()
-            self._on_change("")
-
-    def _on_change(self, cron_name: str) -> None:
-        """Something about a cron changed; called in any thread."""
-        if not self._built:
-            return
-        self._views.forget(cron_name)
-        self._broadcaster.wake()
-        self._show_status()
+            self._parts.store.tell("registry.reloaded", {"crons": count})
+            self._parts.runner.reserve()
+            self._parts.loop.call_soon(self._parts.lateness.tick)
+            self._parts.changes("")
 
     def _show_status(self) -> None:
         status = self._status()
-        if status != self._running_shown:
-            self._running_shown = status
+        if status != self._status_shown:
+            self._status_shown = status
             self._systemd.notify(status)
-
-    def _on_heal(self) -> None:
-        """The history can be written again; called in a thread of its own."""
-        if self._built:
-            self._loop.call_soon(self._catch_up)
 
     def _catch_up(self) -> None:
         """Do what could not be done while the history could not be read."""
-        self._runner.sync()
-        self._schedule.start()
-        self._on_change("")
+        self._parts.runner.sync()
+        self._parts.schedule.start()
+        self._parts.changes("")
 
     def _check_folder(self) -> None:
         """A file of the run folder was removed: what is needed is made again."""
-        made = self._runner.check_folder()
+        made = self._parts.runner.check_folder()
         if made or not self._messages.is_bound():
-            self._loop.unwatch(self._messages.fileno())
+            self._parts.loop.unwatch(self._messages.fileno())
             self._messages.close()
             self._messages = MessageSocket(self._settings.run_dir)
             self._messages.bind()
-            self._loop.watch(self._messages.fileno(), self._on_messages)
+            self._parts.loop.watch(self._messages.fileno(), self._on_messages)
         if not self._holds_instance_lock():
             os.close(self._lock)
             self._lock = self._take_instance_lock()
@@ -305,9 +229,9 @@ class Daemon:
     def _on_messages(self, _events: int) -> None:
         """The command line has begun or ended a run."""
         names = self._messages.receive()
-        self._runner.sync()
+        self._parts.runner.sync()
         for name in set(names):
-            self._on_change(name)
+            self._parts.changes(name)
 
     # ---- serve
 
@@ -333,7 +257,7 @@ class Daemon:
         if signal.SIGCHLD in numbers and self._reaper:
             self._reap(self._reaper)
         if signal.SIGIO in numbers:
-            self._loop.call_soon(self._check_folder)
+            self._parts.loop.call_soon(self._check_folder)
         if signal.SIGHUP in numbers:
             # In a thread of its own: no request waits for a registry.
             threading.Thread(target=self._reload, name="reload", daemon=True).start()
@@ -341,14 +265,14 @@ class Daemon:
             self._stopping = True
 
     def _reap(self, reaper: Reaper) -> None:
-        if reaper.reap(self._runner.keepers()):
+        if reaper.reap(self._parts.runner.keepers()):
             again = functools.partial(self._wake, signal.SIGCHLD)
-            self._loop.call_later(reaper.LEADER_S, again)
+            self._parts.loop.call_later(reaper.LEADER_S, again)
 
     def _reload(self) -> None:
         usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._systemd.notify("RELOADING=1", f"MONOTONIC_USEC={usec}")
-        self._registry.reload()
+        self._parts.registry.reload()
         self._systemd.notify("READY=1", self._status())
 
     @contextlib.contextmanager
@@ -378,19 +302,20 @@ class Daemon:
         self._systemd.notify("STOPPING=1", "STATUS=stopping")
         self._log.say(
             "notice",
-            f"{SERVICE} stopping; {self._runner.count()} running crons continue",
+            f"{SERVICE} stopping; {self._parts.runner.count()} running crons continue",
         )
         self._http.closing = True
         self._http.drain(self.DRAIN_S)
-        self._runner.closing = True
-        self._schedule.close()
-        self._loop.stop()
+        self._parts.runner.closing = True
+        self._parts.schedule.close()
+        self._parts.lateness.close()
+        self._parts.loop.stop()
         self._waiter.join(self.DRAIN_S)
-        self._runner.close()
-        self._broadcaster.close()
-        if self._notifier:
-            self._notifier.close()
+        self._parts.runner.close()
+        self._parts.broadcaster.close()
+        if self._parts.notifier:
+            self._parts.notifier.close()
         self._http.close_connections()
         self._listener.close()
         self._messages.close(unlink=True)
-        self._store.close()
+        self._parts.store.close()

@@ -15,6 +15,7 @@ and nothing raises for a fault of a disk.  Modules, each on those above it:
     events    what `/events` tells
     plans     scheduled triggers
     runs      runs as they are recorded
+    schedules up to when each schedule was judged
     answers   what can be asked about runs
     pruning   what is old goes
     store     all of it, as the other rooms have it

@@ -128,6 +128,12 @@ class Answers:
         rows = self._database.read(query + "order by id desc limit 1", [cron_name])
         return rows[0][0] if rows else None
 
+    def starts_since(self, cron_name: str, since: str) -> List[str]:
+        """Return when a cron's runs began, of those from a time on."""
+        query = "select started_at from cron_executions where cron_name = ? "
+        rows = self._database.read(query + "and started_at >= ?", [cron_name, since])
+        return [row[0] for row in rows]
+
     def figures(self, cron_name: str) -> Figures:
         """Return a cron's figures: totals of all time, and its last ended runs."""
         rows = self._database.read(

@@ -81,6 +81,12 @@ create table if not exists events (
   event text not null,
   data text not null
 );
+create table if not exists schedules (
+  cron_name text primary key,
+  schedule text not null,
+  judged_s real not null,
+  missed_s real
+) without rowid;
 create table if not exists run_totals (
   cron_name text not null,
   status text not null,

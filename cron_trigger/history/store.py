@@ -17,6 +17,7 @@ from cron_trigger.history.keys import Keys
 from cron_trigger.history.plans import Plans
 from cron_trigger.history.pruning import Pruning
 from cron_trigger.history.runs import Runs
+from cron_trigger.history.schedules import Schedules
 
 
 class Store:
@@ -65,8 +66,12 @@ class Store:
             answers.run_texts,
         )
         self.running, self.last_start = answers.running, answers.last_start
+        self.starts_since = answers.starts_since
         self.figures, self.totals = answers.figures, answers.totals
         self.failures_in_a_row = answers.failures_in_a_row
+
+        schedules = Schedules(database, events)
+        self.judged, self.judge = schedules.judged, schedules.judge
 
         self.prune = Pruning(database, say).prune
 

@@ -21,6 +21,7 @@ from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import Run, Trigger
 from cron_trigger.registry.strict_json import Json, json_text
 from cron_trigger.registry.texts import printable
+from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.web.events import Broadcaster
@@ -38,7 +39,7 @@ from cron_trigger.web.metrics import Metrics
 from cron_trigger.web.outputs import Outputs
 from cron_trigger.web.page import Page
 from cron_trigger.web.places import Place, Places, overloaded
-from cron_trigger.web.views import Lateness, Views
+from cron_trigger.web.views import Views
 from cron_trigger.web.wire import (
     UNBUFFERED,
     Answer,

@@ -13,8 +13,9 @@ from cron_trigger.history.store import Store
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import COMPLETED, ENDED_STATUSES
 from cron_trigger.registry.times import epoch_of
+from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
-from cron_trigger.web.views import Lateness, Views
+from cron_trigger.web.views import Views
 
 #: Name, type and meaning; a method of Metrics has the samples of each.
 FAMILIES = (

@@ -48,6 +48,10 @@ class Notifier:
 
     def __call__(self, event: Event) -> None:
         """Take an event; called by the loop, so it never waits."""
+        if event.name == "cron.late":
+            late = json.loads(event.data)["cron"]
+            cron = self._registry.crons().get(late["cronName"])
+            return None if cron and cron.notify == "never" else self._put_late(late)
         if event.name != "run.finished":
             return
         run = event.run()
@@ -61,12 +65,21 @@ class Notifier:
             "run": run,
             "text": self._text(run),
         }
+        self._put(body)
+
+    def _put_late(self, late: Mapping[str, Json]) -> None:
+        since = "" if late["missed"] == 1 else f" ({late['missed']} times missed)"
+        text = f"⏰ {late['cronName']} did not run at {late['dueAt']}{since}"
+        head = {"event": "cron.late", "host": self._host}
+        self._put({**head, "cron": late, "text": text})
+
+    def _put(self, body: Dict[str, Json]) -> None:
         try:
             self._queue.put_nowait(body)
         except queue.Full:
             self._say(
                 "error",
-                f"the notification of run {run['id']} was dropped: "
+                f"the notification of {_about(body)} was dropped: "
                 f"{self.QUEUE} are waiting",
             )
         self._start()
@@ -106,8 +119,7 @@ class Notifier:
             if pause_s is None:
                 self._say(
                     "error",
-                    f"the notification of run {body['run']['id']} "
-                    f"failed three times: {why}",
+                    f"the notification of {_about(body)} failed three times: {why}",
                 )
             elif self._stopping.wait(pause_s):
                 return
@@ -156,3 +168,7 @@ class Notifier:
         waiting = self._queue.unfinished_tasks
         if waiting:
             self._say("error", f"{waiting} notifications were not sent before the stop")
+
+
+def _about(body: Mapping[str, Json]) -> str:
+    return f"run {body['run']['id']}" if "run" in body else str(body["text"])

@@ -16,23 +16,12 @@ from cron_trigger.history.store import Store
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.strict_json import Json, json_text
+from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
 from cron_trigger.web.wire import Body
 
 #: What a cron does that somebody else has locked, as by `flock` in a crontab's line.
 EXTERNAL: Json = {"id": None, "trigger": "external"}
-
-
-class Lateness:
-    """When a cron is due next, and whether a run of it did not come; here: never."""
-
-    def next_run_at(self, cron: Cron) -> Optional[str]:
-        """Return the next time of its schedule, ISO 8601 with the host's offset."""
-        return None
-
-    def late(self, cron: Cron) -> bool:
-        """Return True while its last scheduled run is missed."""
-        return False
 
 
 def cron_view(
