@@ -365,11 +365,10 @@ class Database:
 
         It may wait for half a second: for a thread that nobody waits for.
         """
-        if self._is_locked():
-            return False
+        return not self._is_locked() and self._try_first()
+
+    def _try_first(self) -> bool:
         with self._lock:
-            if self._closed.is_set():
-                return False
             self._drop_joined()
             self._first_readable = True
             try:
@@ -409,11 +408,14 @@ class Database:
         wait_s = 0.0 if self.fault is None else self.RETRY_S
         while not self._closed.wait(wait_s):
             wait_s = self.RETRY_S
-            if self.retry():
-                with self._lock:  # a fault from here on has another thread started
-                    if self.problem() is None:
-                        self._retrying = False
-                        break
+            if self._is_locked():
+                continue
+            with self._lock:  # a fault from here on has another thread started
+                if self._closed.is_set():
+                    return
+                if self._try_first() and self.problem() is None:
+                    self._retrying = False
+                    break
         if not self._closed.is_set():
             self._on_heal()
 
