@@ -16,7 +16,6 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
-from unittest import mock
 
 from flat import m
 from support import (
