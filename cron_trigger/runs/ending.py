@@ -20,11 +20,9 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence
 
-from cron_trigger.history.store import Store
 from cron_trigger.host.lock import PidFile
-from cron_trigger.host.loop import Loop
 from cron_trigger.host.processes import (
     Process,
     boot_time_s,
@@ -45,6 +43,7 @@ from cron_trigger.registry.records import (
 from cron_trigger.registry.texts import signal_name
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.active import ActiveRun, Running
+from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.output import RunLog
 
 KEEPER_KILLED = "The run's keeper was killed; what was left of the run was ended."
@@ -76,19 +75,11 @@ class Ending:
 
     def __init__(
         self,
-        history: Store,
+        ground: Ground,
         running: Running,
-        loop: Loop,
-        say: Callable[[str, str], None],
-        on_change: Callable[[str], None],
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._history = history
+        self._on = ground
         self._running = running
-        self._loop = loop
-        self._say = say
-        self._on_change = on_change
-        self._clock = clock
         self._lock = threading.Lock()  # guards the table below
         self._threads: Dict[int, threading.Thread] = {}
         self._hurry = threading.Event()
@@ -107,7 +98,7 @@ class Ending:
             return
         with active.mutex:
             if active.pidfd is not None:
-                self._loop.unwatch(active.pidfd)
+                self._on.loop.unwatch(active.pidfd)
             if active.run.end_reason is not None or active.ending:
                 return
             if not self._was_killed(active):
@@ -138,7 +129,7 @@ class Ending:
         """End a run that has reached its time limit."""
         if self._stop(active, TIMED_OUT, None):
             run = active.run
-            self._say(
+            self._on.say(
                 "warning",
                 f"run {run.id} of {run.cron_name} has reached its time limit and is "
                 "being ended",
@@ -149,7 +140,7 @@ class Ending:
         with active.mutex:
             if active.run.end_reason is None:
                 reason = INTERRUPTED
-                active.run = self._history.set_end_reason(active.run, reason, None)
+                active.run = self._on.history.set_end_reason(active.run, reason, None)
         self.go_on(active)
 
     def _stop(self, active: ActiveRun, reason: str, by: Optional[str]) -> bool:
@@ -164,9 +155,9 @@ class Ending:
                     return not active.ending
                 # Before the signal is sent: whoever records the end, this process or
                 # its successor, finds the reason there.
-                active.run = self._history.set_end_reason(active.run, reason, by)
+                active.run = self._on.history.set_end_reason(active.run, reason, by)
             self._terminate(active, active.family.look())
-        self._on_change(active.run.cron_name)
+        self._on.changed(active.run.cron_name)
         self.go_on(active)
         return True
 
@@ -210,7 +201,7 @@ class Ending:
             try:
                 thread.start()
             except RuntimeError:  # no memory, say: the next moment may have some
-                self._loop.call_later(1.0, lambda: self.go_on(active))
+                self._on.loop.call_later(1.0, lambda: self.go_on(active))
                 return
             self._threads[active.run.id] = thread
 
@@ -282,12 +273,12 @@ class Ending:
             if active.timeout:
                 active.timeout.cancel()
             if active.pidfd is not None:
-                self._loop.unwatch(active.pidfd)
+                self._on.loop.unwatch(active.pidfd)
             self._running.remove(active)
             active.close()
             active.done.set()
-            self._on_change(active.run.cron_name)
-            self._loop.call_soon(lambda: None)  # `run` looks at `done` in there
+            self._on.changed(active.run.cron_name)
+            self._on.loop.call_soon(lambda: None)  # `run` looks at `done` in there
 
     def _reap(self, active: ActiveRun) -> Usage:
         """Return what the kernel tells of a keeper, where this is its parent."""
@@ -310,7 +301,7 @@ class Ending:
 
     def _ended(self, active: ActiveRun, written: PidFile, usage: Usage) -> Run:
         run = active.run
-        now_s, boot_s = self._clock(), boot_time_s()
+        now_s, boot_s = self._on.clock(), boot_time_s()
         known, exit_code = written.exit_code is not None, written.exit_code
         if written.pid is None and usage.exited:
             exit_code = usage.exit_code  # a full disk took neither number nor status
@@ -333,13 +324,13 @@ class Ending:
     def record(self, run: Run) -> None:
         """Record, log and tell a run's end, unless somebody did so before."""
         if run.error == NO_PROCESS:  # a retry with its key starts it
-            self._history.release(run, began=True)
+            self._on.history.release(run, began=True)
         log = RunLog(run)
         try:
             if log.descriptor is not None:
                 run = replace(run, log_end=log.end())
             run = replace(run, error=run.error or log.fault())
-            ended = self._history.end(run)
+            ended = self._on.history.end(run)
             if ended is None:
                 return
             text = f"run {ended.id} {ended.status}: {ended.outcome()}"
@@ -347,7 +338,7 @@ class Ending:
         finally:
             log.close()
         level = "info" if ended.status == COMPLETED else "warning"
-        self._say(
+        self._on.say(
             level,
             f"run {ended.id} of {ended.cron_name} {ended.status}: {ended.outcome()}",
         )
@@ -370,11 +361,11 @@ class Ending:
         try:
             active.pidfd = os.pidfd_open(active.run.pid or 0)
         except ProcessLookupError:
-            self._loop.call_soon(lambda: self.keeper_gone(active))
+            self._on.loop.call_soon(lambda: self.keeper_gone(active))
         except OSError:
-            self._loop.call_later(1.0, lambda: self._open(active))
+            self._on.loop.call_later(1.0, lambda: self._open(active))
         else:
-            self._loop.watch(active.pidfd, lambda _events: self.keeper_gone(active))
+            self._on.loop.watch(active.pidfd, lambda _events: self.keeper_gone(active))
 
     def _limit(self, active: ActiveRun) -> None:
         """Arrange for the end of a run that takes too long, by the boot clock."""
@@ -388,10 +379,10 @@ class Ending:
             try:
                 threading.Thread(target=work, name=name, daemon=True).start()
             except RuntimeError:
-                active.timeout = self._loop.call_later(1.0, reached)
+                active.timeout = self._on.loop.call_later(1.0, reached)
 
         left_s = max(0.0, active.timeout_s - used_s)
-        active.timeout = self._loop.call_later(left_s, reached)
+        active.timeout = self._on.loop.call_later(left_s, reached)
 
     def close(self, patience_s: float = 3.0) -> None:
         """At a stop: end at once what only our own copy of a lock keeps others from."""

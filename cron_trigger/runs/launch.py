@@ -21,22 +21,20 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import Callable, DefaultDict, Dict, Iterator, List, Mapping, Optional
+from typing import DefaultDict, Dict, Iterator, List, Mapping, Optional
 
-from cron_trigger.history.store import Store
 from cron_trigger.host import keeper
 from cron_trigger.host.lock import LockTable, empty_pid_file, take_lock
 from cron_trigger.host.processes import boot_time_s, process
 from cron_trigger.host.users import User
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.errors import LaunchError, Refusal
-from cron_trigger.registry.file import Registry
 from cron_trigger.registry.parameters import ParameterValue, value_text
 from cron_trigger.registry.records import FAILED, RUNNING, Key, Run, Trigger, replace
-from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.times import now_text
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
+from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.output import RunLog, framing_line
 from cron_trigger.runs.recovery import Recovery, write_note
@@ -66,31 +64,21 @@ class Launch:
 
     def __init__(
         self,
-        settings: Settings,
-        registry: Registry,
-        history: Store,
-        scripts: Scripts,
-        logs: Logs,
+        ground: Ground,
         running: Running,
         ending: Ending,
         recovery: Recovery,
-        say: Callable[[str, str], None],
-        on_change: Callable[[str], None],
+        scripts: Scripts,
+        logs: Logs,
         lock_table: Optional[LockTable] = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._settings = settings
-        self._registry = registry
-        self._history = history
+        self._on = ground
         self._scripts = scripts
         self._logs = logs
         self._running = running
         self._ending = ending
         self._recovery = recovery
-        self._say = say
-        self._on_change = on_change
         self._lock_table = lock_table
-        self._clock = clock
         self._turn = threading.Lock()  # taken after a cron's mutex; guards nothing
         self._mutexes: DefaultDict[str, threading.Lock] = collections.defaultdict(
             threading.Lock
@@ -103,7 +91,7 @@ class Launch:
         `idempotency_mismatch`.
         """
         try:
-            cron = self._registry.get(request.cron_name)
+            cron = self._on.registry.get(request.cron_name)
             values = cron.resolve(request.params)
         except Refusal:
             known = self._replayed_run(request)
@@ -152,7 +140,7 @@ class Launch:
         if request.idempotency_key is None:
             return None
         name, key = request.cron_name, request.idempotency_key
-        found = self._history.key(name, key, self._clock())
+        found = self._on.history.key(name, key, self._on.clock())
         if found and not hmac.compare_digest(found.digest, request.digest()):
             raise Refusal(
                 "idempotency_mismatch",
@@ -163,14 +151,17 @@ class Launch:
 
     def _replayed_run(self, request: Trigger) -> Optional[Run]:
         found = self.replay(request)
-        return self._history.run(found.run_id) if found and found.run_id else None
+        return self._on.history.run(found.run_id) if found and found.run_id else None
 
     def key_for(self, request: Trigger) -> Optional[Key]:
         """Return the idempotency key to record with what the request leads to."""
         if request.idempotency_key is None:
             return None
         return Key(
-            request.cron_name, request.idempotency_key, request.digest(), self._clock()
+            request.cron_name,
+            request.idempotency_key,
+            request.digest(),
+            self._on.clock(),
         )
 
     # ---- the lock
@@ -178,7 +169,7 @@ class Launch:
     def _take_lock(self, asked: Run, request: Trigger) -> int:
         """Return the cron's lock, with its earlier runs settled; else a Refusal."""
         name = asked.cron_name
-        path = self._settings.pid_file(name)
+        path = self._on.settings.pid_file(name)
         deadline_s = time.monotonic() + self.PATIENCE_S
         while True:
             try:
@@ -209,14 +200,14 @@ class Launch:
             if not active.ending:
                 active.more_locks.append(os.dup(lock))
             return False
-        runs = self._history.running(cron_name)
+        runs = self._on.history.running(cron_name)
         return all(self._recovery.settle(run, lock) for run in runs)
 
     def _busy(self, cron_name: str) -> Refusal:
         active = self._running.of_cron(cron_name)
         run = active.run if active else None
         if run is None:
-            run = next(iter(self._history.running(cron_name)), None)
+            run = next(iter(self._on.history.running(cron_name)), None)
         holders = self._lock_table.holders() if self._lock_table else {}
         pid = run.pid if run and run.pid else holders.get(cron_name)
         return Refusal(
@@ -249,7 +240,7 @@ class Launch:
             id=0,
             cron_name=cron.name,
             status=RUNNING,
-            started_at=now_text(self._clock()),
+            started_at=now_text(self._on.clock()),
             trigger=request.source,
             requested_by=request.requested_by,
             client=request.client,
@@ -294,7 +285,7 @@ class Launch:
         run = replace(run, pid=child.pid, keeper_started=own.mark if own else None)
         active = ActiveRun(
             run,
-            self._settings.pid_file(cron.name),
+            self._on.settings.pid_file(cron.name),
             cron.kill_after_s,
             cron.timeout_s,
             lock,
@@ -302,14 +293,14 @@ class Launch:
             began_s,
         )
         # Recorded first: the loop may see the keeper go the moment it is watched.
-        self._history.started(run)
+        self._on.history.started(run)
         self._ending.watch(active)
-        self._say(
+        self._on.say(
             "info",
             f"run {run.id} of {run.cron_name} started "
             f"({run.asked_by()}), pid {run.pid}",
         )
-        self._on_change(run.cron_name)
+        self._on.changed(run.cron_name)
         return run
 
     def _begin(self, run: Run, request: Trigger, log: int) -> Run:
@@ -317,8 +308,8 @@ class Launch:
         status = os.fstat(log)
         if stat.S_ISREG(status.st_mode):
             run = replace(run, log_inode=status.st_ino, log_start=status.st_size)
-        run = self._history.begin(run, self.key_for(request), request.scheduled)
-        write_note(self._settings.pid_file(run.cron_name), run)
+        run = self._on.history.begin(run, self.key_for(request), request.scheduled)
+        write_note(self._on.settings.pid_file(run.cron_name), run)
         line = framing_line(f"run {run.id} started ({run.asked_by()})").encode()
         with contextlib.suppress(OSError):
             if os.write(log, line) == len(line):
@@ -349,27 +340,27 @@ class Launch:
     def _not_started(self, run: Run, request: Trigger, why: str) -> Refusal:
         """Record a run that failed to start; return what to tell the client."""
         if not run.id:
-            run = self._history.begin(run, None, request.scheduled)
-        self._history.release(run, began=True)
+            run = self._on.history.begin(run, None, request.scheduled)
+        self._on.history.release(run, began=True)
         ended = replace(
             run,
             status=FAILED,
-            completed_at=now_text(self._clock()),
+            completed_at=now_text(self._on.clock()),
             duration_ms=0,
             error=f"Not started: {why}.",
         )
         log = RunLog(ended)  # there if the launch came as far as its first line
         if log.descriptor is not None:
             ended = replace(ended, log_end=log.end())
-        self._history.end(ended)
+        self._on.history.end(ended)
         log.write_line(f"run {run.id} failed: {ended.error}")
         log.close()
-        self._say(
+        self._on.say(
             "error",
             f"run {run.id} of {run.cron_name} failed to start "
             f"({run.asked_by()}): {why}",
         )
-        self._on_change(run.cron_name)
+        self._on.changed(run.cron_name)
         return Refusal(
             "launch_failed", f'"{run.cron_name}" was not started: {why}.', runId=run.id
         )

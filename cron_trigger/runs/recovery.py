@@ -17,14 +17,11 @@ import json
 import os
 import signal
 import threading
-import time
 from pathlib import Path
-from typing import Callable, Optional, Set
+from typing import Optional, Set
 
-from cron_trigger.history.store import Store
 from cron_trigger.host.keeper import copy_of_lock, keeps
 from cron_trigger.host.lock import PidFile, read_lock, read_pid_file, take_lock
-from cron_trigger.host.loop import Loop
 from cron_trigger.host.processes import (
     TICKS,
     Family,
@@ -34,13 +31,12 @@ from cron_trigger.host.processes import (
     send,
     started_of,
 )
-from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import INTERRUPTED, Run, replace
-from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.strict_json import json_text
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending, with_outcome
+from cron_trigger.runs.ground import Ground
 
 NEVER_BEGAN = "The server was killed before the script began."
 
@@ -57,50 +53,40 @@ class Recovery:
 
     def __init__(
         self,
-        settings: Settings,
-        registry: Registry,
-        history: Store,
+        ground: Ground,
         running: Running,
         ending: Ending,
-        loop: Loop,
-        on_change: Callable[[str], None],
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._settings = settings
-        self._registry = registry
-        self._history = history
+        self._on = ground
         self._running = running
         self._ending = ending
-        self._loop = loop
-        self._on_change = on_change
-        self._clock = clock
         # One look at a time: two threads would each adopt the same run.
         self._lock = threading.RLock()
         self._looking: Set[int] = set()  # runs that are looked at again; under _lock
 
     def settle_all(self) -> None:
         """Find what became of the runs that an earlier server left.  At start, once."""
-        for run in self._history.running():
+        for run in self._on.history.running():
             self._find(run)
         self._adopt_unrecorded()
 
     def sync(self) -> None:
         """Learn of runs that a command line has begun or ended."""
-        for run in self._history.running():
+        for run in self._on.history.running():
             if self._running.get(run.id) is None:
                 self._find(run)
-                self._on_change(run.cron_name)
+                self._on.changed(run.cron_name)
 
     def _find(self, found: Run) -> None:
         """Watch a run that is recorded as running again, or have its end recorded."""
-        path = self._settings.pid_file(found.cron_name)
+        path = self._on.settings.pid_file(found.cron_name)
         with self._lock:
             if self._running.get(found.id):
                 return
             lock = _try_lock(path)
             try:
                 # Asked under the lock: its end may have been recorded meanwhile.
-                run = self._history.run(found.id)
+                run = self._on.history.run(found.id)
                 if run is None or not run.running:
                     return
                 if lock is None:
@@ -122,7 +108,7 @@ class Recovery:
         # Whoever started it is about to record its start or its end, or was killed,
         # and somebody else's `flock` has the lock since.
         known = run.pid is not None and keeper is None
-        if known and self._clock() - self._gone_s(run, written) > self.LEFT_ALONE_S:
+        if known and self._on.clock() - self._gone_s(run, written) > self.LEFT_ALONE_S:
             self.settle(run, None, at_once=False)
         else:
             self._find_again(run)
@@ -148,18 +134,18 @@ class Recovery:
         """Watch a keeper that another process started."""
         known = replace(run, pid=keeper.pid, keeper_started=keeper.mark)
         if run.pid is None or run.keeper_started is None:
-            self._history.started(known)
+            self._on.history.started(known)
         active = self._active(known, None)
         if more_lock is not None:
             active.more_locks.append(os.dup(more_lock))
-        self._history.note_under_way(known)
+        self._on.history.note_under_way(known)
         self._ending.watch(active)
         if active.pidfd is not None:
             active.lock = copy_of_lock(active.pidfd, path)
         self._let_go(active)
         if known.end_reason:
             self._ending.go_on(active)
-        self._on_change(run.cron_name)
+        self._on.changed(run.cron_name)
 
     def _let_go(self, active: ActiveRun) -> None:
         """Have a script go on that a server held still when it was killed."""
@@ -170,10 +156,10 @@ class Recovery:
             note.unlink(missing_ok=True)
 
     def _active(self, run: Run, lock: Optional[int]) -> ActiveRun:
-        cron = self._registry.crons().get(run.cron_name)
+        cron = self._on.registry.crons().get(run.cron_name)
         return ActiveRun(
             run,
-            self._settings.pid_file(run.cron_name),
+            self._on.settings.pid_file(run.cron_name),
             cron.kill_after_s if cron else self.KILL_AFTER_S,
             cron.timeout_s if cron else None,
             lock,
@@ -190,9 +176,9 @@ class Recovery:
                 self._looking.discard(run.id)
             self._find(run)
 
-        age_s = self._clock() - epoch_of(run.started_at)
+        age_s = self._on.clock() - epoch_of(run.started_at)
         delay_s = min(max(self.AGAIN_S, age_s / 10), self.AGAIN_LIMIT_S)
-        self._loop.call_later(delay_s, look)
+        self._on.loop.call_later(delay_s, look)
 
     # ---- nobody holds the lock but we
 
@@ -203,9 +189,9 @@ class Recovery:
         run goes on without it, or something of it is left that must end first, a copy
         of it stays taken.  `at_once` allows a look at all processes in this thread.
         """
-        path = self._settings.pid_file(run.cron_name)
+        path = self._on.settings.pid_file(run.cron_name)
         with self._lock:
-            known = self._history.run(run.id)
+            known = self._on.history.run(run.id)
             if known is not None and not known.running:
                 return True
             if self._running.get(run.id):
@@ -240,7 +226,7 @@ class Recovery:
         """Record the end of a run by what its PID file said."""
         if run.pid is None and written.pid:
             run = replace(run, pid=written.pid)
-            self._history.started(run)
+            self._on.history.started(run)
         if written.pid and written.exit_code is not None:
             run = replace(
                 with_outcome(run, written.exit_code),
@@ -250,12 +236,12 @@ class Recovery:
         else:
             run = self._without_status(run)
         self._ending.record(run)
-        self._on_change(run.cron_name)
+        self._on.changed(run.cron_name)
 
     def _without_status(self, run: Run) -> Run:
-        run = replace(run, completed_at=now_text(self._clock()))
+        run = replace(run, completed_at=now_text(self._on.clock()))
         if run.pid is None:
-            self._history.release(run, began=False)
+            self._on.history.release(run, began=False)
             return replace(run, status=INTERRUPTED, error=NEVER_BEGAN)
         return with_outcome(run, None)
 
@@ -270,7 +256,7 @@ class Recovery:
         if started is None:
             return by_wall_s
         since_s = boot_time_s() - started / TICKS
-        ago_s = self._clock() - written_s
+        ago_s = self._on.clock() - written_s
         return since_s - ago_s if 0 <= ago_s <= since_s else by_wall_s
 
     # ---- nobody knows of it
@@ -278,7 +264,7 @@ class Recovery:
     def _adopt_unrecorded(self) -> None:
         """Record runs that are under way but not in the history, which was lost."""
         # Not by the table of locks: in a container it has none of a dead server.
-        for path in self._settings.run_dir.glob("*.pid"):
+        for path in self._on.settings.run_dir.glob("*.pid"):
             written = read_pid_file(path)
             known = self._running.of_cron(path.stem)
             if written.pid is None or written.exit_code is not None or known:
@@ -287,10 +273,10 @@ class Recovery:
             if keeper is None or not keeper.alive or not keeps(keeper.pid, str(path)):
                 continue
             noted = read_note(path)
-            known_run = self._history.run(noted.id) if noted else None
+            known_run = self._on.history.run(noted.id) if noted else None
             if noted is None or (known_run and not known_run.running):
                 continue
-            self._adopt(self._history.begin(noted), keeper, str(path))
+            self._adopt(self._on.history.begin(noted), keeper, str(path))
 
 
 def note_of(pid_file: Path) -> Path:

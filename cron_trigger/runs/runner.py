@@ -21,6 +21,7 @@ from cron_trigger.registry.texts import printable
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
 from cron_trigger.runs.folders import RunFolder
+from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.launch import Launch
 from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.recovery import Recovery
@@ -44,40 +45,21 @@ class Runner:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._history = history
+        self._registry = registry
+        self._logs = logs
         self._say = say
         self._lock_table = lock_table
         #: Tells that something about a cron is different now.
         self.changed = on_change
         #: True from a stop on: nothing is started any more.
         self.closing = False
-        self._running = Running()
-        self._logs = logs
-        self._folder = RunFolder(settings, self._running, say)
-        self._registry = registry
-        self._ending = Ending(history, self._running, loop, say, on_change, clock)
-        self._recovery = Recovery(
-            settings,
-            registry,
-            history,
-            self._running,
-            self._ending,
-            loop,
-            on_change,
-            clock,
-        )
+        ground = Ground(settings, registry, history, loop, say, on_change, clock)
+        self._running = running = Running()
+        self._folder = RunFolder(settings, running, say)
+        self._ending = ending = Ending(ground, running)
+        self._recovery = Recovery(ground, running, ending)
         self._launch = Launch(
-            settings,
-            registry,
-            history,
-            scripts,
-            logs,
-            self._running,
-            self._ending,
-            self._recovery,
-            say,
-            on_change,
-            lock_table,
-            clock,
+            ground, running, ending, self._recovery, scripts, logs, lock_table
         )
 
     # ---- what runs
