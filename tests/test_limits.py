@@ -267,7 +267,7 @@ class BoundsTest(RawTest):
 
     def test_the_limits_are_those_of_the_contract(self) -> None:
         self.assertEqual((cts.REQUEST_S, cts.IDLE_S), (10.0, 60.0))
-        limits = cts.limits_for(1024)
+        limits = cts.Limits()
         self.assertEqual((limits.work, limits.connections), ((64, 96), (256, 384)))
         self.assertEqual((limits.streams, limits.followers), ((32, 64), (32, 64)))
         self.assertEqual((cts.SCHEDULED_SHARE, cts.SCHEDULED_LIMIT), (500, 1000))
@@ -832,16 +832,16 @@ class FewDescriptorsTest(unittest.TestCase):
 
     def test_the_limits_leave_room_for_launches(self) -> None:
         for descriptors in (20, 64, 256, 512, 1024, 1 << 20):
-            limits = cts.limits_for(descriptors)
+            limits = cts.limits_for(descriptors, used=20)
             held = (limits.connections, limits.streams, limits.followers)
             if descriptors >= 64:
-                room = descriptors - cts.KEPT_DESCRIPTORS
+                room = descriptors - 20 - cts.KEPT_DESCRIPTORS
                 self.assertLessEqual(sum(limit.total for limit in held), room)
             for limit in limits:
                 self.assertLessEqual(2, limit.share)
                 self.assertLessEqual(limit.share, limit.total)
-        self.assertEqual(cts.limits_for(1024), cts.Limits())
-        self.assertEqual(cts.limits_for(-1), cts.Limits())
+        self.assertEqual(cts.limits_for(1024, 20), cts.Limits())
+        self.assertEqual(cts.limits_for(-1, 20), cts.Limits())
 
 
 class SharesTest(unittest.TestCase):

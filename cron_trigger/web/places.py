@@ -8,6 +8,7 @@ each table, and whoever is pushed out is told after it was given back.
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
 import time
@@ -15,8 +16,9 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 
 from cron_trigger.registry.errors import Refusal
 
-#: Descriptors that are kept for launches, the history, logs and runs under way.
-KEPT_DESCRIPTORS = 40
+#: Descriptors that are kept free: for so many launches, each of which has eight for a
+#: moment, for the history's files, and for runs under way.
+LAUNCHES, KEPT_DESCRIPTORS = 2, 28
 #: Streams have their places so long for sure: a burst of one client is refused, and
 #: does not push out what it has itself just opened.
 STREAM_SAFE_S = 3.0
@@ -42,18 +44,22 @@ class Limits(NamedTuple):
     followers: Limit = Limit(32, 64)
 
 
-def limits_for(descriptors: Optional[int] = None) -> Limits:
+def limits_for(descriptors: Optional[int] = None, used: Optional[int] = None) -> Limits:
     """Return the limits that so many open files (default: the soft limit) leave room
-    for: a connection has one, and a launch must find some free (getrlimit(2)).
+    for, where so many are `used` anyway (default: those open now): getrlimit(2).
     """
     limits = Limits()
     if descriptors is None:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if descriptors == resource.RLIM_INFINITY:
-        return limits
+    if used is None:
+        used = len(os.listdir("/proc/self/fd"))
     wanted = limits.connections.total + limits.streams.total + limits.followers.total
-    room = min(1.0, max(0, descriptors - KEPT_DESCRIPTORS) / wanted)
-    return Limits(*(Limit(*(max(2, int(n * room)) for n in limit)) for limit in limits))
+    room = descriptors - used - KEPT_DESCRIPTORS
+    if descriptors == resource.RLIM_INFINITY or room >= wanted:
+        return limits
+    part = max(0, room) / wanted
+    parts = [Limit(*(max(2, int(n * part)) for n in limit)) for limit in limits]
+    return Limits(*parts)._replace(triggers=Limit(LAUNCHES, LAUNCHES))
 
 
 class Place:
