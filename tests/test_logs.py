@@ -104,10 +104,11 @@ class Disk(LogCase):
     def test_a_disk_that_is_nearly_full_degrades_health_before_output_is_lost(
         self,
     ) -> None:
-        self.mount("size=8m,mode=755")
+        folder = self.mount("size=8m,mode=755")
+        (folder / "filler").write_bytes(b"x" * (7900 << 10))
         self.server.start()
         (problem,) = self.problems()
-        self.assertIn("MiB left", problem)
+        self.assertIn("KiB left", problem)
         self.assertIsNone(self.server.completed("brief")["error"])
         run = self.server.completed("much")
         self.assertEqual(run["status"], "failed")  # head says so itself

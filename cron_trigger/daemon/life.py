@@ -43,6 +43,7 @@ class Daemon:
 
     DRAIN_S = 5.0
     BEAT = 0xFF
+    SETTLE_S = 0.1
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
@@ -257,7 +258,8 @@ class Daemon:
         if signal.SIGCHLD in numbers and self._reaper:
             self._reap(self._reaper)
         if signal.SIGIO in numbers:
-            self._parts.loop.call_soon(self._check_folder)
+            # A moment later: who removes a folder does so file by file.
+            self._parts.loop.call_later(self.SETTLE_S, self._check_folder)
         if signal.SIGHUP in numbers:
             # In a thread of its own: no request waits for a registry.
             threading.Thread(target=self._reload, name="reload", daemon=True).start()

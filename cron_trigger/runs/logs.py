@@ -83,7 +83,8 @@ def open_log(folder: int, name: str) -> int:
 class Logs:
     """Opens logs, and knows what is wrong with their folders."""
 
-    #: Below this, `/health` tells of it, before an output is lost.
+    #: Below this, or a twentieth of a small disk, `/health` tells of it, before an
+    #: output is lost.
     FREE_BYTES = 20 << 20
     #: The disks are looked at this seldom, however often `/health` is asked.
     LOOK_S = 5.0
@@ -188,10 +189,10 @@ def _low(folder: str, least: int) -> Optional[str]:
     except OSError as error:
         return f"The log folder {folder} cannot be used ({error.strerror}): {REMEDY}"
     free = disk.f_bavail * disk.f_frsize
-    if free >= least:
+    if free >= min(least, disk.f_blocks * disk.f_frsize // 20):
         return None
     return (
-        f"The disk of the logs ({folder}) has {free >> 20} MiB left: free some space, "
+        f"The disk of the logs ({folder}) has {free >> 10} KiB left: free some space, "
         "or have logs rotated sooner (maxsize in /etc/logrotate.d), or output is lost."
     )
 

@@ -124,17 +124,17 @@ class Runner:
         run = active.run if active else self._history.run(run_id)
         if run is None:
             raise Refusal("not_found", f"There is no run {run_id}.")
+        begun = run.end_reason is None
         if active is None or not self._ending.cancel(active, by):
             raise Refusal(
                 "not_running",
                 f"Run {run_id} is not running any more; only a running run can be "
                 "cancelled.",
             )
-        self._say(
-            "notice",
-            f"run {run_id} of {run.cron_name} is cancelled by "
-            f"{printable(by or 'a client')}",
-        )
+        if begun:
+            who = printable(by or "a client")
+            text = f"run {run_id} of {run.cron_name} is cancelled by {who}"
+            self._say("notice", text)
         return active.run
 
     # ---- the run folder
