@@ -11,6 +11,7 @@ import http.client
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from support import FULL, Server, need_full, wait_until
+from support import FULL, Server, need_command, need_full, wait_until
 
 from cron_trigger.host import processes
 
@@ -95,13 +96,23 @@ class FamilyStorm(unittest.TestCase):
         dice = random.Random(self.seed * 10 + 9)
         while not self.stop.wait(dice.random() * 0.3):
             if dice.random() < 0.5:
-                self.kill_keeper(dice)
+                self.flock(dice) if self.server_stays else self.kill_keeper(dice)
                 continue
             line = self.server.spawn("run", dice.choice(list(SHAPES)))
             if dice.random() < 0.3:
                 self.stop.wait(dice.random() * 0.8)
                 line.kill()
             line.communicate()
+
+    def flock(self, dice: random.Random) -> None:
+        """A line of a crontab that knows nothing of us but the PID file."""
+        self.counts["flock"] += 1
+        name = dice.choice(list(SHAPES))
+        own = {"CRON_NAME": name, "CRON_RUN_ID": str(10**6 + self.counts["flock"])}
+        path = self.server.run_dir / f"{name}.pid"
+        command = ["flock", "-w", "1", str(path), "./work.py", "0.1"]
+        env = {**os.environ, **own}
+        subprocess.run(command, env=env, cwd=self.server.folder, check=False)
 
     def kill_keeper(self, dice: random.Random) -> None:
         names = [name for name in SHAPES if name not in LOST_WITHOUT_KEEPER]
@@ -114,17 +125,31 @@ class FamilyStorm(unittest.TestCase):
                     self.counts["keepers killed"] += 1
                     return
 
-    def test_storm(self) -> None:
+    server_stays = False
+
+    def test_what_can_be_killed_is_killed(self) -> None:
+        self.storm()
+
+    def test_flock_lines_beside_cancels_and_limits(self) -> None:
+        # With the server killed as well, nobody is there to hold a lock for a family
+        # whose keeper is gone: then `flock` can't be kept out.
+        need_command("flock")
+        self.server_stays = True
+        self.storm()
+
+    def storm(self) -> None:
         threads = [threading.Thread(target=self.client, args=(n,)) for n in range(4)]
         threads.append(threading.Thread(target=self.crontab))
         self.server.start()
         port = self.server.port
         for thread in threads:
             thread.start()
-        deadline_s = time.monotonic() + (45 if FULL else 5)
+        deadline_s = time.monotonic() + (30 if FULL else 5)
         try:
             while time.monotonic() < deadline_s:
                 self.stop.wait(self.dice.random() * 1.5)
+                if self.server_stays:
+                    continue
                 self.server.kill()
                 self.counts["servers killed"] += 1
                 self.server.start(port=port)
