@@ -110,7 +110,7 @@ class Answers(Folder):
     def test_without_sqlite_s_json_functions_python_writes_them(self) -> None:
         self.begun("a")
         ((number, text),) = self.store.run_texts()
-        self.store._database._file.writes_json = False
+        self.store._database._first.writes_json = False
         ((also_number, other),) = self.store.run_texts()
         self.assertEqual((number, json.loads(text)), (also_number, json.loads(other)))
 

@@ -59,7 +59,14 @@ class Store:
         self.set_end_reason, self.release = runs.set_end_reason, runs.release
         self.note_under_way = runs.note_under_way
 
-        answers = Answers(database)
+        self._put_answers(Answers(database))
+
+        schedules = Schedules(database, events)
+        self.judged, self.judge = schedules.judged, schedules.judge
+
+        self.prune = Pruning(database, say).prune
+
+    def _put_answers(self, answers: Answers) -> None:
         self.run, self.runs, self.run_texts = (
             answers.run,
             answers.runs,
@@ -69,11 +76,6 @@ class Store:
         self.starts_since = answers.starts_since
         self.figures, self.totals = answers.figures, answers.totals
         self.failures_in_a_row = answers.failures_in_a_row
-
-        schedules = Schedules(database, events)
-        self.judged, self.judge = schedules.judged, schedules.judge
-
-        self.prune = Pruning(database, say).prune
 
     @property
     def problem(self) -> Optional[str]:
