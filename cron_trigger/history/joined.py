@@ -1,8 +1,8 @@
 """Both histories read as one: what the second has, over what the first has.
 
 Views with the names of the tables stand before them, so every query works on one
-history or on both.  Nothing is made or changed, so it is also how a history is read that
-may not be written.  Only `database` calls it, under its own lock.
+history or on both.  Nothing is made or changed, so it is also how a history is read
+that may not be written.  Only `database` calls it, under its own lock.
 """
 
 from __future__ import annotations
