@@ -18,21 +18,20 @@ from typing import Callable, Optional, Tuple
 from cron_trigger.history.schema import (
     ALL_ROWS,
     EVENT_PUT,
-    KEY_PUT,
     RUN_JSON,
     RUN_UPSERT,
-    SCHEDULED_PUT,
     TABLES,
     VERSION,
     make_tables,
     roll_back,
 )
-from cron_trigger.history.second import COLUMNS, Rows
+from cron_trigger.history.second import COLUMNS, PUT, Rows
 from cron_trigger.registry.errors import ConfigError
 
 #: A history that is lost in use is read once more through what is still open: so many
 #: of the newest rows of each table, some 10 MB at most.
 KNOWN_ROWS = 5000
+ORDER = {"idempotency_keys": "created_s", "schedules": "judged_s"}
 
 
 class HistoryFile:
@@ -233,7 +232,7 @@ def _known_rows(db: sqlite3.Connection) -> Rows:
     """Return what can still be read, the newest rows of each table first."""
     rows: Rows = {}
     for table in TABLES:
-        order = "created_s" if table == "idempotency_keys" else "id"
+        order = ORDER.get(table, "id")
         query = f"select {COLUMNS[table]} from {table} order by {order} desc limit ?"
         rows[table] = []
         with contextlib.suppress(sqlite3.Error):
@@ -247,10 +246,8 @@ def _write_known(db: sqlite3.Connection, rows: Rows) -> None:
     db.execute("begin immediate")
     try:
         db.executemany(RUN_UPSERT, reversed(rows["cron_executions"]))
-        absent = SCHEDULED_PUT.replace("or replace", "or ignore")
-        db.executemany(absent, rows["scheduled_triggers"])
-        absent = KEY_PUT.replace("or replace", "or ignore")
-        db.executemany(absent, rows["idempotency_keys"])
+        for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
+            db.executemany(PUT[table].replace("or replace", "or ignore"), rows[table])
         db.executemany(EVENT_PUT, reversed(rows["events"]))
         db.execute("commit")
     except BaseException:

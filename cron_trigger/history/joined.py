@@ -118,6 +118,7 @@ def _join(db: sqlite3.Connection) -> None:
         ("cron_executions", "new.id = o.id"),
         ("scheduled_triggers", "new.id = o.id"),
         ("events", "new.id = o.id"),
+        ("schedules", "new.cron_name = o.cron_name"),
         ("idempotency_keys", "new.cron_name = o.cron_name and new.key = o.key"),
     ):
         shared = columns_of(db, "old", table)

@@ -24,6 +24,8 @@ from cron_trigger.history.schema import (
     RUN_INSERT,
     RUN_ROW,
     RUN_UPSERT,
+    SCHEDULE_PUT,
+    SCHEDULE_ROW,
     SCHEDULED_PUT,
     SCHEDULED_ROW,
     TABLES,
@@ -35,12 +37,14 @@ from cron_trigger.history.schema import (
 Row = Tuple[Any, ...]
 Rows = Dict[str, List[Row]]
 T = TypeVar("T")
-COLUMNS = dict(zip(TABLES, (RUN_ROW, SCHEDULED_ROW, KEY_ROW, EVENT_ROW)))
+ROWS = (RUN_ROW, SCHEDULED_ROW, KEY_ROW, EVENT_ROW, SCHEDULE_ROW)
+COLUMNS = dict(zip(TABLES, ROWS))
 PUT = {
     "cron_executions": RUN_UPSERT,
     "scheduled_triggers": SCHEDULED_PUT,
     "idempotency_keys": KEY_PUT,
     "events": EVENT_PUT,
+    "schedules": SCHEDULE_PUT,
 }
 IS_EMPTY = " and ".join(f"not exists (select 1 from {table})" for table in TABLES)
 #: A write marks the file with a time no finer than the kernel's clock tick, which is
@@ -269,7 +273,7 @@ class Second:
             if not db.execute(RUN_UPSERT, row).rowcount:
                 # Its number is another run's, which is never overwritten.
                 ids.insert(db, "run", RUN_INSERT, row[1:])
-        for table in ("scheduled_triggers", "idempotency_keys"):
+        for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
             db.executemany(PUT[table], rows[table])
         for event in rows["events"]:
             if not db.execute(EVENT_PUT, event).rowcount:
