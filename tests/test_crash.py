@@ -13,6 +13,7 @@ import itertools
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -384,6 +385,18 @@ class Storm(unittest.TestCase):
                 line.kill()
             line.communicate()
 
+    def lock_history(self) -> None:
+        """Keep everybody from writing the history, now and then."""
+        dice = random.Random(self.seed * 100 + 98)
+        path = self.server.state_dir / "history.db"
+        while not self.stop.wait(dice.random() * 2):
+            db = sqlite3.connect(path, isolation_level=None)
+            with contextlib.suppress(sqlite3.OperationalError):
+                db.execute("begin immediate")
+                self.stop.wait(dice.random() * 1.5)
+                db.execute("rollback")
+            db.close()
+
     def kill_keeper(self, dice: random.Random) -> None:
         """SIGKILL a keeper through a pidfd, which can't hit another process."""
         path = self.server.run_dir / f"{dice.choice(self.CRONS)}.pid"
@@ -433,6 +446,7 @@ class Storm(unittest.TestCase):
             threading.Thread(target=self.client, args=(number,)) for number in range(3)
         ]
         threads.append(threading.Thread(target=self.crontab))
+        threads.append(threading.Thread(target=self.lock_history))
         self.server.start()
         self.server.stop()
         for thread in threads:
@@ -443,10 +457,12 @@ class Storm(unittest.TestCase):
             self.stop.set()
             for thread in threads:
                 thread.join()
+        wait_until(lambda: "problems" not in self.server.get("/health").json)
         self.server.get("/crons")
         settled(self.server)
         with self.subTest(seed=self.seed, kills=kills, told=len(self.told)):
             self.check_history()
+            self.check_events()
             self.check_order()
             self.check_logs()
         if FULL:
@@ -480,6 +496,16 @@ class Storm(unittest.TestCase):
                 self.assertEqual(self.told.get(run_id, cron), cron)
         totals = self.server.rows("select sum(runs) from run_totals")
         self.assertEqual(totals, [(len(rows),)])
+
+    def check_events(self) -> None:
+        """Each run's end was told once, and its start at most once."""
+        told = self.server.rows(
+            "select event, json_extract(data, '$.run.id') from events"
+        )
+        self.assertEqual(len(set(told)), len(told))
+        ended = {run_id for event, run_id in told if event == "run.finished"}
+        rows = self.server.rows("select id from cron_executions")
+        self.assertEqual(ended, {row[0] for row in rows})
 
     def check_row(
         self, run_id: int, status: str, exit_code: Optional[int], whole: bool

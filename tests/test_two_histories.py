@@ -411,8 +411,8 @@ class Moved(DiskCase):
     """SIGKILL around each step with the second history; then each thing once."""
 
     POINTS = (
-        ("Database", "_move", "before"),
-        ("Database", "_write_over", "after"),
+        ("Second", "move_to", "before"),
+        ("Second", "_write_over", "after"),
         ("Second", "clear", "before"),
         ("Second", "clear", "after"),
         ("Database", "_write_second", "before"),

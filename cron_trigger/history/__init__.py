@@ -8,7 +8,8 @@ and nothing raises for a fault of a disk.  Modules, each on those above it:
     owner     whose a state folder is: one server's
     schema    the tables; how a record becomes a row and a row a record
     ids       numbers, given once by whichever process; the order of writers
-    second    the second history, with its room, and both read as one
+    second    the second history, with its room
+    joined    both read as one
     file      the history's file: opened, lost, cut short, of another version
     database  which of the two is asked; faults, and how they heal
     keys      idempotency keys

@@ -24,7 +24,7 @@ class Events:
 
     def put(self, db: sqlite3.Connection, name: str, data: Mapping[str, Json]) -> None:
         """Write an event, within a change."""
-        self._database.insert(db, "event", EVENT_PUT, (name, json_text(data)))
+        self._database.ids.insert(db, "event", EVENT_PUT, (name, json_text(data)))
 
     def tell(self, name: str, data: Mapping[str, Json]) -> None:
         """Record an event that belongs to no row."""

@@ -1,8 +1,8 @@
 """The history's file: how it is opened, and what may have become of it in use.
 
 Opened, it has this version's tables; a newer version's is refused untouched, a broken
-one is moved aside under a dated name.  Before each use `whole` looks whether the file
-of that name is still the one that is open.  Only `database` calls it, under its lock.
+one is moved aside under a dated name.  Before each use it looks whether the file of
+that name is still the one that is open.  Only `database` calls it, under its lock.
 """
 
 from __future__ import annotations
@@ -11,28 +11,27 @@ import contextlib
 import os
 import sqlite3
 import time
+import urllib.parse
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from cron_trigger.history.schema import (
     ALL_ROWS,
     EVENT_PUT,
-    KEY_PUT,
     RUN_JSON,
     RUN_UPSERT,
-    SCHEDULED_PUT,
     TABLES,
     VERSION,
     make_tables,
     roll_back,
 )
-from cron_trigger.history.second import COLUMNS, Row
+from cron_trigger.history.second import COLUMNS, PUT, Rows
 from cron_trigger.registry.errors import ConfigError
 
-Rows = Dict[str, List[Row]]
 #: A history that is lost in use is read once more through what is still open: so many
 #: of the newest rows of each table, some 10 MB at most.
 KNOWN_ROWS = 5000
+ORDER = {"idempotency_keys": "created_s", "schedules": "judged_s"}
 
 
 class HistoryFile:
@@ -41,8 +40,16 @@ class HistoryFile:
     #: So long it waits for another program's lock, once per fault.
     BUSY_S = 0.5
 
-    def __init__(self, path: Path, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        say: Callable[[str, str], None],
+        on_open: Callable[[sqlite3.Connection], None],
+    ) -> None:
+        """Call `on_open` with each file that is opened, before anything else is."""
         self.path = path
+        self._db: Optional[sqlite3.Connection] = None
+        self._on_open = on_open
         self._wal = f"{path}-wal"
         self._say = say
         self._identity: Tuple[int, int, int] = (0, 0, 0)  # device, inode, -wal's inode
@@ -50,14 +57,73 @@ class HistoryFile:
         #: False where SQLite was built without its JSON functions (before 3.38).
         self.writes_json = False
 
-    def opened(self) -> sqlite3.Connection:
+    def connected(self) -> sqlite3.Connection:
+        """Return the history as it stands under its name."""
+        if self._db is not None and not self._whole(self._db):
+            lost, self._db = self._db, None
+            self._take(self._reopened(lost))
+        elif self._db is None:
+            self._take(self._begun())
+        assert self._db is not None
+        return self._db
+
+    def _take(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._on_open(db)
+
+    def close(self) -> None:
+        """Close it; the next use opens it again."""
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+    def close_after(self, error: BaseException) -> None:
+        """Close it after a fault, unless it can be read on, as on a full disk.
+
+        Opened again it could not be: SQLite would make files beside it.
+        """
+        passing = any(word in str(error) for word in ("is full", "is locked"))
+        if not passing or self._db is None or self._db.in_transaction:
+            self.close()
+
+    def mended(self, error: sqlite3.Error) -> bool:
+        """Begin a new history with what can still be read of a broken one.
+
+        Return False where the error is not of that kind.  One whose columns somebody
+        has changed is found so when it is opened.
+        """
+        if not is_broken(error) or self._db is None:
+            return False
+        broken, self._db = self._db, None
+        rows = _known_rows(broken)
+        broken.close()
+        if is_corrupt(error):
+            self._move_aside(error)
+        db = self._begun()
+        _write_known(db, rows)
+        self._take(db)
+        return True
+
+    def is_locked(self) -> bool:
+        """Look whether another program has it locked; any thread, without a lock."""
+        try:
+            place = f"file:{urllib.parse.quote(str(self.path))}?mode=rw"
+            with contextlib.closing(sqlite3.connect(place, 0.2, uri=True)) as db:
+                db.execute("begin immediate")
+                db.execute("rollback")
+        except sqlite3.Error as error:
+            return "is locked" in str(error)
+        return False
+
+    def _begun(self) -> sqlite3.Connection:
         """Open it; one that is broken is moved aside, and a new one begun."""
         try:
             return self._opened()
         except sqlite3.DatabaseError as error:
             if not is_broken(error):
                 raise
-            self.move_aside(error)
+            self._move_aside(error)
             return self._opened()
 
     def _opened(self) -> sqlite3.Connection:
@@ -94,7 +160,7 @@ class HistoryFile:
         wal = os.stat(self._wal).st_ino
         return (status.st_dev, status.st_ino, wal), status.st_size
 
-    def whole(self, db: sqlite3.Connection) -> bool:
+    def _whole(self, db: sqlite3.Connection) -> bool:
         """Return False where the open file is not the one of that name any more.
 
         SQLite goes on with a file that was removed or replaced, whose -wal was removed,
@@ -114,7 +180,7 @@ class HistoryFile:
         self._size = size
         return True
 
-    def reopened(self, lost: sqlite3.Connection) -> sqlite3.Connection:
+    def _reopened(self, lost: sqlite3.Connection) -> sqlite3.Connection:
         """Open what stands there now instead; write there what is known of before."""
         self._say(
             "error",
@@ -124,34 +190,19 @@ class HistoryFile:
         # Closed before the other is opened: of one file SQLite has one index in memory.
         with contextlib.suppress(sqlite3.Error):
             lost.close()
-        db = self.opened()
+        db = self._begun()
         try:
             (found,) = db.execute("pragma quick_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(f"malformed: {found}")
         except sqlite3.DatabaseError as error:
             db.close()
-            self.move_aside(error)
-            db = self.opened()
+            self._move_aside(error)
+            db = self._begun()
         _write_known(db, rows)
         return db
 
-    def rebuilt(
-        self, broken: sqlite3.Connection, error: BaseException
-    ) -> sqlite3.Connection:
-        """Begin a new history with what can still be read of a broken one.
-
-        One whose columns somebody has changed is found so when it is opened.
-        """
-        rows = _known_rows(broken)
-        broken.close()
-        if is_corrupt(error):
-            self.move_aside(error)
-        db = self.opened()
-        _write_known(db, rows)
-        return db
-
-    def move_aside(self, error: BaseException) -> None:
+    def _move_aside(self, error: BaseException) -> None:
         """Give a broken history another, dated name."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
@@ -181,7 +232,7 @@ def _known_rows(db: sqlite3.Connection) -> Rows:
     """Return what can still be read, the newest rows of each table first."""
     rows: Rows = {}
     for table in TABLES:
-        order = "created_s" if table == "idempotency_keys" else "id"
+        order = ORDER.get(table, "id")
         query = f"select {COLUMNS[table]} from {table} order by {order} desc limit ?"
         rows[table] = []
         with contextlib.suppress(sqlite3.Error):
@@ -195,10 +246,8 @@ def _write_known(db: sqlite3.Connection, rows: Rows) -> None:
     db.execute("begin immediate")
     try:
         db.executemany(RUN_UPSERT, reversed(rows["cron_executions"]))
-        absent = SCHEDULED_PUT.replace("or replace", "or ignore")
-        db.executemany(absent, rows["scheduled_triggers"])
-        absent = KEY_PUT.replace("or replace", "or ignore")
-        db.executemany(absent, rows["idempotency_keys"])
+        for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
+            db.executemany(PUT[table].replace("or replace", "or ignore"), rows[table])
         db.executemany(EVENT_PUT, reversed(rows["events"]))
         db.execute("commit")
     except BaseException:

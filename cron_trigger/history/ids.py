@@ -11,11 +11,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sqlite3
 import time
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from cron_trigger.registry.parameters import INTEGER_LIMIT
+
+#: `sqlite_sequence` has the last number, also of rows that were pruned.
+TABLE_OF_KIND = {
+    "run": "cron_executions",
+    "event": "events",
+    "scheduled": "scheduled_triggers",
+}
 
 
 class Ids:
@@ -24,7 +32,6 @@ class Ids:
     Used with `with`, it holds the lock that orders writers.
     """
 
-    KINDS = ("run", "event", "scheduled")
     #: How long a writer waits for another one that is between its number and its
     #: commit.  Longer than any commit takes, short beside a second.
     ORDER_WAIT_S = 0.25
@@ -32,7 +39,7 @@ class Ids:
     def __init__(self, folder: Optional[Path]) -> None:
         self._folder = folder
         self._files: Dict[str, int] = {}
-        self._last = dict.fromkeys(self.KINDS, 0)
+        self._last = dict.fromkeys(TABLE_OF_KIND, 0)
         self._ordered: Optional[int] = None  # what holds the lock
         self._patient = True
         self._drawn_in_order = 0  # the last event's number since then
@@ -84,9 +91,25 @@ class Ids:
         """Learn of a number that was given, so that it is not given again."""
         self._last[kind] = max(number, self._last[kind])
 
-    def last(self, kind: str) -> int:
-        """Return the last number of a kind that this process gave or learnt of."""
-        return self._last[kind]
+    def learn_from(self, db: sqlite3.Connection, kind: str) -> None:
+        """Learn of the last number of a kind in a history."""
+        query = "select seq from sqlite_sequence where name = ?"
+        found = db.execute(query, [TABLE_OF_KIND[kind]]).fetchone()
+        self.learn(kind, int(found[0]) if found else 0)
+
+    def insert(
+        self, db: sqlite3.Connection, kind: str, query: str, values: Sequence[Any]
+    ) -> int:
+        """Insert a row under a new number, within a change; return that.
+
+        A number that is taken was given by a program of before these files; it is not
+        given twice, since the query puts no row over another.
+        """
+        while True:
+            number = self.draw(kind)
+            if db.execute(query, (number, *values)).rowcount:
+                return number
+            self.learn_from(db, kind)
 
     # ---- order
 

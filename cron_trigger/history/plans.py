@@ -38,7 +38,9 @@ class Plans:
 
         def change(db: sqlite3.Connection) -> Scheduled:
             values = row_of(scheduled)[1:]
-            number = self._database.insert(db, "scheduled", SCHEDULED_INSERT, values)
+            number = self._database.ids.insert(
+                db, "scheduled", SCHEDULED_INSERT, values
+            )
             created = replace(scheduled, id=number)
             if key:
                 put_key(db, replace(key, scheduled_id=created.id))

@@ -53,7 +53,7 @@ class Runs:
                 db.execute(RUN_UPSERT, row_of(run))
                 return run
             values = row_of(run)[1:]
-            number = self._database.insert(db, "run", RUN_INSERT, values)
+            number = self._database.ids.insert(db, "run", RUN_INSERT, values)
             begun = replace(run, id=number)
             if key:
                 put_key(db, replace(key, run_id=begun.id))

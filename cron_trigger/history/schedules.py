@@ -12,6 +12,7 @@ from typing import Dict, Mapping, Optional
 
 from cron_trigger.history.database import Database
 from cron_trigger.history.events import Events
+from cron_trigger.history.schema import SCHEDULE_PUT, SCHEDULE_ROW
 from cron_trigger.registry.strict_json import Json
 
 
@@ -36,15 +37,14 @@ class Schedules:
 
     def judged(self) -> Dict[str, Judged]:
         """Return what is known, by cron name."""
-        query = "select cron_name, schedule, judged_s, missed_s from schedules"
+        query = f"select {SCHEDULE_ROW} from schedules"
         return {row[0]: Judged(*row) for row in self._database.read(query)}
 
     def judge(self, judged: Judged, late: Optional[Mapping[str, Json]] = None) -> None:
         """Record a judgement and, where a time was missed, its event; both or none."""
 
         def change(db: sqlite3.Connection) -> None:
-            query = "insert or replace into schedules values (?, ?, ?, ?)"
-            db.execute(query, astuple(judged))
+            db.execute(SCHEDULE_PUT, astuple(judged))
             if late:
                 self._events.put(db, "cron.late", {"cron": late})
 

@@ -143,7 +143,10 @@ update run_totals set in_a_row = (
     ),
 )
 #: What moves from one history to the other; `run_totals` follow by themselves.
-TABLES = ("cron_executions", "scheduled_triggers", "idempotency_keys", "events")
+TABLES = (
+    *("cron_executions", "scheduled_triggers", "idempotency_keys"),
+    *("events", "schedules"),
+)
 
 
 def make_tables(db: sqlite3.Connection) -> None:
@@ -239,12 +242,15 @@ KEY_ROW = "cron_name, key, digest, created_s, run_id, scheduled_id"
 KEY_PUT = f"insert or replace into idempotency_keys ({KEY_ROW}) values (?,?,?,?,?,?)"
 EVENT_ROW = "id, event, data"
 EVENT_PUT = f"insert or ignore into events ({EVENT_ROW}) values (?, ?, ?)"
+SCHEDULE_ROW = "cron_name, schedule, judged_s, missed_s"
+SCHEDULE_PUT = f"insert or replace into schedules ({SCHEDULE_ROW}) values (?, ?, ?, ?)"
 #: What every query relies on: where one of these fails, a column was renamed.
 ALL_ROWS = (
     f"select {RUN_ROW} from cron_executions where 0",
     f"select {SCHEDULED_ROW} from scheduled_triggers where 0",
     f"select {KEY_ROW} from idempotency_keys where 0",
     f"select {EVENT_ROW} from events where 0",
+    f"select {SCHEDULE_ROW} from schedules where 0",
     "select cron_name, status, runs, duration_ms, last_completed_at, in_a_row "
     "from run_totals where 0",
 )

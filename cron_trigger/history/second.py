@@ -12,25 +12,40 @@ import contextlib
 import os
 import sqlite3
 import time
-import urllib.parse
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, TypeVar
 
+from cron_trigger.history.ids import Ids
 from cron_trigger.history.schema import (
+    EVENT_PUT,
     EVENT_ROW,
+    KEY_PUT,
     KEY_ROW,
+    RUN_INSERT,
     RUN_ROW,
+    RUN_UPSERT,
+    SCHEDULE_PUT,
+    SCHEDULE_ROW,
+    SCHEDULED_PUT,
     SCHEDULED_ROW,
     TABLES,
     VERSION,
-    columns_of,
     make_tables,
     roll_back,
 )
 
 Row = Tuple[Any, ...]
+Rows = Dict[str, List[Row]]
 T = TypeVar("T")
-COLUMNS = dict(zip(TABLES, (RUN_ROW, SCHEDULED_ROW, KEY_ROW, EVENT_ROW)))
+ROWS = (RUN_ROW, SCHEDULED_ROW, KEY_ROW, EVENT_ROW, SCHEDULE_ROW)
+COLUMNS = dict(zip(TABLES, ROWS))
+PUT = {
+    "cron_executions": RUN_UPSERT,
+    "scheduled_triggers": SCHEDULED_PUT,
+    "idempotency_keys": KEY_PUT,
+    "events": EVENT_PUT,
+    "schedules": SCHEDULE_PUT,
+}
 IS_EMPTY = " and ".join(f"not exists (select 1 from {table})" for table in TABLES)
 #: A write marks the file with a time no finer than the kernel's clock tick, which is
 #: 10 ms at most: a file that was empty so soon after it may have been written since.
@@ -215,8 +230,18 @@ class Second:
             self._close()
             self._in_memory = False
 
+    def copy_into(self, db: sqlite3.Connection) -> None:
+        """Copy all of it into an empty database."""
+        make_tables(db)
+        if self._db is not None:
+            self._db.backup(db)
+
+    def is_file(self) -> bool:
+        """Return True where others can open it under its name."""
+        return not self._in_memory and self._in_place()
+
     @contextlib.contextmanager
-    def emptied(self) -> Iterator[Dict[str, List[Row]]]:
+    def _emptied(self) -> Iterator[Rows]:
         """Give what it has, and delete that at the end, unless that is by an error.
 
         No other process changes it meanwhile.  A kill leaves it as it was.
@@ -233,109 +258,35 @@ class Second:
             roll_back(db)
             raise
 
+    def move_to(self, db: sqlite3.Connection, ids: Ids) -> None:
+        """Move all rows to the history, and commit the transaction that it is in.
+
+        Committed there before it is deleted here: after a kill in between, the same
+        rows come once more and change nothing, since every writer moves them first.
+        """
+        with self._emptied() as rows:
+            self._write_over(db, ids, rows)
+            db.execute("commit")
+
+    def _write_over(self, db: sqlite3.Connection, ids: Ids, rows: Rows) -> None:
+        for row in rows["cron_executions"]:
+            if not db.execute(RUN_UPSERT, row).rowcount:
+                # Its number is another run's, which is never overwritten.
+                ids.insert(db, "run", RUN_INSERT, row[1:])
+        for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
+            db.executemany(PUT[table], rows[table])
+        for event in rows["events"]:
+            if not db.execute(EVENT_PUT, event).rowcount:
+                self._write_again(db, ids, event)
+
+    def _write_again(self, db: sqlite3.Connection, ids: Ids, event: Row) -> None:
+        """Give an event another number, unless it is there already."""
+        same = "select 1 from events where id = ? and event = ? and data = ?"
+        if not db.execute(same, event).fetchall():
+            ids.insert(db, "event", EVENT_PUT, event[1:])
+
     def clear(self, db: sqlite3.Connection) -> None:
         """Delete all rows.  Their place in the file stays theirs."""
         for table in (*TABLES, "run_totals"):
             db.execute(f"delete from {table}")
         db.execute("commit")
-
-    # ---- both as one
-
-    def joined(self, history: Path, readable: bool = True) -> sqlite3.Connection:
-        """Return a connection that reads both histories as one.
-
-        Views with the names of the tables stand before them, so that every query works
-        on one history or on both.  What this one has of a run or a key is the newer.
-        """
-        for place in _places(history) if readable and history.exists() else ():
-            db = self._copy()
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("attach ? as old", [place])
-                _join(db)
-                return db
-            db.close()
-        return self._copy()
-
-    def _copy(self) -> sqlite3.Connection:
-        """Return a connection to what this has, for reading alone."""
-        if not self._in_memory and self._in_place():
-            db = _connected(f"file:{urllib.parse.quote(str(self.path))}?mode=ro")
-            try:
-                db.execute("select 1 from events limit 1")
-                return db
-            except sqlite3.Error:  # somebody else's, whom only reading does not concern
-                db.close()
-        db = _connected("file::memory:")
-        make_tables(db)
-        if self._db is not None:
-            self._db.backup(db)
-        return db
-
-
-def _connected(place: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        place, 0.2, isolation_level=None, check_same_thread=False, uri=True
-    )
-
-
-def _places(history: Path) -> List[str]:
-    """Return how a history may be opened for reading.
-
-    `immutable` reads the file alone: nothing is made beside it, which could not be on
-    a full disk and must not be by who only reads.  It would not see what is in a -wal.
-    """
-    place = f"file:{urllib.parse.quote(str(history))}"
-    has_wal = False
-    with contextlib.suppress(OSError):
-        has_wal = os.stat(f"{history}-wal").st_size > 0
-    return [f"{place}?mode=ro", f"{place}?immutable=1"][0 if has_wal else 1 :]
-
-
-def _join(db: sqlite3.Connection) -> None:
-    """Put views over the tables of both.  A column that the old one lacks is null."""
-    for table, same in (
-        ("cron_executions", "new.id = o.id"),
-        ("scheduled_triggers", "new.id = o.id"),
-        ("events", "new.id = o.id"),
-        ("idempotency_keys", "new.cron_name = o.cron_name and new.key = o.key"),
-    ):
-        shared = columns_of(db, "old", table)
-        if not shared:
-            continue  # a history that was never begun
-        columns = columns_of(db, "main", table)
-        taken = ", ".join(c if c in shared else f"null as {c}" for c in columns)
-        db.execute(
-            f"create temp view {table} as select {', '.join(columns)} "
-            f"from main.{table} union all select {taken} from old.{table} as o "
-            f"where not exists (select 1 from main.{table} as new where {same})"
-        )
-    _join_totals(db)
-
-
-def _join_totals(db: sqlite3.Connection) -> None:
-    """Count to the old totals what has ended here and not there."""
-    shared = columns_of(db, "old", "run_totals")
-    if not shared:
-        return
-    in_a_row = "in_a_row" if "in_a_row" in shared else "0"
-    db.execute(
-        f"""
-create temp view run_totals as
-with ended as (
-  select * from main.cron_executions as n where status <> 'running' and not exists
-    (select 1 from old.cron_executions as o where o.id = n.id and o.status <> 'running')
-), completed as (
-  select cron_name, max(id) as id from ended where status = 'completed' group by 1
-), parts as (
-  select cron_name, status, runs, duration_ms, last_completed_at,
-    {in_a_row} * (cron_name not in (select cron_name from completed)) as in_a_row
-    from old.run_totals
-  union all
-  select cron_name, status, 1, coalesce(duration_ms, 0), completed_at,
-    id > coalesce((select c.id from completed as c where c.cron_name = e.cron_name), 0)
-    from ended as e
-)
-select cron_name, status, sum(runs) as runs, sum(duration_ms) as duration_ms,
-  max(last_completed_at) as last_completed_at, sum(in_a_row) as in_a_row
-  from parts group by cron_name, status"""
-    )

@@ -54,12 +54,18 @@ class Store:
         self.scheduled, self.pending = plans.scheduled, plans.pending
         self.ended_scheduled = plans.ended_scheduled
 
-        runs = Runs(database, events, plans)
+        schedules = Schedules(database, events)
+        self.judged, self.judge = schedules.judged, schedules.judge
+        self._put_runs(Runs(database, events, plans))
+        self._put_answers(Answers(database))
+        self.prune = Pruning(database, say).prune
+
+    def _put_runs(self, runs: Runs) -> None:
         self.begin, self.started, self.end = runs.begin, runs.started, runs.end
         self.set_end_reason, self.release = runs.set_end_reason, runs.release
         self.note_under_way = runs.note_under_way
 
-        answers = Answers(database)
+    def _put_answers(self, answers: Answers) -> None:
         self.run, self.runs, self.run_texts = (
             answers.run,
             answers.runs,
@@ -69,11 +75,6 @@ class Store:
         self.starts_since = answers.starts_since
         self.figures, self.totals = answers.figures, answers.totals
         self.failures_in_a_row = answers.failures_in_a_row
-
-        schedules = Schedules(database, events)
-        self.judged, self.judge = schedules.judged, schedules.judge
-
-        self.prune = Pruning(database, say).prune
 
     @property
     def problem(self) -> Optional[str]:
