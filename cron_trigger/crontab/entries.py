@@ -14,8 +14,8 @@ import shutil
 from dataclasses import dataclass, field, replace
 from typing import AbstractSet, Callable, Dict, Optional, Sequence, Tuple
 
-from cron_trigger.crontab_lines import Job, home_of
-from cron_trigger.shell_words import (
+from cron_trigger.crontab.lines import Job, home_of
+from cron_trigger.crontab.words import (
     COMMENT,
     OPERATOR,
     REDIRECT,

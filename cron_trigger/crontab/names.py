@@ -11,7 +11,7 @@ import os
 import re
 from typing import List, Optional, Sequence
 
-from cron_trigger.shell_words import OPERATOR, WORD, Token, tokens_of
+from cron_trigger.crontab.words import OPERATOR, WORD, Token, tokens_of
 
 #: Programs that run another, which the name should come from.
 _WRAPPERS = frozenset(
