@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 from cron_trigger import SERVICE
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
 from cron_trigger.registry.errors import ConfigError
+from cron_trigger.registry.records import RUNNING
 from cron_trigger.registry.secret import read_secret
 from cron_trigger.registry.settings import environment_file
 from cron_trigger.registry.strict_json import Json
@@ -54,6 +55,7 @@ class Client:
                     self._path = self._path[: -len("/trigger")]
                 self.url = f"{parts.scheme}://{parts.netloc}{self._path}"
                 self._secret = secret
+                self._met = False  # True once it has answered
                 return
         raise ConfigError(
             "--url (or CRON_TRIGGER_URL) must be an address such as "
@@ -86,6 +88,7 @@ class Client:
             raise self._unreachable(error) from None
         if answer.status >= 300:
             raise self._refused(answer)
+        self._met = True
         return answer
 
     def ask(self, method: str, path: str, body: Json = None, **headers: str) -> Any:
@@ -93,20 +96,23 @@ class Client:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         with self.open(method, path, body, names) as answer:
             try:
-                return json.loads(answer.read())
+                told = json.loads(answer.read())
             except ValueError:
-                raise Failed(self._foreign(answer)) from None
+                told = None
             except (OSError, http.client.HTTPException) as error:
                 raise self._unreachable(error) from None
+        if not isinstance(told, dict) or told.get("success") is not True:
+            raise Failed(self._foreign(answer))
+        return told
 
     def patiently(self, attempt: Callable[[], T]) -> T:
-        """Return what an attempt does, made again while the server is away."""
+        """Return what an attempt does, made again while a server restarts."""
         until_s = time.monotonic() + self.PATIENCE_S
         while True:
             try:
                 return attempt()
             except Unreachable:
-                if time.monotonic() > until_s:
+                if not self._met or time.monotonic() > until_s:
                     raise
                 time.sleep(self.PAUSE_S)
 
@@ -143,7 +149,8 @@ class Client:
         place, ended = begin, False
         while not ended:
             # Asked before the output: what it had by then is all there.
-            ended = not self.patiently(lambda: self.ask("GET", path))["run"]["running"]
+            run = self.patiently(lambda: self.ask("GET", path))["run"]
+            ended = run["status"] != RUNNING
             try:
                 query = f"{path}/log?follow=true&from={place}"
                 with self.open("GET", query) as answer:

@@ -7,6 +7,7 @@ and by the exit status.
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 from datetime import datetime
 from typing import Dict, List, Mapping, Optional, Tuple
@@ -64,7 +65,7 @@ def list_crons(options: argparse.Namespace) -> int:
             map(_cron_row, views),
         )
     for fault in registry.faults:
-        say(fault)
+        sys.stderr.write(f"{fault}\n")
     return EX_CONFIG if registry.faults else int(store.problem is not None)
 
 
