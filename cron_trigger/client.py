@@ -70,7 +70,7 @@ class Client:
         headers: Optional[Mapping[str, str]] = None,
     ) -> http.client.HTTPResponse:
         """Send a request; return the answer, if it is a good one.  Else Failed."""
-        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        sent = {"Accept-Encoding": "identity", "Connection": "close", **(headers or {})}
         if self._secret is not None:
             sent["X-Trigger-Secret"] = self._secret.decode("ascii")
         data = None
