@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import json
 import os
@@ -89,9 +90,7 @@ class ClientCase(unittest.TestCase):
 class TriggerTest(ClientCase):
     def test_it_says_which_run_it_is_and_who_asked(self) -> None:
         done = self.call("trigger", "ok")
-        self.assertRegex(
-            done.stdout, r"^run \d+ of ok started: cron-trigger log \d+\n$"
-        )
+        self.assertRegex(done.stdout, r"^run \d+ of ok started: cron-trigger log \d")
         run = self.server.ended(int(done.stdout.split()[1]))
         self.assertRegex(run["requestedBy"], r"^\S+@\S+$")
         told = json.loads(self.call("trigger", "ok", "--json").stdout)
@@ -157,16 +156,12 @@ class LogTest(ClientCase):
         run_id = self.server.trigger("sleeps").json["runId"]
         for words in (("log", str(run_id), "--follow"), ("events",)):
             process = self.spawn(*words)
-            wait_until(lambda: len(threads_of(process.pid)) and is_connected(process))
+            wait_until(functools.partial(is_connected, process), what="a connection")
             process.send_signal(signal.SIGINT)
             self.assertEqual(process.wait(20), 130)
             assert process.stderr
             self.assertEqual(process.stderr.read(), "")
         self.call("cancel", str(run_id))
-
-
-def threads_of(pid: int) -> Any:
-    return os.listdir(f"/proc/{pid}/task")
 
 
 def is_connected(process: subprocess.Popen[str]) -> bool:
@@ -305,9 +300,7 @@ class SecretTest(ClientCase):
         before, client.SECRET_HEADER = client.SECRET_HEADER, header
         self.addCleanup(setattr, client, "SECRET_HEADER", before)
         here = client.client_of({"url": self.url()}, {})
-        self.assertEqual(
-            here.ask("GET", "runs")["runs"], here.ask("GET", "runs")["runs"]
-        )
+        self.assertEqual(here.ask("GET", "scheduled")["scheduled"], [])
         for url in ("http://192.0.2.1:9998", "https://crons.example.org/"):
             self.assertIsNone(client.client_of({"url": url}, {})._secret)
 

@@ -176,7 +176,7 @@ class SettingsTest(CommandCase):
             "CRONTRIGGER_SECRET": "CRON_TRIGGER_SECRET",
             "cron_trigger_port": "CRON_TRIGGER_PORT",
             "CRON_TRIGGER_LOGDIR": "CRON_TRIGGER_LOG_DIR",
-            "CRON_TRIGGER_QQQQQQQQQ": None,
+            "CRON_TRIGGER_XYZ": None,
         }.items():
             with self.subTest(name):
                 self.assertEqual(

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import unittest
-from typing import List, Mapping
+from typing import List, Mapping, Tuple
 from unittest import mock
 
 from command import REGISTRY, USER, CommandCase
@@ -60,12 +60,32 @@ class TableTest(CommandCase):
         told = json.loads(self.server.command("list", "--json").stdout)["crons"]
         self.assertEqual(told[0]["description"], "Dire bonjour ✅")
 
-    def test_a_history_that_can_not_be_written_can_be_read(self) -> None:
-        before = self.call("history").stdout
-        with mock.patch.object(server.Store, "_opened", side_effect=OSError("No.")):
-            done = self.call("history")
-        self.assertEqual((done.returncode, done.stdout), (1, before))
-        self.assertIn("can't be written", done.stderr)
+    def test_who_only_reads_changes_nothing(self) -> None:
+        def state() -> List[Tuple[str, int, int]]:
+            folders = (self.server.state_dir, self.server.run_dir)
+            paths = sorted(path for folder in folders for path in folder.iterdir())
+            stats = ((path, path.stat()) for path in paths)
+            return [(p.name, s.st_mtime_ns, s.st_size) for p, s in stats]
+
+        before = state()
+        for command in ("history", "list"):
+            self.assertEqual(self.call(command).returncode, 0)
+            self.assertEqual(state(), before)
+
+    def test_nor_where_there_is_nothing_or_something_broken(self) -> None:
+        with Server(REGISTRY, start=False) as made:
+            for command in ("history", "list"):
+                self.assertEqual(self.main(command, *made.folder_flags()).returncode, 0)
+                self.assertFalse(made.state_dir.exists())
+            made.state_dir.mkdir()
+            path = made.state_dir / "history.db"
+            path.write_bytes(b"broken" * 1000)
+            for command in ("history", "list"):
+                done = self.main(command, *made.folder_flags())
+                self.assertEqual(done.returncode, 1)
+                self.assertIn("can't be read", done.stderr)
+                self.assertEqual(list(made.state_dir.iterdir()), [path])
+                self.assertEqual(path.read_bytes(), b"broken" * 1000)
 
     def test_what_somebody_else_has_locked_runs_as_on_the_page(self) -> None:
         with open(self.server.run_dir / "sleeps.pid", "w") as crontab:
@@ -163,7 +183,7 @@ class TableTest(CommandCase):
             for command in ("history", "list"):
                 done = self.main(command, *made.folder_flags())
                 self.assertEqual(done.returncode, 1, done.stderr)
-                self.assertIn("history.db can't be written", done.stderr)
+                self.assertIn("history.db can't be read", done.stderr)
                 self.assertEqual(done.stderr.count("\n"), 1)
 
 

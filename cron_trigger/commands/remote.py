@@ -34,9 +34,7 @@ WAIT_S = 30
 def trigger(options: argparse.Namespace) -> int:
     """Start a cron, now or at a time; with `--wait` return the run's exit status."""
     if options.at and (options.wait or options.follow):
-        raise Failed(
-            "--at plans a run, which --wait and --follow cannot see.", EX_USAGE
-        )
+        raise Failed("--at cannot go with --wait or --follow.", EX_USAGE)
     client = client_of(vars(options), os.environ)
     body: Dict[str, Json] = {"cronName": options.name, "requestedBy": _requester()}
     if options.param:

@@ -19,6 +19,7 @@ from typing import Any, Dict, Iterator, List, Optional
 from cron_trigger import SERVICE
 from cron_trigger.commands.place import refuse_guest, registry_of, settings_of
 from cron_trigger.commands.terminal import Output, say, visible
+from cron_trigger.history.owner import check_run_dir
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.messages import MessageSocket
@@ -49,6 +50,7 @@ def command(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     check_kernel()
     make_folders(settings)
+    check_run_dir(settings.state_dir, settings.run_dir)
     logs = Logs(settings.log_dir)
     log = ServerLog(logs, f"{SERVICE}.log", to_stderr=False)
     messages = MessageSocket(settings.run_dir)

@@ -49,7 +49,7 @@ def list_crons(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     say_whose(options, settings)
     registry = registry_of(settings)
-    store = Store(settings.history, _complain)
+    store = Store(settings.history, _complain, settings.run_dir, read_only=True)
     running: Dict[str, Json] = dict.fromkeys(held_locks(settings.run_dir), EXTERNAL)
     running.update((run.cron_name, run.view()) for run in store.running())
     views = [
@@ -92,7 +92,7 @@ def history(options: argparse.Namespace) -> int:
     """List the last runs, newest first."""
     settings = settings_of(options)
     say_whose(options, settings)
-    store = Store(settings.history, _complain)
+    store = Store(settings.history, _complain, settings.run_dir, read_only=True)
     runs = store.runs(cron_name=options.name, limit=options.limit)
     store.close()
     if options.name and not runs:
