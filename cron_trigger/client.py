@@ -13,7 +13,6 @@ import ipaddress
 import json
 import time
 import urllib.parse
-from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, TypeVar
 
 from cron_trigger import SERVICE
@@ -21,12 +20,12 @@ from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.records import RUNNING
 from cron_trigger.registry.secret import read_secret
-from cron_trigger.registry.settings import environment_file
+from cron_trigger.registry.settings import SERVICE_FOLDER, environment_file
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
 
 #: Written by the installer for `curl -H @FILE`.
-SECRET_HEADER = Path("/etc") / SERVICE / "secret.header"
+SECRET_HEADER = SERVICE_FOLDER / "secret.header"
 T = TypeVar("T")
 
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import Dict
 
-from cron_trigger import SERVICE
 from cron_trigger.commands.terminal import say
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.file import Registry
-from cron_trigger.registry.settings import Settings, read_settings, service_variables
+from cron_trigger.registry.settings import (
+    SERVICE_FOLDER,
+    Settings,
+    read_settings,
+    service_variables,
+)
 
-#: Here, if anywhere, is the registry of a service that was installed.
-SERVICE_FOLDER = Path("/etc") / SERVICE
 PROGRAM = "/usr/local/bin/cron-trigger"
 
 

@@ -51,6 +51,8 @@ SETTINGS = {
 OTHERS = ("CRON_TRIGGER_URL", "CRON_TRIGGER_SERVER_URL")
 #: What systemd reads the service's settings from.
 ENVIRONMENT_FILE = Path("/etc/default") / SERVICE
+#: Where an installed service has its registry, and its secret.
+SERVICE_FOLDER = Path("/etc") / SERVICE
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _registry_path(given: Optional[str]) -> Path:
                 f"is {what}: create it, or leave the setting out."
             )
         return path
-    system = Path("/etc") / SERVICE / "crons.json"
+    system = SERVICE_FOLDER / "crons.json"
     try:
         os.stat(system)
     except PermissionError:
