@@ -217,6 +217,8 @@ class ServeTest(unittest.TestCase):
             self.assertEqual((done.returncode, done.stdout), (75, ""))
             self.assertIn(f"(PID {made.process.pid})", done.stderr)
             self.assertIn("--run-dir", done.stderr)
+            for name in ("RUN_DIR", "STATE_DIR", "LOG_DIR", "PORT", "REGISTRY"):
+                self.assertIn(f"CRON_TRIGGER_{name}", done.stderr)
             self.assertEqual(made.get("/health").status, 200)
 
 

@@ -47,6 +47,11 @@ SETTINGS = {
     "run-dir": "folder of the PID files",
     "notify-url": "address that gets a POST at the end of each run",
 }
+#: What no two servers of a host may share.
+OF_A_SERVER = (
+    "CRON_TRIGGER_RUN_DIR, CRON_TRIGGER_STATE_DIR, CRON_TRIGGER_LOG_DIR, "
+    "CRON_TRIGGER_PORT and CRON_TRIGGER_REGISTRY"
+)
 #: What else begins so: set for scripts, and for clients of a server.
 OTHERS = ("CRON_TRIGGER_URL", "CRON_TRIGGER_SERVER_URL")
 #: What systemd reads the service's settings from.
