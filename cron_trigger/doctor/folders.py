@@ -76,7 +76,8 @@ def rotation(host: Host) -> Iterator[Finding]:
     patterns = list(_rotated())
     for cron in host.registry[0].values():
         path = cron.log_path
-        if not os.path.isabs(cron.log_file or "") or path.startswith("/dev/"):
+        own = os.path.isabs(cron.log_file or "") and not path.startswith("/dev/")
+        if not own or not os.path.isdir(os.path.dirname(path)):
             continue
         if any(fnmatch.fnmatch(path, pattern) for pattern in patterns):
             continue
