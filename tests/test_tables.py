@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import pty
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 import unittest
 from typing import List, Mapping, Tuple
 from unittest import mock
@@ -48,6 +51,29 @@ class TableTest(CommandCase):
         self.assertEqual(hello[6], "Dire bonjour ✅")
         self.assertEqual((three[1], *three[3:5]), ("failed", "1", "0 %"))
         self.assertEqual(rows[4], ["sleeps", "-", "-", "0", "-", "-", "Sleeps"])
+
+    def test_next_times_stand_in_a_column_where_there_are_schedules(self) -> None:
+        entry = {"description": "A", "command": ["true"]}
+        registry = {"a": entry, "b": {**entry, "schedule": "30 4 * * *"}}
+        with Server(registry, start=False) as made:
+            rows = self.rows(self.main("list", *made.folder_flags()).stdout)
+        self.assertEqual(rows[0][2:5], ["LAST RUN", "NEXT", "RUNS"])
+        self.assertEqual(rows[1][3], "-")
+        self.assertRegex(rows[2][3], r"^\d{4}-\d\d-\d\d 04:30:00$")
+
+    def test_what_is_late_is_said(self) -> None:
+        schedule = {"schedule": "* * * * *", "late": "1s"}
+        entry = {"description": "A", "command": ["true"], **schedule}
+        with Server({"a": entry}, start=False) as made:
+            self.main("run", "a", *made.folder_flags())
+            update = "insert into schedules values ('a', '* * * * *', ?, ?)"
+            with contextlib.closing(
+                sqlite3.connect(made.state_dir / "history.db")
+            ) as db:
+                db.execute(update, [time.time() + 99, time.time() + 99])
+                db.commit()
+            rows = self.rows(self.main("list", *made.folder_flags()).stdout)
+        self.assertEqual(rows[1][:2], ["a", "late"])
 
     def test_a_name_that_nobody_knows_has_no_history(self) -> None:
         done = self.call("history", "helo")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from dataclasses import asdict
 from datetime import datetime
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from cron_trigger.commands.place import (
     environment,
@@ -19,7 +20,7 @@ from cron_trigger.commands.place import (
     say_whose,
     settings_of,
 )
-from cron_trigger.commands.terminal import print_json, print_table, say
+from cron_trigger.commands.terminal import LATE, print_json, print_table, say
 from cron_trigger.doctor.findings import Finding
 from cron_trigger.doctor.table import findings
 from cron_trigger.history.store import Store
@@ -35,6 +36,7 @@ from cron_trigger.registry.settings import (
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import duration_text, epoch_of
+from cron_trigger.runs.lateness import is_late, next_time
 from cron_trigger.runs.scripts import Scripts
 from cron_trigger.web.views import EXTERNAL, cron_view
 
@@ -52,30 +54,46 @@ def list_crons(options: argparse.Namespace) -> int:
     store = Store(settings.history, _complain, settings.run_dir, read_only=True)
     running: Dict[str, Json] = dict.fromkeys(held_locks(settings.run_dir), EXTERNAL)
     running.update((run.cron_name, run.view()) for run in store.running())
+    now_s, judged = time.time(), store.judged()
     views = [
-        cron_view(cron, store.figures(cron.name), running.get(cron.name))
+        cron_view(
+            cron,
+            store.figures(cron.name),
+            running.get(cron.name),
+            next_time(cron.schedule, now_s)[1] if cron.schedule else None,
+            is_late(cron, judged, store),
+        )
         for cron in registry.crons().values()
     ]
     store.close()
     if options.json:
         print_json({"crons": views})
     else:
-        print_table(
-            ("CRON", "STATE", "LAST RUN", "RUNS", "OK", "MEDIAN", "DESCRIPTION"),
-            map(_cron_row, views),
-        )
+        _print_crons(views)
     for fault in registry.faults:
         sys.stderr.write(f"{fault}\n")
     return EX_CONFIG if registry.faults else int(store.problem is not None)
 
 
-def _cron_row(view: Mapping[str, Json]) -> Tuple[str, ...]:
-    last, rate = view["lastRun"], view["successRate"]
-    state = RUNNING if view["running"] else (last["status"] if last else "-")
+def _print_crons(views: Sequence[Mapping[str, Json]]) -> None:
+    """Print a table, with a column of next times where there are any."""
+    scheduled = any(view["schedule"] for view in views)
+    heads = ("CRON", "STATE", "LAST RUN", *(("NEXT",) if scheduled else ()))
+    print_table(
+        (*heads, "RUNS", "OK", "MEDIAN", "DESCRIPTION"),
+        [_cron_row(view, scheduled) for view in views],
+    )
+
+
+def _cron_row(view: Mapping[str, Json], scheduled: bool) -> Tuple[str, ...]:
+    last, rate, due = view["lastRun"], view["successRate"], view["nextRunAt"]
+    state = last["status"] if last else "-"
+    state = RUNNING if view["running"] else LATE if view["late"] else state
     return (
         view["cronName"],
         state,
         _local_time(last["startedAt"]) if last else "-",
+        *((_local_time(due) if due else "-",) if scheduled else ()),
         str(view["runs"]),
         "-" if rate is None else f"{100 * rate:.0f} %",
         duration_text(view["medianDurationMs"]),

@@ -26,7 +26,9 @@ from cron_trigger.registry.records import (
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
 
+LATE = "late"
 COLOURS = {
+    LATE: 33,
     COMPLETED: 32,
     FAILED: 31,
     TIMED_OUT: 31,

@@ -298,6 +298,7 @@ def _join(db: sqlite3.Connection) -> None:
         ("scheduled_triggers", "new.id = o.id"),
         ("events", "new.id = o.id"),
         ("idempotency_keys", "new.cron_name = o.cron_name and new.key = o.key"),
+        ("schedules", "new.cron_name = o.cron_name"),
     ):
         shared = columns_of(db, "old", table)
         if not shared:
