@@ -21,12 +21,11 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
-    Union,
 )
 
 from cron_trigger import SERVICE
 from cron_trigger.crontab.entries import Host, Proposal, propose
-from cron_trigger.crontab.lines import Job, NoJob, Source, jobs_of
+from cron_trigger.crontab.lines import Job, Source, jobs_of
 from cron_trigger.crontab.names import name_of
 from cron_trigger.registry.crons import VARIABLE_NAME
 from cron_trigger.registry.schedules import parse_schedule
@@ -99,17 +98,16 @@ class _Converter:
 
     def run(self, sources: Sequence[Source]) -> Conversion:
         found = [job for source in sources for job in jobs_of(source)]
-        jobs = [job for job in found if isinstance(job, Job)]
-        locks = Counter(propose(job, self._host).lock_file for job in jobs)
+        locks = Counter(propose(j, self._host).lock_file for j in found if not j.why)
         kept = {lock for lock, count in locks.items() if lock and count > 1}
         for job in found:
-            if isinstance(job, Job):
+            if job.why is None:
                 self._add(job, kept)
             else:
                 self._leave_out(job, job.why)
         return self._result
 
-    def _leave_out(self, job: Union[Job, NoJob], why: str) -> None:
+    def _leave_out(self, job: Job, why: str) -> None:
         line = Line(job.file, job.line, None, job.text, None, why)
         self._result.lines.append(line)
 
