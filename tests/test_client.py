@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
@@ -167,7 +168,9 @@ class LogTest(ClientCase):
 def is_connected(process: subprocess.Popen[str]) -> bool:
     """Tell whether a process has a socket."""
     folder = Path(f"/proc/{process.pid}/fd")
-    return any(os.readlink(fd).startswith("socket:") for fd in folder.iterdir())
+    with contextlib.suppress(OSError):  # one was closed meanwhile
+        return any(os.readlink(fd).startswith("socket:") for fd in folder.iterdir())
+    return False
 
 
 class RestartTest(unittest.TestCase):

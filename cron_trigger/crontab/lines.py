@@ -1,7 +1,7 @@
 """Crontabs as Debian's cron reads them: variables, schedules, users, commands.
 
 Knows crontab(5) and where cron looks, and nothing of an entry.  Promises to say which
-file or line it leaves out, and why.  Called by the conversion; reads files, writes none.
+file or line it leaves out, and why.  Called by the conversion; writes nothing.
 """
 
 from __future__ import annotations

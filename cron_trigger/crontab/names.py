@@ -12,10 +12,14 @@ from typing import List, Optional, Sequence
 
 from cron_trigger.crontab.words import OPERATOR, WORD, Token, tokens_of
 
+_words = re.compile(r"\S+").findall
 #: Programs that run another, which the name should come from.
 _WRAPPERS = frozenset(
-    "nice ionice nohup chronic env sudo setsid time chrt stdbuf systemd-cat exec flock "
-    "timeout command run-parts invoke-rc.d service runuser then else do if { !".split()
+    _words(
+        "nice ionice nohup chronic env sudo setsid time chrt stdbuf systemd-cat exec "
+        "flock timeout command run-parts invoke-rc.d service runuser then else do if "
+        "{ !"
+    )
 )
 #: Options of these that take a value as the next word.
 _WRAPPER_VALUES = {
@@ -31,16 +35,20 @@ _INTERPRETERS = re.compile(
 )
 #: Programs that only prepare, or say nothing of what is done.
 _QUIET = frozenset(
-    "[ [[ test cd true : echo printf sleep exit export umask ulimit fi done } . source "
-    "elif while for set".split()
+    _words(
+        "[ [[ test cd true : echo printf sleep exit export umask ulimit fi done } . "
+        "source elif while for set"
+    )
 )
 #: Programs whose first argument says what is done.
 _WITH_VERB = frozenset(
-    "artisan manage console occ wp drush certbot borgmatic restic borg docker systemctl "
-    "apt-get git rake npm".split()
+    _words(
+        "artisan manage console occ wp drush certbot borgmatic restic borg docker "
+        "systemctl apt-get git rake npm"
+    )
 )
 #: Names of scripts that say nothing without their folder.
-_NAMELESS = frozenset("cron run main index script start job".split())
+_NAMELESS = frozenset(_words("cron run main index script start job"))
 _SUFFIX = re.compile(r"\.(?:sh|bash|py|php\d?|pl|rb|js|mjs|ts)$")
 
 

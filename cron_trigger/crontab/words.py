@@ -10,12 +10,15 @@ from __future__ import annotations
 import re
 from typing import List, NamedTuple, Optional, Tuple
 
+_words = re.compile(r"\S+").findall
 WORD, OPERATOR, REDIRECT, COMMENT = "word", "operator", "redirect", "comment"
 #: What begins a compound command, or is the shell's own: no program has this name.
 SHELL_ONLY = frozenset(
-    "! . : [[ { } alias break case cd command continue do done elif else esac eval exec "
-    "exit export fi for function if local read readonly return set shift source then "
-    "trap type ulimit umask unset until wait while".split()
+    _words(
+        "! . : [[ { } alias break case cd command continue do done elif else esac "
+        "eval exec exit export fi for function if local read readonly return set "
+        "shift source then trap type ulimit umask unset until wait while"
+    )
 )
 _SIGNS = (
     (REDIRECT, re.compile(r"[0-9]*(?:<<<|<<-?|<>|<&|>>|>\||>&|<|>)")),
