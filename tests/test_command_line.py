@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import unittest
 from pathlib import Path
-from typing import Tuple
+from typing import List, Tuple
 
 from command import REGISTRY, CommandCase
 from flat import m as server
@@ -30,6 +31,7 @@ class HelpTest(CommandCase):
     def test_the_program_itself(self) -> None:
         for argument, status, out in (
             ("--version", 0, f"cron-trigger-server {server.VERSION}\n"),
+            ("-V", 0, f"cron-trigger-server {server.VERSION}\n"),
             ("frobnicate", 64, ""),
         ):
             done = subprocess.run(
@@ -49,6 +51,72 @@ class HelpTest(CommandCase):
             self.assertRegex(done.stdout, rf"(?m)^    {name} ")
         for name in server.SETTINGS:
             self.assertIn(f"--{name} ", done.stdout)
+
+    def test_help_is_a_command_too(self) -> None:
+        self.assertEqual(self.main("help").stdout, self.main("--help").stdout)
+        for name in server.COMMANDS:
+            shown = self.main("help", name)
+            self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+            self.assertEqual(shown.stdout, self.main(name, "--help").stdout)
+        self.assert_sentence(self.main("help", "frobnicate"), 64, "frobnicate")
+
+    def test_the_help_of_a_command_lists_what_it_takes(self) -> None:
+        folders = {"registry", "log-dir", "state-dir", "run-dir"}
+        client = {"url", "port", "secret-file"}
+        for name, flags in {
+            "serve": set(server.SETTINGS),
+            "run": {*folders, "param", "output"},
+            "list": {*folders, "json"},
+            "history": {*folders, "json", "limit"},
+            "crontab": {"registry", "json", "user", "write"},
+            "trigger": {*client, "json", "param", "at", "wait", "follow"},
+            "log": {*client, "follow", "tail"},
+            "cancel": {*client, "json"},
+            "events": {*client, "json"},
+            "completion": set(),
+        }.items():
+            shown = self.main(name, "--help").stdout
+            found = set(re.findall(r"(?m)^  (?:-\w, )?--([a-z-]+)", shown))
+            self.assertEqual(found - {"help"}, flags, name)
+
+    def test_bash_and_zsh_complete_commands_flags_and_crons(self) -> None:
+        for shell in filter(shutil.which, ("bash", "zsh")):
+            for words, found in (
+                (("d",), ["doctor"]),
+                (("run", "h"), ["hello"]),
+                (("history", "--li"), ["--limit"]),
+                (("completion", "z"), ["zsh"]),
+            ):
+                with self.subTest(words, shell=shell):
+                    self.assertEqual(self.completed(shell, *words), found)
+
+    def completed(self, shell: str, *words: str) -> List[str]:
+        """Return what a shell offers for the last of some words."""
+        typed = shlex.join(["cron-trigger", *words])
+        command = shlex.join([sys.executable, str(PROGRAM)])
+        flags = shlex.join(self.server.folder_flags())
+        begin = "autoload -Uz compinit && compinit -u -D" if shell == "zsh" else ":"
+        script = f"""
+            cron-trigger() {{
+                case $1 in list) {command} "$@" {flags} ;; *) {command} "$@" ;; esac
+            }}
+            {begin}; eval "$(cron-trigger completion {shell})"
+            [ {shell} = bash ] || emulate sh
+            COMP_WORDS=({typed}) COMP_CWORD={len(words)}
+            _cron_trigger
+            printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        done = subprocess.run(
+            [shell, "-c", script],
+            capture_output=True,
+            text=True,
+            env=self.server.clean_environ(),
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual(done.stderr, "")
+        # zsh sorts out by itself what does not begin so.
+        return [word for word in done.stdout.split() if word.startswith(words[-1])]
 
     def test_wrong_calls_are_64(self) -> None:
         for arguments in (

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -249,6 +250,20 @@ class OutputTest(CommandCase):
         self.assertEqual(process.wait(15), 0)
         self.assertEqual(process.stdout.read(), "")
         process.stdout.close()
+
+    def test_a_reader_that_has_seen_enough_does_not_end_the_run(self) -> None:
+        call = [sys.executable, str(PROGRAM), "run", "fails", "--output"]
+        words = shlex.join([*call, *self.server.folder_flags()])
+        done = subprocess.run(
+            ["bash", "-c", f"{words} | true; echo ${{PIPESTATUS[0]}}"],
+            capture_output=True,
+            text=True,
+            env=self.server.clean_environ(),
+            timeout=30,
+            check=True,
+        )
+        self.assertEqual(done.stdout, "3\n", done.stderr)
+        self.assertEqual(self.last_run()["exitCode"], 3)
 
     def test_a_pipe_gets_the_bytes_and_a_terminal_sees_them_written_out(self) -> None:
         words = [sys.executable, str(PROGRAM), "run", "paints", "--output"]

@@ -160,11 +160,14 @@ class _Shown:
             return
         if ended is not None:
             self.log.run = ended
-        for block in self.log.blocks(self._place, end or self.log.end()):
-            self._place += len(block)
-            self._output.write(block)
+        # Who looked at it may have gone; the run goes on, and is waited for.
+        with contextlib.suppress(BrokenPipeError):
+            for block in self.log.blocks(self._place, end or self.log.end()):
+                self._place += len(block)
+                self._output.write(block)
+            if ended is not None:
+                self._output.write(b"", last=True)
         if ended is not None:
-            self._output.write(b"", last=True)
             self.log.close()
 
 

@@ -30,6 +30,7 @@ from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.settings import OF_A_SERVER, Settings
+from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import now_text
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import Logs, ServerLog
@@ -150,7 +151,9 @@ class Daemon:
 
     def _status(self) -> str:
         crons, running = len(self._parts.registry.crons()), self._parts.runner.count()
-        return f"STATUS={crons} crons, {running} running"
+        faults = self._parts.registry.faults
+        fault = f"; the registry is invalid: {printable(faults[0])}" if faults else ""
+        return f"STATUS={crons} crons, {running} running{fault}"
 
     def _start_watchdog(self) -> None:
         if self._systemd.watchdog_s:
