@@ -1,419 +1,207 @@
-"""Command line."""
+"""The command line: its flags, and from a command to an exit status.
+
+Each command's `--help` lists what it takes; all of them accept every setting, so that
+one set of flags serves a host.  Promises an exit status of sysexits.h and one sentence
+on standard error, never a traceback.  `main` is what the entry calls, once.
+"""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
+import importlib
 import os
 import signal
 import sys
-from dataclasses import asdict
-from datetime import datetime
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from cron_trigger import SERVICE, VERSION
-from cron_trigger.daemon.life import Daemon
-from cron_trigger.doctor import Doctor, Finding
-from cron_trigger.history.owner import check_run_dir
-from cron_trigger.history.store import Store
-from cron_trigger.host.lock import held_locks
-from cron_trigger.host.loop import Loop
-from cron_trigger.host.messages import MessageSocket
-from cron_trigger.host.processes import check_kernel
-from cron_trigger.host.users import be_plain
-from cron_trigger.registry.errors import (
-    EX_CONFIG,
-    EX_TEMPFAIL,
-    EX_USAGE,
-    ConfigError,
-    Refusal,
-)
-from cron_trigger.registry.file import Registry, load_registry
-from cron_trigger.registry.records import (
-    CANCELLED,
-    COMPLETED,
-    FAILED,
-    INTERRUPTED,
-    RUNNING,
-    TIMED_OUT,
-    Trigger,
-)
-from cron_trigger.registry.settings import (
-    ENVIRONMENT_FILE,
-    SETTINGS,
-    Settings,
-    environment_file,
-    number_setting,
-    read_settings,
-    service_variables,
-)
-from cron_trigger.registry.strict_json import Json
-from cron_trigger.registry.texts import printable
-from cron_trigger.registry.times import duration_text, epoch_of
-from cron_trigger.runs.folders import make_folders
-from cron_trigger.runs.logs import PRIORITIES, Logs, ServerLog, stderr_is_journal
-from cron_trigger.runs.runner import Runner
-from cron_trigger.runs.scripts import Scripts
-from cron_trigger.web.views import EXTERNAL, cron_view
+from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
+from cron_trigger.registry.errors import EX_CONFIG, EX_USAGE, ConfigError, Refusal
+from cron_trigger.registry.settings import SETTINGS, number_setting
+from cron_trigger.runs.logs import PRIORITIES, stderr_is_journal
+
+FOLDERS = ("registry", "log-dir", "state-dir", "run-dir")
+CLIENT = ("port", "secret-file")
+#: Each command: module and function, what it does, and which settings its help lists.
+COMMANDS: Dict[str, Tuple[str, str, Sequence[str]]] = {
+    "serve": (
+        "cron_trigger.commands.serve:command",
+        "serve over HTTP (what it does without a command)",
+        tuple(SETTINGS),
+    ),
+    "run": (
+        "cron_trigger.commands.run:command",
+        "run a cron in the foreground, for crontab lines",
+        FOLDERS,
+    ),
+    "list": ("cron_trigger.commands.tables:list_crons", "list the crons", FOLDERS),
+    "history": ("cron_trigger.commands.tables:history", "list the last runs", FOLDERS),
+    "check": ("cron_trigger.commands.tables:check", "check the registry", FOLDERS),
+    "doctor": (
+        "cron_trigger.commands.tables:doctor",
+        "look for what goes wrong in practice",
+        tuple(SETTINGS),
+    ),
+    "crontab": (
+        "cron_trigger.commands.crontab:command",
+        "show a crontab's lines as crons, or add them to the registry",
+        FOLDERS[:1],
+    ),
+    "trigger": (
+        "cron_trigger.commands.remote:trigger",
+        "have a server start a cron, now or at a time",
+        CLIENT,
+    ),
+    "log": ("cron_trigger.commands.remote:log", "show a run's output", CLIENT),
+    "cancel": ("cron_trigger.commands.remote:cancel", "have a run end", CLIENT),
+    "events": (
+        "cron_trigger.commands.remote:events",
+        "show what happens, as it happens",
+        CLIENT,
+    ),
+    "completion": (
+        "cron_trigger.commands.completion:command",
+        "print what bash or zsh completes",
+        (),
+    ),
+}
 
 
-def _limit(text: str) -> int:
-    """Return the number of runs to list, for argparse."""
-    try:
-        return number_setting("it", text, 1, 100000)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _number(low: int, high: int) -> Callable[[str], int]:
+    """Return a type for argparse: whole numbers of a range."""
+
+    def number(text: str) -> int:
+        try:
+            return number_setting("it", text, low, high)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return number
 
 
 class _Parser(argparse.ArgumentParser):
     """Ends a wrong call with EX_USAGE instead of argparse's 2."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> Any:
         self.exit(EX_USAGE, f"{SERVICE}: {message} (see --help)\n")
 
 
-def _settings_parser() -> _Parser:
+def _settings(shown: Sequence[str]) -> _Parser:
+    """Return the flags of all settings, of which the help lists some."""
     settings = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = settings.add_argument_group(
         "settings", "each also as CRON_TRIGGER_<NAME> in the environment"
     )
     for name, what in SETTINGS.items():
-        group.add_argument(f"--{name}", help=what, metavar=name.upper())
+        text = what if name in shown else argparse.SUPPRESS
+        group.add_argument(f"--{name}", help=text, metavar=name.upper())
     return settings
 
 
-def _parser() -> argparse.ArgumentParser:
-    settings = _settings_parser()
-    parser = _Parser(
-        prog="cron_trigger_server.py",
-        parents=[settings],
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    program = os.path.basename(sys.argv[0])
+    top = _Parser(
+        prog=program if program == "cron-trigger" else "cron_trigger_server.py",
+        parents=[_settings(tuple(SETTINGS))],
         description="Start the host's crons on request, once at a time.",
+        epilog="Exit status: 64 for a wrong call, 78 for a wrong configuration, 75 "
+        "for a cron that runs already; `run` and `trigger --wait` end with the "
+        "script's own. `help COMMAND` shows what a command takes.",
     )
-    parser.add_argument("--version", action="version", version=f"{SERVICE} {VERSION}")
-    commands = parser.add_subparsers(
+    version = f"{SERVICE} {VERSION}"
+    top.add_argument("-V", "--version", action="version", version=version)
+    commands = top.add_subparsers(
         dest="command", metavar="COMMAND", parser_class=_Parser
     )
-
-    def add(name: str, what: str, table: bool = False) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name, help=what, description=what, parents=[settings]
+    made = {
+        name: commands.add_parser(
+            name,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}.",
+            parents=[_settings(shown)],
         )
-        if table:
-            command.add_argument("--json", action="store_true", help="for programs")
-        return command
+        for name, (_, what, shown) in COMMANDS.items()
+    }
+    help_parser = commands.add_parser("help", help="show the help of a command")
+    help_parser.add_argument("about", nargs="?", choices=COMMANDS, metavar="COMMAND")
+    _add_host_flags(made)
+    _add_client_flags(made)
+    made["completion"].add_argument("shell", choices=("bash", "zsh"))
+    made["completion"].set_defaults(commands=(*COMMANDS, "help"))
+    return top
 
-    add("serve", "serve over HTTP (what it does without a command)")
-    run = add("run", "run a cron in the foreground, for crontab lines")
-    run.add_argument("name", metavar="NAME", help="which cron")
-    run.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a parameter of this run; as often as there are any",
+
+def _add_host_flags(made: Dict[str, _Parser]) -> None:
+    """Add what the commands for this host take."""
+    for name in ("list", "history", "check", "doctor", "crontab", "trigger", "cancel"):
+        made[name].add_argument("--json", action="store_true", help="for programs")
+    made["events"].add_argument(
+        "--json", action="store_true", help="a JSON object a line"
     )
-    add("list", "list the crons", table=True)
-    history = add("history", "list the last runs", table=True)
+    made["run"].add_argument("name", metavar="NAME", help="which cron")
+    made["run"].add_argument(
+        "--output", action="store_true", help="show its output as at a terminal"
+    )
+    for name in ("run", "trigger"):
+        made[name].add_argument(
+            "--param",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="a parameter of this run (repeatable)",
+        )
+    history, crontab = made["history"], made["crontab"]
     history.add_argument("name", metavar="NAME", nargs="?", help="of one cron only")
+    many = _number(1, 100000)
     history.add_argument(
-        "--limit", default=20, metavar="N", type=_limit, help="how many runs (20)"
+        "--limit", default=20, metavar="N", type=many, help="how many runs (20)"
     )
-    add("check", "check the registry", table=True)
-    add("doctor", "look for what goes wrong in practice", table=True)
-    return parser
-
-
-def command_serve(settings: Settings, options: argparse.Namespace) -> int:
-    """Serve until a signal ends it."""
-    return Daemon(settings, os.environ).run()
-
-
-def command_run(settings: Settings, options: argparse.Namespace) -> int:
-    """Run a cron in the foreground; return its exit status, 75 if it runs already."""
-    import pwd
-
-    check_kernel()
-    make_folders(settings)
-    check_run_dir(settings.state_dir, settings.run_dir)
-    logs = Logs(settings.log_dir)
-    log = ServerLog(logs, f"{SERVICE}.log", to_stderr=False)
-    messages = MessageSocket(settings.run_dir)
-    loop = Loop(log.say)
-    store = Store(settings.history, log.say, settings.run_dir)
-    registry = _registry(settings)
-    scripts = Scripts(service_variables())
-    be_plain()
-    runner = Runner(
-        settings, registry, store, loop, scripts, logs, log.say, messages.send
+    crontab.add_argument(
+        "file", metavar="FILE", nargs="*", help="crontabs; - is standard input"
     )
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = str(os.getuid())
-    request = Trigger(options.name, "cli", _cli_params(registry, options), client=user)
-    with _cancelled_by_signals(runner, loop, user) as started:
-        run = runner.trigger(request)
-        started.append(run.id)
-        active = runner.active(run.id)
-        while active and not active.done.is_set():
-            loop.step()
-    runner.close()
-    ended = store.run(run.id) or run
-    store.close()
-    if store.problem:
-        messages.send(run.cron_name)  # a server may take over what was not written
-        sys.stderr.write(
-            f"{SERVICE}: run {run.id} is recorded later: {store.problem}\n"
+    crontab.add_argument("--user", metavar="NAME", help="whose these files are")
+    crontab.add_argument(
+        "--write", action="store_true", help="add the entries to the registry"
+    )
+
+
+def _add_client_flags(made: Dict[str, _Parser]) -> None:
+    """Add what the commands for a server take."""
+    for name in ("trigger", "log", "cancel", "events"):
+        made[name].add_argument(
+            "--url", help="the server's address, also CRON_TRIGGER_URL (this host's)"
         )
-    messages.close()
-    return ended.exit_code if ended.exit_code is not None else 1
-
-
-def _registry(settings: Settings) -> Registry:
-    """Return the crons that a server would have in force."""
-    return Registry(settings.registry, settings.log_dir, kept=settings.kept_registry)
-
-
-def _cli_params(registry: Registry, options: argparse.Namespace) -> Dict[str, Json]:
-    if registry.faults and options.name not in registry.crons():
-        raise ConfigError(f"The registry is invalid: {registry.faults[0]}.")
-    parameters = registry.get(options.name).parameters
-    params: Dict[str, Json] = {}
-    for text in options.param:
-        name, equals, value = text.partition("=")
-        if not equals or name in params:
-            raise Refusal(
-                "invalid_params",
-                f'--param takes KEY=VALUE, each key once, got "{name}".',
-            )
-        known = parameters.get(name)
-        params[name] = known.from_text(value) if known else value
-    return params
-
-
-@contextlib.contextmanager
-def _cancelled_by_signals(runner: Runner, loop: Loop, user: str) -> Iterator[List[int]]:
-    """Have a signal to this process cancel the run whose id is put into the list."""
-    started: List[int] = []
-
-    def cancel() -> None:
-        with contextlib.suppress(Refusal):
-            for run_id in started:
-                runner.cancel(run_id, f"{user} (signal)")
-
-    def handle(number_setting: int, _frame: Any) -> None:
-        loop.call_soon(cancel)
-
-    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in wanted}
-    try:
-        yield started
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-COLOURS = {
-    COMPLETED: 32,
-    FAILED: 31,
-    TIMED_OUT: 31,
-    INTERRUPTED: 33,
-    CANCELLED: 33,
-    RUNNING: 36,
-}
-
-
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns; a status in colour where a person looks at a terminal."""
-    table = [list(heads), *(list(map(printable, row)) for row in rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    for row in table:
-        cells = []
-        for cell, width in zip(row, widths):
-            colour = COLOURS.get(cell) if coloured else None
-            text = f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
-            cells.append(text + " " * (width - len(cell)))
-        print("  ".join(cells).rstrip())
-
-
-def print_json(value: Json) -> None:
-    """Print JSON for programs."""
-    plain = "utf" not in (sys.stdout.encoding or "").lower()
-    print(json.dumps(value, ensure_ascii=plain, indent=2))
-
-
-def _complain(level: str, text: str) -> None:
-    """Tell a person who asks for a table of what is wrong with the history."""
-    if level == "error":
-        sys.stderr.write(f"{SERVICE}: {text}\n")
-
-
-def command_list(settings: Settings, options: argparse.Namespace) -> int:
-    """List the crons as the page shows them."""
-    registry = _registry(settings)
-    store = Store(settings.history, _complain, settings.run_dir, read_only=True)
-    running: Dict[str, Json] = dict.fromkeys(held_locks(settings.run_dir), EXTERNAL)
-    running.update((run.cron_name, run.view()) for run in store.running())
-    views = [
-        cron_view(cron, store.figures(cron.name), running.get(cron.name))
-        for cron in registry.crons().values()
-    ]
-    store.close()
-    if options.json:
-        print_json({"crons": views})
-    else:
-        print_table(
-            ("CRON", "STATE", "LAST RUN", "RUNS", "OK", "MEDIAN", "DESCRIPTION"),
-            map(_list_row, views),
-        )
-    for fault in registry.faults:
-        sys.stderr.write(f"{fault}\n")
-    return EX_CONFIG if registry.faults else int(store.problem is not None)
-
-
-def _list_row(view: Mapping[str, Json]) -> Tuple[str, ...]:
-    last, rate = view["lastRun"], view["successRate"]
-    state = RUNNING if view["running"] else (last["status"] if last else "-")
-    return (
-        view["cronName"],
-        state,
-        _local_time(last["startedAt"]) if last else "-",
-        str(view["runs"]),
-        "-" if rate is None else f"{100 * rate:.0f} %",
-        duration_text(view["medianDurationMs"]),
-        view["description"],
+    trigger, log = made["trigger"], made["log"]
+    trigger.add_argument("name", metavar="NAME", help="which cron")
+    trigger.add_argument("--at", metavar="TIME", help="when, such as 2026-11-23T22:00")
+    trigger.add_argument(
+        "--wait", action="store_true", help="wait for its end and exit with its status"
     )
-
-
-def _local_time(text: str) -> str:
-    moment = datetime.fromtimestamp(epoch_of(text))
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def command_history(settings: Settings, options: argparse.Namespace) -> int:
-    """List the last runs, newest first."""
-    store = Store(settings.history, _complain, settings.run_dir, read_only=True)
-    runs = store.runs(cron_name=options.name, limit=options.limit)
-    store.close()
-    if options.name and not runs:
-        _registry(settings).get(options.name)
-    if options.json:
-        print_json({"runs": [run.view() for run in runs]})
-        return int(store.problem is not None)
-    print_table(
-        ("RUN", "CRON", "STATUS", "STARTED", "TOOK", "EXIT", "BY"),
-        (
-            (
-                str(run.id),
-                run.cron_name,
-                run.status,
-                _local_time(run.started_at),
-                duration_text(run.duration_ms),
-                run.signal or _or_dash(run.exit_code),
-                run.asked_by(),
-            )
-            for run in runs
-        ),
+    trigger.add_argument(
+        "--follow", action="store_true", help="--wait, and show its output meanwhile"
     )
-    return int(store.problem is not None)
-
-
-def _or_dash(value: Optional[int]) -> str:
-    return "-" if value is None else str(value)
-
-
-def command_check(settings: Settings, options: argparse.Namespace) -> int:
-    """Check the registry: every fault that it has, then what would fail to start."""
-    crons, faults = load_registry(settings.registry, settings.log_dir)
-    warnings = []
-    scripts = Scripts(service_variables())
-    for cron in crons.values():
-        fault = scripts.fault(cron)
-        if fault:
-            warnings.append(f'{settings.registry.name}: "{cron.name}": {fault}')
-    if options.json:
-        print_json(
-            {
-                "registry": str(settings.registry),
-                "crons": len(crons),
-                "faults": faults,
-                "warnings": warnings,
-            }
-        )
-        return EX_CONFIG if faults else 0
-    for fault in faults:
-        print(fault)
-    for warning in warnings:
-        print(f"warning: {warning}")
-    if not faults:
-        print(f"{settings.registry}: {len(crons)} crons, well formed")
-    return EX_CONFIG if faults else 0
-
-
-def command_doctor(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Look at what goes wrong in practice; return 0 where nothing is wrong, else 1."""
-    try:
-        settings = read_settings(vars(options), environ)
-        findings = Doctor(settings, environ).findings()
-    except ConfigError as error:
-        remedy = f"See {ENVIRONMENT_FILE} and the environment."
-        findings = [Finding("settings", "wrong", str(error), remedy)]
-    wrong = sum(finding.status == "wrong" for finding in findings)
-    if options.json:
-        print_json({"wrong": wrong, "findings": [asdict(f) for f in findings]})
-        return 1 if wrong else 0
-    for finding in findings:
-        print(f"{finding.status:5}  {finding.name:10}  {printable(finding.text)}")
-        if finding.remedy:
-            print(f"{'':19}-> {printable(finding.remedy)}")
-    print(f"{wrong} wrong" if wrong else "Nothing is wrong.")
-    return 1 if wrong else 0
-
-
-COMMANDS: Dict[Optional[str], Callable[[Settings, argparse.Namespace], int]] = {
-    None: command_serve,
-    "serve": command_serve,
-    "run": command_run,
-    "list": command_list,
-    "history": command_history,
-    "check": command_check,
-}
-#: The exit status of a command that was refused; others are 1.
-EXIT_OF_CODE = {
-    "already_running": EX_TEMPFAIL,
-    "unknown_cron": EX_USAGE,
-    "invalid_params": EX_USAGE,
-    "launch_failed": 126,
-}
+    for command in (log, made["cancel"]):
+        run_id = _number(1, 999_999_999)
+        command.add_argument("id", metavar="ID", type=run_id, help="which run")
+    log.add_argument("--follow", action="store_true", help="until the run ends")
+    lines = _number(0, 10000)
+    log.add_argument("--tail", metavar="N", type=lines, help="its last N lines")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Do what the arguments say.  Return the exit status; nobody sees a traceback."""
     _prepare_streams()
     try:
-        options = _parser().parse_args(argv)
-        if options.command not in (None, "serve"):
-            # Root's `run` in a crontab must look for locks where the service does, and
-            # its scripts have what they have there.
-            for name, value in environment_file().items():
-                os.environ.setdefault(name, value)
-        if options.command == "doctor":  # the settings may be what is wrong
-            return command_doctor(options, os.environ)
-        settings = read_settings(vars(options), os.environ)
-        status = COMMANDS[options.command](settings, options)
+        options = parser().parse_args(argv)
+        if options.command == "help":
+            about = [options.about] if options.about else []
+            parser().parse_args([*about, "--help"])
+        place, _, name = COMMANDS[options.command or "serve"][0].partition(":")
+        status: int = getattr(importlib.import_module(place), name)(options)
         sys.stdout.flush()  # here, where a reader that has gone is no error
         return status
     except ConfigError as error:
@@ -422,6 +210,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except Refusal as refusal:
         complain(refusal.message)
         return EXIT_OF_CODE.get(refusal.code, 1)
+    except Failed as error:
+        complain(str(error))
+        return error.status
     except BrokenPipeError:
         # The reader has seen enough; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -446,9 +237,10 @@ def _prepare_streams() -> None:
     # Python has set those to None that were closed.
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure:
-        reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
 
 
 def complain(text: str) -> None:

@@ -22,20 +22,18 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 import support
 
-from cron_trigger.crontab import (
-    Conversion,
-    Host,
-    Source,
-    convert,
+from cron_trigger.crontab.conversion import Conversion, convert
+from cron_trigger.crontab.entries import Host
+from cron_trigger.crontab.lines import Source, read_sources
+from cron_trigger.crontab.table import (
     merged_registry,
     print_table,
-    read_sources,
     to_json,
     write_registry,
 )
+from cron_trigger.crontab.words import tokens_of
 from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.crons import CRON_NAME
-from cron_trigger.shell_words import tokens_of
 
 RUN = "/usr/local/bin/cron-trigger run"
 DEBIAN_PATH = "/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin"

@@ -29,7 +29,8 @@ from cron_trigger.host.processes import Reaper, check_kernel
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
-from cron_trigger.registry.settings import Settings
+from cron_trigger.registry.settings import OF_A_SERVER, Settings
+from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import now_text
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import Logs, ServerLog
@@ -127,7 +128,8 @@ class Daemon:
             raise Refusal(
                 "already_running",
                 f"A server runs already with the folder {self._settings.run_dir} "
-                f"(PID {pid}): end it, or name another folder with --run-dir.",
+                f"(PID {pid}): end it, or give a second one another --run-dir, and "
+                f"all of its own: {OF_A_SERVER}.",
             )
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
@@ -149,7 +151,9 @@ class Daemon:
 
     def _status(self) -> str:
         crons, running = len(self._parts.registry.crons()), self._parts.runner.count()
-        return f"STATUS={crons} crons, {running} running"
+        faults = self._parts.registry.faults
+        fault = f"; the registry is invalid: {printable(faults[0])}" if faults else ""
+        return f"STATUS={crons} crons, {running} running{fault}"
 
     def _start_watchdog(self) -> None:
         if self._systemd.watchdog_s:

@@ -16,6 +16,7 @@ from typing import Optional
 
 from cron_trigger.host.lock import take_lock
 from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.settings import OF_A_SERVER
 
 NAME = "server.lock"
 
@@ -81,5 +82,5 @@ def _refusal(state_dir: Path) -> Refusal:
         "already_running",
         f"A server has the state folder {state_dir} already, with its PID files in "
         f"{_said(state_dir) or 'another folder'}: end it, use the same --run-dir, or "
-        "name another folder with --state-dir.",
+        f"give a second server another --state-dir, and all of its own: {OF_A_SERVER}.",
     )

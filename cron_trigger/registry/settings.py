@@ -47,10 +47,17 @@ SETTINGS = {
     "run-dir": "folder of the PID files",
     "notify-url": "address that gets a POST at the end of each run",
 }
+#: What no two servers of a host may share.
+OF_A_SERVER = (
+    "CRON_TRIGGER_RUN_DIR, CRON_TRIGGER_STATE_DIR, CRON_TRIGGER_LOG_DIR, "
+    "CRON_TRIGGER_PORT and CRON_TRIGGER_REGISTRY"
+)
 #: What else begins so: set for scripts, and for clients of a server.
 OTHERS = ("CRON_TRIGGER_URL", "CRON_TRIGGER_SERVER_URL")
 #: What systemd reads the service's settings from.
 ENVIRONMENT_FILE = Path("/etc/default") / SERVICE
+#: Where an installed service has its registry, and its secret.
+SERVICE_FOLDER = Path("/etc") / SERVICE
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def _registry_path(given: Optional[str]) -> Path:
                 f"is {what}: create it, or leave the setting out."
             )
         return path
-    system = Path("/etc") / SERVICE / "crons.json"
+    system = SERVICE_FOLDER / "crons.json"
     try:
         os.stat(system)
     except PermissionError:

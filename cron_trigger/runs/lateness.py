@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import datetime
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from cron_trigger.history.schedules import Judged
 from cron_trigger.history.store import Store
@@ -28,12 +28,29 @@ from cron_trigger.registry.schedules import Schedule
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.runner import Runner
 
+#: A crontab's `run` is a moment slower than its minute; cron itself may be early.
+EARLY_S = 2.0
+
+
+def next_time(schedule: Schedule, now_s: float) -> Tuple[float, Optional[str]]:
+    """Return the next due time, and as ISO 8601 with the host's offset."""
+    due_s = schedule.next_after(now_s)
+    if not due_s:
+        return float("inf"), None
+    return due_s, datetime.fromtimestamp(due_s).astimezone().isoformat()
+
+
+def is_late(cron: Cron, judged: Mapping[str, Judged], history: Store) -> bool:
+    """Return True from a missed time until a run begins."""
+    known = judged.get(cron.name)
+    if cron.schedule is None or known is None or known.missed_s is None:
+        return False
+    begun = history.last_start(cron.name)
+    return not begun or epoch_of(begun) < known.missed_s - EARLY_S
+
 
 class Lateness:
     """Watches the schedules of the registry."""
-
-    #: A crontab's `run` is a moment slower than its minute; cron itself may be early.
-    EARLY_S = 2.0
 
     def __init__(
         self,
@@ -69,20 +86,14 @@ class Lateness:
         now_s = self._clock()
         known = self._next.get(cron.name)
         if known is None or known[0] is not cron.schedule or known[1] <= now_s:
-            due_s = cron.schedule.next_after(now_s)
-            text = due_s and datetime.fromtimestamp(due_s).astimezone().isoformat()
-            known = (cron.schedule, due_s or float("inf"), text or None)
+            known = (cron.schedule, *next_time(cron.schedule, now_s))
             with self._lock:
                 self._next[cron.name] = known
         return known[1:]
 
     def late(self, cron: Cron) -> bool:
         """Return True from a missed time until a run begins."""
-        known = self._judged.get(cron.name)
-        if cron.schedule is None or known is None or known.missed_s is None:
-            return False
-        begun = self._history.last_start(cron.name)
-        return not begun or epoch_of(begun) < known.missed_s - self.EARLY_S
+        return is_late(cron, self._judged, self._history)
 
     # ---- the loop's thread
 
@@ -132,11 +143,11 @@ class Lateness:
 
     def _missed(self, cron: Cron, due: Sequence[float]) -> List[float]:
         """Return the times at which no run began soon enough."""
-        begun = self._history.starts_since(cron.name, now_text(due[0] - self.EARLY_S))
+        begun = self._history.starts_since(cron.name, now_text(due[0] - EARLY_S))
         starts = sorted(map(epoch_of, begun))
 
         def came(due_s: float) -> bool:
-            place = bisect.bisect_left(starts, due_s - self.EARLY_S)
+            place = bisect.bisect_left(starts, due_s - EARLY_S)
             return place < len(starts) and starts[place] <= due_s + cron.late_s
 
         missed = [due_s for due_s in due if not came(due_s)]

@@ -1,8 +1,7 @@
 """The name of a cron, from the script that its command line starts.
 
 Knows which programs only run another, which only prepare, and which names say nothing.
-Promises a name that the registry takes; whether it is used once is for crontab.py to
-see, which calls this with a command's tokens.
+Promises a name that the registry takes; that it is used once is conversion.py's to see.
 """
 
 from __future__ import annotations
@@ -11,13 +10,16 @@ import os
 import re
 from typing import List, Optional, Sequence
 
-from cron_trigger.shell_words import OPERATOR, WORD, Token, tokens_of
+from cron_trigger.crontab.words import OPERATOR, WORD, Token, tokens_of
 
+_words = re.compile(r"\S+").findall
 #: Programs that run another, which the name should come from.
 _WRAPPERS = frozenset(
-    ("nice", "ionice", "nohup", "chronic", "env", "sudo", "setsid", "time", "chrt")
-    + ("stdbuf", "systemd-cat", "exec", "flock", "timeout", "command", "run-parts")
-    + ("invoke-rc.d", "service", "runuser", "then", "else", "do", "if", "{", "!")
+    _words(
+        "nice ionice nohup chronic env sudo setsid time chrt stdbuf systemd-cat exec "
+        "flock timeout command run-parts invoke-rc.d service runuser then else do if "
+        "{ !"
+    )
 )
 #: Options of these that take a value as the next word.
 _WRAPPER_VALUES = {
@@ -33,29 +35,20 @@ _INTERPRETERS = re.compile(
 )
 #: Programs that only prepare, or say nothing of what is done.
 _QUIET = frozenset(
-    ("[", "[[", "test", "cd", "true", ":", "echo", "printf", "sleep", "exit")
-    + (
-        "export",
-        "umask",
-        "ulimit",
-        "fi",
-        "done",
-        "}",
-        ".",
-        "source",
-        "elif",
-        "while",
-        "for",
-        "set",
+    _words(
+        "[ [[ test cd true : echo printf sleep exit export umask ulimit fi done } . "
+        "source elif while for set"
     )
 )
 #: Programs whose first argument says what is done.
 _WITH_VERB = frozenset(
-    ("artisan", "manage", "console", "occ", "wp", "drush", "certbot", "borgmatic")
-    + ("restic", "borg", "docker", "systemctl", "apt-get", "git", "rake", "npm")
+    _words(
+        "artisan manage console occ wp drush certbot borgmatic restic borg docker "
+        "systemctl apt-get git rake npm"
+    )
 )
 #: Names of scripts that say nothing without their folder.
-_NAMELESS = frozenset(("cron", "run", "main", "index", "script", "start", "job"))
+_NAMELESS = frozenset(_words("cron run main index script start job"))
 _SUFFIX = re.compile(r"\.(?:sh|bash|py|php\d?|pl|rb|js|mjs|ts)$")
 
 
@@ -67,8 +60,7 @@ def name_of(tokens: Sequence[Token]) -> str:
             commands.append([])
         elif token.kind == WORD and not token.is_assignment:
             commands[-1].append(token.value if token.value is not None else token.text)
-    names = [name for words in commands for name in [_name_of(words)] if name]
-    name = next(iter(names), "job")
+    name = next(filter(None, map(_name_of, commands)), "job")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
     return name[:56].rstrip("-._") or "job"
 
@@ -93,8 +85,7 @@ def _unwrapped(words: List[str]) -> List[str]:
         while words and words[0].startswith("-"):
             has_value = words[0] in _WRAPPER_VALUES.get(wrapper, ())
             words = words[1 + has_value :]
-        if wrapper in ("flock", "timeout"):
-            words = words[1:]
+        words = words[wrapper in ("flock", "timeout") :]
     return words
 
 
@@ -102,20 +93,15 @@ def _script_name(words: Sequence[str]) -> Optional[str]:
     """Return the name of the script that an interpreter gets."""
     for place, word in enumerate(words):
         if re.fullmatch("-[a-z]*c", word) and place + 1 < len(words):
-            return _inner_name(words[place + 1])
+            try:
+                return name_of(tokens_of(words[place + 1]))
+            except ValueError:
+                return None
         if word in ("-e", "-r"):
             return None
         if word == "-m" or not word.startswith("-"):
             return _named(words[place + (word == "-m") :])
     return None
-
-
-def _inner_name(text: str) -> Optional[str]:
-    """Return the name that the command line of `sh -c` gives."""
-    try:
-        return name_of(tokens_of(text))
-    except ValueError:
-        return None
 
 
 def _named(words: Sequence[str]) -> Optional[str]:

@@ -1,7 +1,7 @@
 """Crontabs as Debian's cron reads them: variables, schedules, users, commands.
 
 Knows crontab(5) and where cron looks, and nothing of an entry.  Promises to say which
-file or line it leaves out, and why.  Called by crontab.py; reads files, writes none.
+file or line it leaves out, and why.  Called by the conversion; writes nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ import os
 import pwd
 import re
 import sys
-from dataclasses import dataclass
 from os.path import isdir
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from cron_trigger.registry.texts import SURROGATE, printable
 
-SYSTEM_CRONTAB = Path("/etc/crontab")
-SYSTEM_FOLDER = Path("/etc/cron.d")
-USERS_FOLDER = Path("/var/spool/cron/crontabs")
+USERS_FOLDER = "/var/spool/cron/crontabs"
 #: Other names in /etc/cron.d are not read by cron (run-parts(8)).
 _FILE_NAME = re.compile("[A-Za-z0-9_-]+")
 _VARIABLE = re.compile(
@@ -27,13 +24,13 @@ _VARIABLE = re.compile(
 )
 _QUOTED = re.compile(r"""(["'])((?:(?!\1).)*)\1\s*""")
 _SCHEDULE = re.compile(r"[ \t]*(@[^ \t]+|(?:[^ \t]+[ \t]+){4}[^ \t]+)[ \t]+(?=[^ \t])")
-_USER = re.compile(r"([^ \t]+)[ \t]+(?=[^ \t])")
-#: Lines of comments that say nothing about the job below.
+_USER = re.compile(r"([^ \t/]+)[ \t]+(?=[^ \t])")
+#: Lines of comments that say nothing about the job below, or are one of old.
 _EMPTY_TALK = re.compile(
-    r"m\s+h\s+dom\s+mon\s+dow\b.*|[|.\s*-]*|[|.].*|EOF|vim?:.*|-\*-.*", re.IGNORECASE
+    r"m\s+h\s+dom\s+mon\s+dow\b.*|[|.\s*-]*|[|.].*|EOF|vim?:.*|-\*-.*"
+    r"|(?:@[a-z]+|(?:[0-9*][0-9*/,-]*\s+){3,5})\s*\S.*",
+    re.IGNORECASE,
 )
-#: A job that was commented out.
-_OLD_JOB = re.compile(r"(?:@[a-z]+|(?:[0-9*][0-9*/,-]*\s+){3,5})\s*\S")
 
 
 class Source(NamedTuple):
@@ -44,33 +41,24 @@ class Source(NamedTuple):
     user: Optional[str] = None
 
 
-@dataclass(frozen=True)
-class Job:
-    """A line that cron would run."""
+class Job(NamedTuple):
+    """A line that cron would run, or one that it would not: then `why` says why."""
 
     file: str
     line: int
     #: The whole line, as it is.
     text: str
-    schedule: str
-    user: str
+    why: Optional[str] = None
+    schedule: str = ""
+    user: str = ""
     #: Where the user's name is in a line of a system crontab.
-    user_span: Optional[Tuple[int, int]]
-    command_begin: int
-    command: str
+    user_span: Optional[Tuple[int, int]] = None
+    command_begin: int = 0
+    command: str = ""
     #: What follows the first `%`: the standard input.
-    input: Optional[str]
-    variables: Dict[str, str]
-    comment: Optional[str]
-
-
-class NoJob(NamedTuple):
-    """A line that cron would not run, and why."""
-
-    file: str
-    line: int
-    text: str
-    why: str
+    input: Optional[str] = None
+    variables: Dict[str, str] = {}
+    comment: Optional[str] = None
 
 
 def read_sources(
@@ -85,66 +73,57 @@ def read_sources(
     be read, and what cron would not read, is in the second list, one sentence each.
     """
     notes: List[str] = []
-    if paths is None:
-        places = list(_places(root, notes))
-    else:
-        places = [
-            (file, user or _owner(Path(file)))
-            for path in paths
-            for file in (_system_files(Path(path), notes) if isdir(path) else [path])
-        ]
+    places = list(_places(root, notes)) if paths is None else []
+    for path in paths or ():
+        of_user = os.path.normpath(os.path.dirname(path)) == USERS_FOLDER
+        owner = user or (os.path.basename(path) if of_user else None)
+        files = _system_files(Path(path), notes) if isdir(path) else [path]
+        places += [(file, owner) for file in files]
     sources = []
     for path, owner in places:
         try:
-            sources.append(Source(path, _read(path), owner))
+            content = sys.stdin.buffer.read() if path == "-" else _content(path)
         except OSError as error:
             notes.append(f"{printable(path)} cannot be read: {error.strerror}.")
+        else:
+            text = content.decode("utf-8", "surrogateescape")
+            sources.append(Source(path, text, owner))
     return sources, notes
 
 
-def _read(path: str) -> str:
-    content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    return content.decode("utf-8", "surrogateescape")
-
-
-def _owner(path: Path) -> Optional[str]:
-    """Return whose crontab a file is by its place; None for a system crontab."""
-    of_user = os.path.normpath(path.parent) == str(USERS_FOLDER)
-    return path.name if of_user else None
+def _content(path: str) -> bytes:
+    return Path(path).read_bytes()
 
 
 def _places(root: Path, notes: List[str]) -> Iterator[Tuple[str, Optional[str]]]:
     """Yield each crontab's path and, where it has no column of users, its user."""
-
-    def below(place: Path) -> Path:
-        return root / place.relative_to("/")
-
-    if below(SYSTEM_CRONTAB).exists():
-        yield str(below(SYSTEM_CRONTAB)), None
-    for file in _system_files(below(SYSTEM_FOLDER), notes):
+    if (root / "etc/crontab").exists():
+        yield str(root / "etc/crontab"), None
+    for file in _system_files(root / "etc/cron.d", notes):
         yield file, None
-    for name in _names(below(USERS_FOLDER), notes):
-        path = below(USERS_FOLDER) / name
+    folder = root / USERS_FOLDER.lstrip("/")
+    for name in _names(folder, notes):
         if home_of(name):
-            yield str(path), name
-        elif not name.startswith("."):
-            notes.append(f"{printable(str(path))} is left out: no user has this name.")
+            yield str(folder / name), name
+        else:
+            shown = printable(str(folder / name))
+            notes.append(f"{shown} is left out: no user has this name.")
 
 
 def _system_files(folder: Path, notes: List[str]) -> Iterator[str]:
     """Yield the files of a folder such as /etc/cron.d that cron reads."""
     for name in _names(folder, notes):
-        path = str(folder / name)
         if _FILE_NAME.fullmatch(name):
-            yield path
-        elif not name.startswith("."):
+            yield str(folder / name)
+        else:
             rule = "cron reads only names of letters, digits, _ and -"
-            notes.append(f"{printable(path)} is left out: {rule}.")
+            notes.append(f"{printable(str(folder / name))} is left out: {rule}.")
 
 
 def _names(folder: Path, notes: List[str]) -> List[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        return [name for name in names if not name.startswith(".")]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -160,7 +139,7 @@ def home_of(user: str) -> Optional[str]:
         return None
 
 
-def jobs_of(source: Source) -> Iterator[Union[Job, NoJob]]:
+def jobs_of(source: Source) -> Iterator[Job]:
     """Yield what a crontab runs, in order, and the lines that no cron would run."""
     variables: Dict[str, str] = {}
     comments: List[str] = []
@@ -169,13 +148,16 @@ def jobs_of(source: Source) -> Iterator[Union[Job, NoJob]]:
         bare = line.strip(" \t")
         if bare.startswith("#"):
             comments.append(bare.lstrip("#").strip())
+            if _EMPTY_TALK.fullmatch(comments[-1]):
+                comments = []
             continue
         variable = _variable(line)
         if variable:
             variables[variable[0]] = variable[1]
         elif bare:
-            about = _about(comments)
-            yield _job(source, number, line, dict(variables), about)
+            about = " ".join(comments) or None
+            job = _job(source, Job(source.file, number, line))
+            yield job._replace(variables=dict(variables), comment=about)
         comments = []
 
 
@@ -192,55 +174,30 @@ def _variable(line: str) -> Optional[Tuple[str, str]]:
     return name, value.rstrip()
 
 
-def _about(comments: Sequence[str]) -> Optional[str]:
-    """Return the last paragraph of the comment just above a job."""
-    paragraph: List[str] = []
-    for comment in comments:
-        if _EMPTY_TALK.fullmatch(comment) or _OLD_JOB.match(comment):
-            paragraph = []
-        else:
-            paragraph.append(comment)
-    return " ".join(paragraph) or None
-
-
-def _job(
-    source: Source,
-    number: int,
-    line: str,
-    variables: Dict[str, str],
-    comment: Optional[str],
-) -> Union[Job, NoJob]:
-    def no_job(why: str) -> NoJob:
-        return NoJob(source.file, number, line, why)
-
-    if SURROGATE.search(line):
-        return no_job("This line is not UTF-8.")
-    match = _SCHEDULE.match(line)
+def _job(source: Source, job: Job) -> Job:
+    """Return a line with its schedule, user and command, or why it has none."""
+    if SURROGATE.search(job.text):
+        return job._replace(why="This line is not UTF-8.")
+    match = _SCHEDULE.match(job.text)
     if not match:
-        return no_job(
-            "This is no line of a crontab: expected a schedule and a command."
-        )
+        why = "This is no line of a crontab: expected a schedule and a command."
+        return job._replace(why=why)
     user, begin, span = source.user, match.end(), None
     if user is None:
-        column = _USER.match(line, begin)
-        if not column or "/" in column[1]:
-            return no_job("Expected a user's name before the command (see --user).")
+        column = _USER.match(job.text, begin)
+        if not column:
+            why = "Expected a user's name before the command (see --user)."
+            return job._replace(why=why)
         user, begin, span = column[1], column.end(), column.span(1)
-    command, given = _split_input(line[begin:])
-    if not command.strip():
-        return no_job("This line has no command.")
-    return Job(
-        file=source.file,
-        line=number,
-        text=line,
+    command, given = _split_input(job.text[begin:])
+    return job._replace(
+        why=None if command.strip() else "This line has no command.",
         schedule=match[1],
         user=user,
         user_span=span,
         command_begin=begin,
         command=command.strip(),
         input=given,
-        variables=variables,
-        comment=comment,
     )
 
 

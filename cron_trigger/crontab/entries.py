@@ -14,8 +14,8 @@ import shutil
 from dataclasses import dataclass, field, replace
 from typing import AbstractSet, Callable, Dict, Optional, Sequence, Tuple
 
-from cron_trigger.crontab_lines import Job, home_of
-from cron_trigger.shell_words import (
+from cron_trigger.crontab.lines import Job, home_of
+from cron_trigger.crontab.words import (
     COMMENT,
     OPERATOR,
     REDIRECT,
@@ -31,20 +31,24 @@ _NULL = "/dev/null"
 #: Where the server looks for programs by itself.
 _OUR_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Programs whose output is large, and no message.
-_MAKES_DATA = frozenset(
-    ("cat", "dd", "tar", "zcat", "gzip", "xz", "zstd", "mysqldump", "mariadb-dump")
-    + ("pg_dump", "pg_dumpall", "btrfs", "zfs", "openssl", "cpio")
+_MAKES_DATA = re.compile(
+    "cat|dd|tar|zcat|gzip|xz|zstd|mysqldump|mariadb-dump|pg_dump|pg_dumpall|btrfs|zfs"
+    "|openssl|cpio"
 )
 _LOG = re.compile(r"/logs?/|\.(?:log|out|err)$")
-#: Options of flock(1) and timeout(1) that take a value as the next word.
-_FLOCK_VALUES = ("-w", "--wait", "--timeout", "-E", "--conflict-exit-code")
-_FLOCK_FLAGS = re.compile(
-    r"-[neoxF]+|--(?:nb|nonblock|nonblocking|exclusive|close|no-fork)"
-    r"|--(?:wait|timeout|conflict-exit-code)=.*|-[wE]\d.*"
+#: Options that change nothing but what is said of them, or take a value as next word.
+_FLOCK = (
+    re.compile(
+        r"-[neoxF]+|--(?:nb|nonblock|nonblocking|exclusive|close|no-fork)"
+        r"|--(?:wait|timeout|conflict-exit-code)=.*|-[wE]\d.*"
+    ),
+    ("-w", "--wait", "--timeout", "-E", "--conflict-exit-code"),
 )
 _FLOCK_NO_WAIT = re.compile(r"-[eoxF]*n.*|--(?:nb|nonblock|nonblocking)")
-_TIMEOUT_FLAGS = re.compile(r"-v|--(?:verbose|foreground|preserve-status)")
-_TIMEOUT_KILL = re.compile(r"(?:-k|--kill-after=)(.+)")
+_TIMEOUT = (
+    re.compile(r"-v|--(?:verbose|foreground|preserve-status)|(?:-k|--kill-after=).+"),
+    ("-k", "--kill-after"),
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class Proposal:
 
     def without(self, count: int) -> Proposal:
         return replace(self, tokens=self.tokens[count:])
+
+    def path(self, name: str) -> str:
+        """Return a path as it is seen from the job's folder."""
+        return os.path.normpath(os.path.join(self.directory, name))
 
     def value(self, place: int) -> Optional[str]:
         """Return the word there, if it is one that needs no shell."""
@@ -143,7 +151,7 @@ def _without_cd(proposal: Proposal) -> Proposal:
         return proposal
     if folder.startswith("-") or len(proposal.tokens) < 4:
         return proposal
-    directory = os.path.normpath(os.path.join(proposal.directory, folder))
+    directory = proposal.path(folder)
     return _without_cd(replace(proposal, directory=directory).without(3))
 
 
@@ -159,8 +167,8 @@ def _unwrapped(
         program = os.path.basename(proposal.value(0) or "")
         if all(token.known for token in before):
             proposal = _without_variables(proposal)
-        if program in ("exec", "env") and _is_prefix(proposal, program):
-            proposal = proposal.without(1)
+        if program in ("exec", "env"):
+            proposal = _without_prefix(proposal, program)
         elif program == "timeout":
             proposal = _without_timeout(proposal)
         elif program == "flock":
@@ -182,13 +190,14 @@ def _without_variables(proposal: Proposal) -> Proposal:
     return replace(proposal, environment=environment)
 
 
-def _is_prefix(proposal: Proposal, program: str) -> bool:
-    """Return whether what follows `exec` or `env` means the same without it."""
+def _without_prefix(proposal: Proposal, program: str) -> Proposal:
+    """Leave out `exec` or `env` where what follows means the same without it."""
     place = 1
-    if program == "env":
-        while place < len(proposal.tokens) and proposal.tokens[place].is_assignment:
-            place += 1
-    return _is_program(proposal, place)
+    while program == "env" and proposal.tokens[place : place + 1]:
+        if not proposal.tokens[place].is_assignment:
+            break
+        place += 1
+    return proposal.without(1) if _is_program(proposal, place) else proposal
 
 
 def _is_program(proposal: Proposal, place: int) -> bool:
@@ -200,21 +209,27 @@ def _is_program(proposal: Proposal, place: int) -> bool:
     return not (value.startswith("-") or "=" in value or value in SHELL_ONLY)
 
 
-def _without_timeout(proposal: Proposal) -> Proposal:
-    place, kill_after = 1, None
+def _options(
+    proposal: Proposal, known: Tuple[re.Pattern[str], Sequence[str]]
+) -> Tuple[int, Dict[str, Optional[str]]]:
+    """Return where a program's options end, and each with its value; 0 if unknown."""
+    place, found = 1, {}
     while (option := proposal.value(place) or "").startswith("-"):
-        kill = _TIMEOUT_KILL.fullmatch(option)
-        if option in ("-k", "--kill-after"):
-            place += 1
-            kill_after = _duration(proposal.value(place))
-        elif kill:
-            kill_after = _duration(kill[1])
-        elif not _TIMEOUT_FLAGS.fullmatch(option):
-            return proposal  # another signal: ours is SIGTERM
-        place += 1
-    timeout = _duration(proposal.value(place))
+        has_value = option in known[1]
+        if not has_value and not known[0].fullmatch(option):
+            return 0, {}
+        found[option] = proposal.value(place + 1) if has_value else None
+        place += 1 + has_value
+    return place, found
+
+
+def _without_timeout(proposal: Proposal) -> Proposal:
+    place, options = _options(proposal, _TIMEOUT)
+    timeout = _duration(proposal.value(place)) if place else None
     if timeout is None or proposal.timeout or not _is_program(proposal, place + 1):
-        return proposal
+        return proposal  # another signal, say: ours is SIGTERM
+    kills = [value or option for option, value in options.items() if "k" in option[:4]]
+    kill_after = _duration(re.sub("-k|--kill-after=", "", kills[0])) if kills else None
     done = replace(proposal, timeout=timeout, kill_after=kill_after)
     return done.without(place + 1).noted('timeout is now "timeout" of the entry.')
 
@@ -228,10 +243,9 @@ def _duration(text: Optional[str]) -> Optional[str]:
     if seconds != int(seconds) or not 0 < seconds < 999_999 * 3600:
         return None
     if "." not in match[1] and match[2] in ("m", "h"):
-        return f"{match[1]}{match[2]}"
-    hours, rest = divmod(int(seconds), 3600)
-    minutes, rest = divmod(rest, 60)
-    parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
+        return text
+    minutes, rest = divmod(int(seconds), 60)
+    parts = ((minutes // 60, "h"), (minutes % 60, "m"), (rest, "s"))
     return "".join(f"{number}{unit}" for number, unit in parts if number)
 
 
@@ -239,37 +253,27 @@ def _without_flock(
     proposal: Proposal, kept_locks: AbstractSet[str], bash: bool
 ) -> Proposal:
     """Leave out a lock of this line alone: a cron never runs twice at once."""
-    place, waits = 1, True
-    while (option := proposal.value(place) or "").startswith("-"):
-        waits = waits and not _FLOCK_NO_WAIT.fullmatch(option)
-        if option in _FLOCK_VALUES:
-            place += 1
-        elif not _FLOCK_FLAGS.fullmatch(option):
-            return proposal
-        place += 1
-    lock_file = proposal.value(place)
+    place, options = _options(proposal, _FLOCK)
+    lock_file = proposal.value(place) if place else None
     by_shell = proposal.value(place + 1) in ("-c", "--command")
-    place_is_known = bool(lock_file and proposal.value(place + 2)) and by_shell
-    if not lock_file or not (place_is_known or _is_program(proposal, place + 1)):
+    has_command = by_shell and bool(proposal.value(place + 2))
+    if not lock_file or not (has_command or _is_program(proposal, place + 1)):
         return proposal
-    lock_file = os.path.normpath(os.path.join(proposal.directory, lock_file))
+    lock_file = proposal.path(lock_file)
     proposal = replace(proposal, lock_file=lock_file)
     if lock_file in kept_locks:
         return proposal.noted(f"flock stays: other lines take {lock_file}, too.")
+    waits = not any(map(_FLOCK_NO_WAIT.fullmatch, options))
     note = "flock is left out: a cron never runs twice at once"
     note += "; it waited for the lock, a second start is refused." if waits else "."
     proposal = proposal.without(place + 1).noted(note)
-    return _inner(proposal, bash) if by_shell else proposal
-
-
-def _inner(proposal: Proposal, bash: bool) -> Proposal:
-    """Go on with the command line that `flock FILE -c` has as a word."""
-    text = proposal.value(1) or ""
+    if not by_shell:
+        return proposal
+    text = proposal.value(1) or ""  # the command line that it has as a word
     try:
-        tokens = tokens_of(text, None, bash)
+        return replace(proposal, text=text, tokens=tokens_of(text, None, bash))
     except ValueError:
-        tokens = ()
-    return replace(proposal, text=text, tokens=tokens)
+        return replace(proposal, text=text, tokens=())
 
 
 def _without_redirections(proposal: Proposal) -> Proposal:
@@ -281,21 +285,18 @@ def _without_redirections(proposal: Proposal) -> Proposal:
     while begin > 1 and proposal.tokens[begin - 2].kind == REDIRECT:
         begin -= 2
     head, tail = proposal.tokens[:begin], proposal.tokens[begin:]
-    targets = _targets(tail, proposal.directory)
-    if not head or not tail or targets is None:
+    pairs = [(_sign(one), to) for one, to in zip(tail[::2], tail[1::2])]
+    targets = _targets(pairs, proposal) if head and pairs else None
+    if targets is None or any(token.kind == REDIRECT for token in head):
         return proposal
-    if any(token.kind == REDIRECT for token in head):
-        return proposal
-    files = zip(tail[::2], tail[1::2])
-    signs = {one.text.lstrip("0123456789&") for one, to in files if to.value != _NULL}
-    program = os.path.basename(proposal.value(0) or "")
     short = replace(proposal, tokens=head)
-    if set(targets) == {""}:
-        return short
     if set(targets) <= {"", _NULL}:
+        if set(targets) == {""}:
+            return short
+        makes_data = _MAKES_DATA.fullmatch(os.path.basename(proposal.value(0) or ""))
         note = f"What went to {_NULL} goes to the cron's log."
-        return proposal if program in _MAKES_DATA else short.noted(note)
-    append = not signs & {">", ">|"}
+        return proposal if makes_data else short.noted(note)
+    append = not any(s[1] in (">", ">|") and to.value != _NULL for s, to in pairs)
     log_file = _log_of(targets, append)
     if log_file is None:
         return proposal
@@ -304,7 +305,13 @@ def _without_redirections(proposal: Proposal) -> Proposal:
     return short if append else short.noted(note)
 
 
-def _log_of(targets: Tuple[str, str], append: bool) -> Optional[str]:
+def _sign(redirect: Token) -> Tuple[str, str]:
+    """Return a redirection's number, 1 if it has none, and its sign."""
+    sign = redirect.text.lstrip("0123456789&")
+    return redirect.text[: -len(sign)] or "1", sign
+
+
+def _log_of(targets: Sequence[str], append: bool) -> Optional[str]:
     """Return the file that is a log, for output and errors; None if there is none."""
     files = set(targets) - {"", _NULL}
     if len(files) != 1:
@@ -314,28 +321,28 @@ def _log_of(targets: Tuple[str, str], append: bool) -> Optional[str]:
     return file if sum(signs_of_a_log) >= 2 and file[:5] != "/dev/" else None
 
 
-def _targets(tail: Sequence[Token], directory: str) -> Optional[Tuple[str, str]]:
+def _targets(
+    pairs: Sequence[Tuple[Tuple[str, str], Token]], proposal: Proposal
+) -> Optional[Sequence[str]]:
     """Return where standard output and error go; "" is cron's mail, None unknown."""
     goes = {"1": "", "2": ""}
-    for redirect, word in zip(tail[::2], tail[1::2]):
-        sign = redirect.text.lstrip("0123456789&")
-        number = redirect.text[: -len(sign)]
+    for (number, sign), word in pairs:
         if word.value is None:
             return None
         if sign == "<" and word.value == _NULL:
             continue
-        target = os.path.normpath(os.path.join(directory, word.value))
+        target = proposal.path(word.value)
         if sign == ">&" and word.value in goes:
             target = goes[word.value]
         elif sign not in (">", ">>", ">|"):
             return None
         if number == "&":
             goes = {"1": target, "2": target}
-        elif (number or "1") in goes:
-            goes[number or "1"] = target
+        elif number in goes:
+            goes[number] = target
         else:
             return None
-    return goes["1"], goes["2"]
+    return list(goes.values())
 
 
 def _settled(proposal: Proposal, job: Job, shell: str, host: Host) -> Proposal:
@@ -344,8 +351,7 @@ def _settled(proposal: Proposal, job: Job, shell: str, host: Host) -> Proposal:
     if why:
         return _by_shell(proposal, shell, why)
     program, *words = [token.value or "" for token in proposal.tokens]
-    program = _program(program, proposal.directory, job, host)
-    return replace(proposal, command=(program, *words))
+    return replace(proposal, command=(_program(program, proposal, job, host), *words))
 
 
 def _needs_shell(proposal: Proposal) -> Optional[str]:
@@ -363,9 +369,8 @@ def _needs_shell(proposal: Proposal) -> Optional[str]:
 
 
 def _by_shell(proposal: Proposal, shell: str, why: str) -> Proposal:
-    command = (shell, "-c", _rest(proposal))
     noted = proposal.noted(f"Runs by {shell} -c, because of shell syntax: {why}.")
-    return replace(noted, command=command)
+    return replace(noted, command=(shell, "-c", _rest(proposal)))
 
 
 def _rest(proposal: Proposal) -> str:
@@ -375,10 +380,10 @@ def _rest(proposal: Proposal) -> str:
     return proposal.text[proposal.tokens[0].begin : proposal.tokens[-1].end]
 
 
-def _program(name: str, directory: str, job: Job, host: Host) -> str:
+def _program(name: str, proposal: Proposal, job: Job, host: Host) -> str:
     """Return a program's absolute path, or its name where the server finds the same."""
     if "/" in name:
-        return os.path.normpath(os.path.join(directory, name))
+        return proposal.path(name)
     path = job.variables.get("PATH")
     found = host.which(name, path) if path else None
     ours = host.which(name, _OUR_PATH)
