@@ -39,9 +39,8 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from flat import m as product
 from support import REPOSITORY, Server, wait_until
-
-import cron_trigger_server as product
 
 # ========================================================================== Figures
 # How much is measured, and what becomes of it: rows of one table.
@@ -712,8 +711,8 @@ def imported(folder: str, setting: str = "pass") -> Dict[str, Any]:
     A script is compiled at each start, which takes time, and memory for good.
     """
     code = (
-        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); "
-        f"import cron_trigger_server as m; {setting}; sys.exit(m.main())"
+        f"import sys; sys.path.insert(0, {str(REPOSITORY / 'tests')!r}); "
+        f"from flat import m; {setting}; sys.exit(m.main())"
     )
     return {"program": ["-c", code], "environ": {"PYTHONPYCACHEPREFIX": folder}}
 

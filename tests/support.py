@@ -107,9 +107,9 @@ def wait_until(
 
 def patched(*statements: str) -> Tuple[str, str]:
     """Return a `program` for Server: the module, `m`, changed before it starts."""
-    head = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})"
+    head = f"import sys; sys.path.insert(0, {str(REPOSITORY / 'tests')!r})"
     return "-c", "\n".join(
-        [head, "import cron_trigger_server as m", *statements, "sys.exit(m.main())"]
+        [head, "from flat import m", *statements, "sys.exit(m.main())"]
     )
 
 

@@ -13,6 +13,7 @@ import itertools
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -45,13 +46,13 @@ def crash(owner, name, when):
 """
 #: SIGKILL in the midst of a transaction: all was written, but not committed.
 TORN = """
-inner = m.Store._transaction
-def torn(self, change):
+inner = m.Database._committed
+def torn(self, db, change):
     def whole(db):
         change(db)
         m.os.kill(m.os.getpid(), 9)
-    return inner(self, whole if change.__qualname__ == {0!r} else change)
-m.Store._transaction = torn
+    return inner(self, db, whole if change.__qualname__ == {0!r} else change)
+m.Database._committed = torn
 """
 
 
@@ -139,18 +140,18 @@ class Points(unittest.TestCase):
 
     def test_a_trigger_with_a_key_starts_once_wherever_the_server_dies(self) -> None:
         points = (
-            ("Runner", "_take_lock", "before"),
-            ("Runner", "_take_lock", "after"),
-            ("Store", "begin", "before"),
-            ("Store", "begin", "within"),
-            ("Store", "begin", "after"),
-            ("Runner", "_popen", "before"),
-            ("Runner", "_popen", "after"),
-            ("Store", "launched", "before"),
-            ("Store", "launched", "within"),
-            ("Store", "launched", "after"),
-            ("Runner", "_launch", "after"),
-            ("Runner", "trigger", "after"),
+            ("Launch", "_take_lock", "before"),
+            ("Launch", "_take_lock", "after"),
+            ("Runs", "begin", "before"),
+            ("Runs", "begin", "within"),
+            ("Runs", "begin", "after"),
+            ("keeper", "start", "before"),
+            ("keeper", "start", "after"),
+            ("Runs", "started", "before"),
+            ("Runs", "started", "within"),
+            ("Runs", "started", "after"),
+            ("Launch", "_launch", "after"),
+            ("Launch", "trigger", "after"),
         )
         for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
@@ -175,15 +176,15 @@ class Points(unittest.TestCase):
     def test_an_end_is_recorded_once_wherever_the_server_dies(self) -> None:
         need_full()
         points = (
-            ("Runner", "_on_keeper_end", "before"),
-            ("Runner", "_ended_run", "before"),
-            ("Runner", "_ended_run", "after"),
-            ("Store", "end", "before"),
-            ("Store", "end", "within"),
-            ("Store", "end", "after"),
-            ("Runner", "_write_framing", "before"),
-            ("Runner", "_write_framing", "after"),
-            ("Runner", "_record_end", "after"),
+            ("Ending", "keeper_gone", "before"),
+            ("Ending", "_ended", "before"),
+            ("Ending", "_ended", "after"),
+            ("Runs", "end", "before"),
+            ("Runs", "end", "within"),
+            ("Runs", "end", "after"),
+            ("RunLog", "write_line", "before"),
+            ("RunLog", "write_line", "after"),
+            ("Ending", "record", "after"),
         )
         for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
@@ -206,11 +207,11 @@ class Points(unittest.TestCase):
         need_full()
         points = (
             ("Schedule", "_fire", "before"),
-            ("Store", "begin", "within"),
-            ("Store", "begin", "after"),
-            ("Runner", "_popen", "before"),
-            ("Runner", "_popen", "after"),
-            ("Runner", "trigger", "after"),
+            ("Runs", "begin", "within"),
+            ("Runs", "begin", "after"),
+            ("keeper", "start", "before"),
+            ("keeper", "start", "after"),
+            ("Launch", "trigger", "after"),
         )
         for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
@@ -237,7 +238,7 @@ class Points(unittest.TestCase):
         moment = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
         for when in some(("before", "within", "after"), 1):
             with self.subTest(when):
-                self.start_dying("Store", "schedule", when)
+                self.start_dying("Plans", "schedule", when)
                 self.assertIsNone(self.trigger(when, runAt=moment))
                 self.restart()
                 first = self.trigger(when, runAt=moment).json["scheduledId"]
@@ -252,11 +253,11 @@ class Points(unittest.TestCase):
         command = ["./canary.sh", "60"]
         self.server.write_registry({"a": {"description": "A", "command": command}})
         points = (
-            ("Store", "set_end_reason", "before", False),
-            ("Store", "set_end_reason", "within", False),
-            ("Store", "set_end_reason", "after", True),
-            ("Runner", "_terminate", "before", True),
-            ("Runner", "_terminate", "after", True),
+            ("Runs", "set_end_reason", "before", False),
+            ("Runs", "set_end_reason", "within", False),
+            ("Runs", "set_end_reason", "after", True),
+            ("Ending", "_terminate", "before", True),
+            ("Ending", "_terminate", "after", True),
         )
         for owner, name, when, cancelled in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
@@ -281,14 +282,14 @@ class Points(unittest.TestCase):
         need_full()
         turns = itertools.cycle((True, False))
         points = (
-            ("Runner", "_take_lock", "after"),
-            ("Store", "begin", "within"),
-            ("Store", "begin", "after"),
-            ("Runner", "_popen", "after"),
-            ("Store", "launched", "after"),
-            ("Runner", "trigger", "after"),
-            ("Store", "end", "before"),
-            ("Store", "end", "after"),
+            ("Launch", "_take_lock", "after"),
+            ("Runs", "begin", "within"),
+            ("Runs", "begin", "after"),
+            ("keeper", "start", "after"),
+            ("Runs", "started", "after"),
+            ("Launch", "trigger", "after"),
+            ("Runs", "end", "before"),
+            ("Runs", "end", "after"),
         )
         for owner, name, when in some(points, 2):
             # Each with a server and without, in turns; both where there is time.
@@ -384,6 +385,18 @@ class Storm(unittest.TestCase):
                 line.kill()
             line.communicate()
 
+    def lock_history(self) -> None:
+        """Keep everybody from writing the history, now and then."""
+        dice = random.Random(self.seed * 100 + 98)
+        path = self.server.state_dir / "history.db"
+        while not self.stop.wait(dice.random() * 2):
+            db = sqlite3.connect(path, isolation_level=None)
+            with contextlib.suppress(sqlite3.OperationalError):
+                db.execute("begin immediate")
+                self.stop.wait(dice.random() * 1.5)
+                db.execute("rollback")
+            db.close()
+
     def kill_keeper(self, dice: random.Random) -> None:
         """SIGKILL a keeper through a pidfd, which can't hit another process."""
         path = self.server.run_dir / f"{dice.choice(self.CRONS)}.pid"
@@ -433,6 +446,7 @@ class Storm(unittest.TestCase):
             threading.Thread(target=self.client, args=(number,)) for number in range(3)
         ]
         threads.append(threading.Thread(target=self.crontab))
+        threads.append(threading.Thread(target=self.lock_history))
         self.server.start()
         self.server.stop()
         for thread in threads:
@@ -443,10 +457,12 @@ class Storm(unittest.TestCase):
             self.stop.set()
             for thread in threads:
                 thread.join()
+        wait_until(lambda: "problems" not in self.server.get("/health").json)
         self.server.get("/crons")
         settled(self.server)
         with self.subTest(seed=self.seed, kills=kills, told=len(self.told)):
             self.check_history()
+            self.check_events()
             self.check_order()
             self.check_logs()
         if FULL:
@@ -480,6 +496,16 @@ class Storm(unittest.TestCase):
                 self.assertEqual(self.told.get(run_id, cron), cron)
         totals = self.server.rows("select sum(runs) from run_totals")
         self.assertEqual(totals, [(len(rows),)])
+
+    def check_events(self) -> None:
+        """Each run's end was told once, and its start at most once."""
+        told = self.server.rows(
+            "select event, json_extract(data, '$.run.id') from events"
+        )
+        self.assertEqual(len(set(told)), len(told))
+        ended = {run_id for event, run_id in told if event == "run.finished"}
+        rows = self.server.rows("select id from cron_executions")
+        self.assertEqual(ended, {row[0] for row in rows})
 
     def check_row(
         self, run_id: int, status: str, exit_code: Optional[int], whole: bool

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import io
 import ipaddress
 import json
 import os
@@ -11,11 +13,17 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, List, Tuple
+from unittest import mock
 
-from support import Server, need, need_full, patched
+from support import Server, need
 
-import cron_trigger_server as program
+from cron_trigger import cli
+from cron_trigger.doctor import folders, program
+from cron_trigger.doctor.containers import networks, ufw_admits
+from cron_trigger.doctor.findings import Finding, Host
+from cron_trigger.host.networks import Interface
+from cron_trigger.registry.settings import read_settings
 
 QUICK = {"quick": {"description": "is over at once", "command": "/bin/true"}}
 
@@ -36,12 +44,8 @@ Anywhere                   ALLOW       172.30.0.0/16
 """
 
 
-def setUpModule() -> None:
-    need_full()
-
-
-class Doctor(unittest.TestCase):
-    """The findings on a host where one thing is wrong."""
+class DoctorCase(unittest.TestCase):
+    """A host where nothing is wrong yet."""
 
     def setUp(self) -> None:
         self.server = Server(QUICK, start=False)
@@ -56,13 +60,21 @@ class Doctor(unittest.TestCase):
         with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as listener:
             self.port = listener.server_address[1]
 
-    def examine(self, *flags: str) -> tuple[int, list[dict[str, str]]]:
-        done = self.server.command("doctor", "--json", f"--port={self.port}", *flags)
-        self.assertEqual(done.stderr, "")
-        answer: dict[str, Any] = json.loads(done.stdout)
+    def call(self, *flags: str) -> Tuple[int, str]:
+        """Return exit status and output of `doctor`, called in this process."""
+        output = io.StringIO()
+        environ = mock.patch.dict(os.environ, self.server.clean_environ(), clear=True)
+        with environ, contextlib.redirect_stdout(output):
+            words = ("doctor", *flags, f"--port={self.port}")
+            status = cli.main([*words, *self.server.folder_flags()])
+        return status, output.getvalue()
+
+    def examine(self, *flags: str) -> Tuple[int, List[Dict[str, str]]]:
+        status, output = self.call("--json", *flags)
+        answer: Dict[str, Any] = json.loads(output)
         wrong = [one for one in answer["findings"] if one["status"] == "wrong"]
         self.assertEqual(answer["wrong"], len(wrong))
-        return done.returncode, wrong
+        return status, wrong
 
     def assert_wrong(self, name: str, text: str, remedy: str, *flags: str) -> None:
         """Exactly one thing is wrong, and it is this."""
@@ -72,6 +84,10 @@ class Doctor(unittest.TestCase):
         self.assertIn(remedy, wrong[0]["remedy"])
         self.assertEqual(status, 1)
 
+
+class Doctor(DoctorCase):
+    """The findings on a host where one thing is wrong."""
+
     def test_nothing_is_wrong_before_the_first_start(self) -> None:
         self.assertEqual(self.examine(), (0, []))
 
@@ -80,11 +96,12 @@ class Doctor(unittest.TestCase):
         self.assertEqual(self.examine(), (0, []))
 
     def test_table_for_people(self) -> None:
-        done = self.server.command("doctor", f"--port={self.port}", "--secret=short")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("wrong  secret      It has 5 characters", done.stdout)
-        self.assertIn("-> Make one with: openssl rand -hex 32", done.stdout)
-        self.assertTrue(done.stdout.endswith("1 wrong\n"), done.stdout)
+        status, output = self.call("--secret=short")
+        self.assertEqual(status, 1)
+        told = "wrong  settings    CRON_TRIGGER_SECRET must not be shorter than 16"
+        self.assertIn(told, output)
+        self.assertIn("make one with openssl rand -hex 32", output)
+        self.assertTrue(output.endswith("1 wrong\n"), output)
 
     def test_setting_that_does_not_hold(self) -> None:
         self.assert_wrong(
@@ -93,23 +110,25 @@ class Doctor(unittest.TestCase):
 
     def test_registry_with_a_fault(self) -> None:
         self.server.write_registry({"quick": {"description": "no command"}})
-        self.assert_wrong("registry", "command", f"it is {self.server.registry}")
+        self.assert_wrong("registry", "command", f"Fix {self.server.registry}")
 
     def test_registry_that_is_no_json(self) -> None:
         self.server.registry.write_text("{")
-        self.assert_wrong("registry", "crons.json", f"it is {self.server.registry}")
+        self.assert_wrong("registry", "crons.json", f"Fix {self.server.registry}")
 
     def test_script_that_is_missing(self) -> None:
         entry = {"description": "lost", "command": "lost.sh"}
         self.server.write_registry({**QUICK, "lost": entry})
-        self.assert_wrong("script", "lost.sh", f"its entry in {self.server.registry}")
+        self.assert_wrong(
+            "script", "lost.sh", f"its entry is in {self.server.registry}"
+        )
 
     def test_script_that_others_may_change(self) -> None:
         need(os.geteuid() == 0, "only root's scripts are looked at so")
         self.server.script("open.sh", "#!/bin/sh\n", 0o777)
         entry = {"description": "open", "command": "open.sh"}
         self.server.write_registry({"open": entry})
-        self.assert_wrong("script", "open can't be started", "Mend that")
+        self.assert_wrong("script", "open cannot be started", "chmod o-w")
 
     def test_folder_that_others_may_write(self) -> None:
         need(os.geteuid() == 0, "only root's folders are looked at so")
@@ -135,22 +154,20 @@ class Doctor(unittest.TestCase):
         entry = {"description": "A", "command": "/bin/true"}
         for more in ({"workingDirectory": "/no/where"}, {"logFile": "/no/where/x.log"}):
             self.server.write_registry({"a": {**entry, **more}})
-            self.assert_wrong("script", "/no/where", "Mend that")
+            self.assert_wrong("script", "a cannot be started", "/crons.json")
 
     def test_port_that_does_not_answer(self) -> None:
-        self.server.program = list(patched("m.Doctor.ASK_S = 0.2"))
-        with socket.create_server(("127.0.0.1", self.port)):
-            self.assert_wrong("port", "does not answer", "ss -ltnp")
+        quick = mock.patch.object(Host, "ASK_S", 0.2)
+        with quick, socket.create_server(("127.0.0.1", self.port)):
+            self.assert_wrong("port", "does not respond", "ss -ltnp")
 
     def test_secret_of_a_server_that_has_enough_of_wrong_ones(self) -> None:
         self.server.start("--secret=long-enough-to-be-safe", port=self.port)
         for _ in range(10):
             self.server.get("/runs", **{"X-Trigger-Secret": "wrong"})
-        done = self.server.command("doctor", f"--port={self.port}")
-        self.assertIn("every request needs it", done.stdout)
+        self.assertIn("every request needs it", self.call()[1])
 
     def test_port_of_another_program(self) -> None:
-        need_full()
         with http.server.HTTPServer(("127.0.0.1", self.port), Quiet) as other:
             threading.Thread(target=other.handle_request, name="other").start()
             self.assert_wrong("port", "Another program listens", "ss -ltnp")
@@ -168,16 +185,89 @@ class Doctor(unittest.TestCase):
             file.flush()
             os.chmod(file.name, 0o644)
             self.server.environ["CRON_TRIGGER_SECRET_FILE"] = file.name
-            # One look: the secret holds, its file does not.
             status, wrong = self.examine()
-        self.assertEqual(
-            [one["remedy"] for one in wrong], [f"sudo chmod 600 {file.name}"]
-        )
+        self.assertEqual([one["name"] for one in wrong], ["settings"])
+        self.assertIn(f"chmod 600 {file.name}.", wrong[0]["text"])
         self.assertEqual(status, 1)
 
     def test_secret_is_never_shown(self) -> None:
-        done = self.server.command("doctor", "--secret=not-for-anybody")
-        self.assertNotIn("not-for-anybody", done.stdout + done.stderr)
+        self.assertNotIn("not-for-any", self.call("--secret=not-for-anybody")[1])
+
+
+class Looks(DoctorCase):
+    """Checks whose place on the host a test may choose."""
+
+    def host(self, guest: bool = False, **flags: str) -> Host:
+        given = {"registry": str(self.server.registry), "log_dir": "/var/log/x"}
+        settings = read_settings({**given, **flags}, {})
+        return Host(settings, {}, guest)
+
+    def test_log_that_nobody_rotates(self) -> None:
+        entry = {"description": "A", "command": "/bin/true"}
+        own, rotated = (str(self.server.folder / name) for name in ("a.log", "b.log"))
+        logs = {"a": own, "b": rotated, "c": "own.log", "d": "/dev/null"}
+        self.server.write_registry(
+            {name: {**entry, "logFile": path} for name, path in logs.items()}
+        )
+        rules = self.server.folder / "rules"
+        rules.mkdir()
+        rule = f"# {own} {{\n/var/x.log {{\n}}\n/y.log\n{rotated[:-5]}*.log {{\n}}\n"
+        (rules / "x").write_text(rule.replace("*.log", "b*.log"))
+        with mock.patch.object(folders, "ROTATION", (rules, Path("/no/where"))):
+            (found,) = folders.rotation(self.host())
+        self.assertEqual(found.status, "wrong")
+        self.assertIn(f"{own}: it grows for ever", found.text)
+        self.assertIn(f"{own} {{ weekly", found.remedy)
+
+    def test_program_that_others_may_change(self) -> None:
+        need(os.geteuid() == 0, "only root's program is looked at so")
+        home = self.server.folder / "home"
+        (home / "cron_trigger" / "web").mkdir(parents=True)
+        page = home / "cron_trigger" / "web" / "page.py"
+        for path in (home / "cron_trigger_server.py", page):
+            path.touch()
+        with mock.patch.object(program, "HOME", home):
+            self.assertEqual([f.status for f in program.files(self.host())], ["ok"])
+            page.chmod(0o666)
+            (found,) = program.files(self.host())
+        self.assertIn(f"others may write {page}, and root runs it", found.text)
+        self.assertEqual(found.remedy, f"chmod o-w {page}")
+
+    def test_misspelt_setting(self) -> None:
+        self.server.environ["CRON_TRIGGER_ALLOWED_HOST"] = "x"
+        text = "CRON_TRIGGER_ALLOWED_HOST is no setting"
+        self.assert_wrong("settings", text, "rename it to CRON_TRIGGER_ALLOWED_HOSTS")
+
+    def bridges(self, *addresses: str, **flags: str) -> List[Finding]:
+        """Return what is said of bridges with these addresses."""
+        made: List[Tuple[str, Interface]] = [
+            ("docker0", ipaddress.ip_interface(address)) for address in addresses
+        ]
+        module = "cron_trigger.doctor.containers"
+        with (
+            mock.patch(f"{module}.container_bridges", return_value=made),
+            mock.patch(f"{module}.output_of", return_value=""),
+        ):
+            return list(networks(self.host(**flags)))
+
+    def test_networks_of_containers_of_both_families(self) -> None:
+        first, second, note = self.bridges("172.18.0.1/16", "fd00:1::1/64")
+        self.assertEqual(first.text, "docker0: 172.18.0.0/16 may call at 172.18.0.1")
+        self.assertEqual(second.text, "docker0: fd00:1::/64 may call at fd00:1::1")
+        self.assertIn("host.docker.internal:host-gateway", note.remedy)
+        (none,) = self.bridges()
+        self.assertIn("no bridge", none.text)
+
+    def test_containers_that_cannot_come_in(self) -> None:
+        (wrong, _) = self.bridges("172.18.0.1/16", host="127.0.0.1")
+        self.assertIn("listens on 127.0.0.1, but containers call", wrong.text)
+        wrong, right, _ = self.bridges(
+            "fd00:1::1/64", "172.18.0.1/16", allow="172.16.0.0/12"
+        )
+        self.assertIn("does not admit the containers' network fd00:1::/64", wrong.text)
+        self.assertEqual(right.status, "ok")
+        (wrong, _) = self.bridges("fd00:1::1/64", host="0.0.0.0")
+        self.assertEqual(wrong.status, "wrong")
 
 
 class Quiet(http.server.BaseHTTPRequestHandler):
@@ -194,7 +284,7 @@ class Firewall(unittest.TestCase):
     """What `ufw status` says about a network and a port."""
 
     def admits(self, port: int, network: str = "172.18.0.0/16") -> bool:
-        return program.ufw_admits(UFW_STATUS, ipaddress.IPv4Network(network), port)
+        return ufw_admits(UFW_STATUS, ipaddress.IPv4Network(network), port)
 
     def test_rule_for_dockers_networks(self) -> None:
         self.assertTrue(self.admits(9998))
@@ -213,33 +303,6 @@ class Firewall(unittest.TestCase):
 
     def test_rule_for_every_port(self) -> None:
         self.assertTrue(self.admits(80, "172.30.0.0/16"))
-
-
-class EnvironmentFile(unittest.TestCase):
-    """How the service's settings are read by who is not the service."""
-
-    def test_settings_without_their_quotes(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "cron-trigger-server")
-            path.write_text(
-                "# a comment = nothing\n"
-                "CRON_TRIGGER_PORT=9100\n"
-                'CRON_TRIGGER_ALLOW="10.0.0.0/8 ::1"\n'
-                "CRON_TRIGGER_SECRET=a=b\n"
-                "#CRON_TRIGGER_HOST=0.0.0.0\n"
-                "OPENAI_ADMIN_KEY=key\n"
-                "; another comment = nothing\n"
-            )
-            self.assertEqual(
-                program.environment_file(path),
-                {
-                    "CRON_TRIGGER_PORT": "9100",
-                    "CRON_TRIGGER_ALLOW": "10.0.0.0/8 ::1",
-                    "CRON_TRIGGER_SECRET": "a=b",
-                    "OPENAI_ADMIN_KEY": "key",
-                },
-            )
-            self.assertEqual(program.environment_file(Path(folder, "none")), {})
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
-from unittest import mock
 
+from flat import m
 from support import (
     PROGRAM,
     Server,
@@ -28,8 +28,6 @@ from support import (
     wait_until,
 )
 from test_schedule import at, plan, plan_soon, settled
-
-import cron_trigger_server as m
 
 REGISTRY: Dict[str, Any] = {
     **{f"c{n}": {"description": "Brief", "command": ["true"]} for n in range(8)},
@@ -161,7 +159,15 @@ class EventsTest(unittest.TestCase):
         self.assertEqual(started.data["run"]["status"], "running")
         self.assertEqual(started.data["run"]["requestedBy"], "Zoë")
         self.assertGreater(started.data["run"]["pid"], 0)
-        self.assertEqual(finished.data, {"run": self.server.run(run_id)})
+        self.assertEqual(started.data["host"], socket.gethostname())
+        self.assertEqual(list(started.data), ["run", "host"])
+        self.assertEqual(list(finished.data), ["run", "cron", "host"])
+        self.assertEqual(finished.data["run"], self.server.run(run_id))
+        # The cron's entry comes with it, so that nobody need ask for it.
+        entry = self.server.get("/crons/c0").json["cron"]
+        self.assertEqual(finished.data["cron"], entry)
+        self.assertIsNone(entry["running"])
+        self.assertEqual(entry["lastRun"]["id"], run_id)
 
     def test_an_event_comes_at_once(self) -> None:
         with listening(self.server) as listener:
@@ -203,9 +209,9 @@ class EventsTest(unittest.TestCase):
             self.server.get("/health")
             event = listener.take(1)[0]
             self.assertEqual(event.name, "registry.reloaded")
-            self.assertEqual(event.data, {"crons": len(REGISTRY) + 1})
+            self.assertEqual(event.data["crons"], len(REGISTRY) + 1)
             self.server.write_registry(REGISTRY)  # and nobody asks for anything
-            self.assertEqual(listener.take(1)[0].data, {"crons": len(REGISTRY)})
+            self.assertEqual(listener.take(1)[0].data["crons"], len(REGISTRY))
 
     def test_the_crontabs_run_is_told(self) -> None:
         with listening(self.server) as listener:
@@ -320,9 +326,9 @@ class StartIsToldOnceTest(unittest.TestCase):
             self.addCleanup(store.close)
             begun = store.begin(m.Run(0, "c", m.RUNNING, started_at=m.now_text()))
             run = replace(begun, pid=1)
-            store.launched(run)
+            store.started(run)
             store.end(replace(run, status=m.COMPLETED, completed_at=m.now_text()))
-            store.launched(run)
+            store.started(run)
             told = [event.name for event in store.events_after(0)]
         self.assertEqual(told, ["run.started", "run.finished"])
 
@@ -330,29 +336,6 @@ class StartIsToldOnceTest(unittest.TestCase):
 def has_ended(server: Server, name: str) -> bool:
     """Tell whether a cron's keeper has written an exit status, server or not."""
     return len((server.run_dir / f"{name}.pid").read_text().split()) == 2
-
-
-class RewindTest(unittest.TestCase):
-    def test_what_another_process_wrote_under_the_same_number_is_sent(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
-            path, heard = Path(folder) / "history.db", []
-            ours = m.Store(path, lambda *_: None, Path(folder))
-            other = m.Store(path, lambda *_: None, Path(folder))
-            loop = m.Loop(lambda *_: None)
-            broadcaster = m.Broadcaster(ours, loop)
-            broadcaster.listen(lambda event: heard.append((event.id, event.data)))
-            locked = sqlite3.OperationalError("database is locked")
-            with mock.patch.object(ours, "_transaction", side_effect=locked):
-                ours.tell("registry.reloaded", {"crons": 1})
-                broadcaster._pump()
-            other.tell("registry.reloaded", {"crons": 2})
-            self.assertTrue(ours.retry())
-            broadcaster.rewind()
-            broadcaster._pump()
-            for part in (ours, other, loop):
-                part.close()
-        self.assertEqual(heard[0], (1, '{"crons": 1}'))
-        self.assertEqual(heard[1:], [(1, '{"crons": 2}'), (2, '{"crons": 1}')])
 
 
 class EventsAcrossRestartTest(unittest.TestCase):
@@ -374,7 +357,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
 
     def test_a_start_that_could_not_be_recorded_is_told_before_the_end(self) -> None:
         die = "lambda *_: m.os.kill(m.os.getpid(), m.signal.SIGKILL)"
-        program = patched(f"m.Store.launched = {die}")
+        program = patched(f"m.Runs.started = {die}")
         with Server(REGISTRY, program=program) as server:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 server.trigger("c0")

@@ -15,15 +15,15 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, List
 from unittest import mock
 
+from flat import m as cts
 from support import Server, need, need_full, patched, wait_until
 
-import cron_trigger_server as cts
+from cron_trigger.registry import trust
 
 NOBODY = 65534
 LOG = "cron-trigger-server.log"
@@ -48,7 +48,10 @@ class FolderTest(unittest.TestCase):
         """Return why root would not run a command, "" where it would."""
         cron = cts.Cron("job", "A job", tuple(command), self.folder, **entry)
         try:
-            cts.script_arguments(cron, {}, 0)
+            scripts = cts.Scripts({"PATH": os.environ["PATH"]})
+            user = scripts.user_of(cron)
+            path = scripts.environment(cron, user)["PATH"]
+            scripts.arguments(cron, {}, user, path)
         except cts.LaunchError as error:
             return str(error)
         return ""
@@ -81,11 +84,64 @@ class UnsafeScriptTest(FolderTest):
     def test_a_script_or_folder_of_somebody_else(self) -> None:
         for path in (self.script, self.folder):
             os.chown(path, NOBODY, NOBODY)
-            fault = self.fault("job.sh")
-            better = " (better: a folder of root's)" * path.is_dir()
-            told = f"{path} belongs to user {NOBODY}{better}: chown root {path}"
-            self.assertIn(told, fault)
-            self.assert_remedied("job.sh")
+            self.assertIn(
+                f"{path} belongs to user {NOBODY} (nobody): use a copy that is root's "
+                f"(sudo install -D -m 755 -t /usr/local/sbin/ {self.script}), or set "
+                '"user": "nobody" in the entry',
+                self.fault("job.sh"),
+            )
+            os.chown(path, 0, 0)
+
+    def test_no_remedy_takes_anything_from_a_user_or_a_group(self) -> None:
+        """Neither a home nor a folder that a group was given, nor what lies there."""
+        home = self.folder / "home"
+        script = self.write("home/bin/job.sh", "#!/bin/sh\n")
+        for place, owner, group, mode in (
+            (home, NOBODY, NOBODY, 0o700),
+            (home, NOBODY, NOBODY, 0o777),
+            (script, NOBODY, NOBODY, 0o755),
+            (home, 0, NOBODY, 0o775),
+            (home, 0, NOBODY, 0o2775),
+            (script, 0, NOBODY, 0o775),
+        ):
+            with self.subTest(place=place.name, owner=owner, mode=oct(mode)):
+                os.chown(place, owner, group)
+                place.chmod(mode)
+                fault = self.fault(str(script))
+                self.assertNotRegex(fault, "ch(own|mod|grp) ")
+                self.assertIn(
+                    f"sudo install -D -m 755 -t /usr/local/sbin/ {script}", fault
+                )
+                place.chmod(0o755)
+                os.chown(place, 0, 0)
+        self.assertEqual(self.fault(str(script)), "")
+
+    def test_well_known_shared_folders_stay_as_they_are(self) -> None:
+        status = os.stat_result((0o40777, 0, 0, 2, 0, 0, 0, 0, 0, 0))
+        for place in ("/home", "/srv", "/srv/team", "/tmp", "/var/tmp", "/home/a/b"):
+            self.assertTrue(trust.is_shared(place, status), place)
+        for place in ("/opt/x", "/tmp/x", "/etc", "/homes"):
+            self.assertFalse(trust.is_shared(place, status), place)
+
+    def test_what_the_entry_s_user_may_write_is_safe_for_that_user(self) -> None:
+        os.chown(self.folder, NOBODY, NOBODY)
+        os.chown(self.script, NOBODY, NOBODY)
+        path = str(self.script)
+        self.assertIsNone(trust.writable_by_others(path, NOBODY))
+        self.assertIn("belongs to", str(trust.writable_by_others(path, 12345)))
+        self.script.chmod(0o775)
+        fault = trust.writable_by_others(path, NOBODY)
+        self.assertEqual(fault, f"its group may write {path}: chmod g-w {path}")
+        os.chown(self.script, 12345, 0)
+        fault = str(trust.writable_by_others(path, NOBODY))
+        self.assertIn(f"{path} belongs to user 12345: use a copy", fault)
+        self.assertIn("or set another user in the entry", fault)
+
+    def test_a_remedy_can_be_pasted(self) -> None:
+        script = self.write("a b/it's.sh", "#!/bin/sh\n", 0o757)
+        fault = str(trust.writable_by_others(str(script)))
+        subprocess.run(["sh", "-c", fault.partition(": ")[2]], check=True)
+        self.assertIsNone(trust.writable_by_others(str(script)))
 
     def test_a_folder_above_that_others_may_write(self) -> None:
         self.write("a/b/job.sh", "#!/bin/sh\n")
@@ -124,9 +180,11 @@ class UnsafeScriptTest(FolderTest):
         shutil.copy("/bin/sh", self.folder / "bash")
         os.chown(self.folder / "bash", NOBODY, 0)
         self.write("plain.sh", "", 0o644)
-        with mock.patch.dict(os.environ, PATH=f"{self.folder}:{os.environ['PATH']}"):
+        path = f"{self.folder}:{os.environ['PATH']}"
+        with mock.patch.dict(os.environ, PATH=path):
             self.assertIn("interpreter", self.fault("plain.sh"))
-            self.assert_remedied("plain.sh")
+            os.chown(self.folder / "bash", 0, 0)
+            self.assertEqual(self.fault("plain.sh"), "")
 
     def test_every_link_of_a_chain(self) -> None:
         middle = self.folder / "middle"
@@ -241,12 +299,13 @@ class ModeTest(FolderTest):
         return [oct(path.stat().st_mode & 0o777) for path in paths]
 
     def test_logs_have_their_mode_whatever_the_umask(self) -> None:
+        # The script's own is that of cron, 022.
         program = patched("import os; os.umask(0o077)")
         entry = {"description": "A", "command": ["sh", "-c", "umask"]}
         with Server({"a": entry}, program=program) as server:
             run = server.completed("a")
             self.assertEqual(self.modes(server), ["0o755", "0o644", "0o644"])
-            self.assertIn("77\n", server.get(f"/runs/{run['id']}/log").text)
+            self.assertIn("22\n", server.get(f"/runs/{run['id']}/log").text)
 
     def test_a_log_that_is_there_keeps_its_mode(self) -> None:
         with Server({"a": {"description": "A", "command": "/bin/true"}}) as server:
@@ -265,6 +324,7 @@ class LinkTest(FolderTest):
     def test_a_pid_file_that_is_a_link_is_not_followed(self) -> None:
         victim = self.write("victim", "precious")
         with Server({"a": {"description": "A", "command": "/bin/true"}}) as server:
+            (server.run_dir / "a.pid").unlink()
             (server.run_dir / "a.pid").symlink_to(victim)
             reply = server.trigger("a")
             self.assertEqual((reply.status, reply.json["code"]), (500, "launch_failed"))
@@ -450,7 +510,6 @@ class ArgumentTest(unittest.TestCase):
                     "other": {"type": "string"},
                     "list": {"type": "string", "enum": ["-l", "a"]},
                     "word": {"type": "string", "format": "password"},
-                    "slug": {"type": "string", "pattern": "([a-z]+-?)+"},
                 },
             }
         }
@@ -507,39 +566,6 @@ class ArgumentTest(unittest.TestCase):
         texts += [str(row) for row in self.server.rows("select * from cron_executions")]
         texts += [str(row) for row in self.server.rows("select * from events")]
         self.assertFalse([text for text in texts if password in text])
-
-    def test_a_pattern_that_takes_for_ever_stops_nobody(self) -> None:
-        with self.hostile_trigger() as client:
-            since_s = time.monotonic()
-            for _ in range(10):
-                self.assertEqual(self.server.get("/health").status, 200)
-            self.assertLess(time.monotonic() - since_s, 2.0)
-            out, _ = client.communicate(timeout=20)
-            self.assertIn(b"invalid_params", out)
-
-    @contextlib.contextmanager
-    def hostile_trigger(self) -> Iterator[subprocess.Popen[bytes]]:
-        code = (
-            "import http.client, json, sys\n"
-            f"c = http.client.HTTPConnection('127.0.0.1', {self.server.port})\n"
-            "body = {'cronName': 'show', 'params': {'slug': 'a' * 40 + '!'}}\n"
-            "c.request('POST', '/trigger', json.dumps(body),"
-            " {'Content-Type': 'application/json'})\n"
-            "print(c.getresponse().read())"
-        )
-        with subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE
-        ) as client:
-            yield client
-
-    def test_fast_patterns_are_told_from_slow_ones(self) -> None:
-        for pattern in ("[a-z]+", r"/.*", r"[^.\-\/][^\/]*", "(yes|no)", r"\d{4}-\d\d"):
-            self.assertTrue(cts._fast(pattern), pattern)
-        for pattern in (
-            "(a+)+", "(a|a)*", "a*a*a*", r"(.)\1", "a?" * 30, "(a{1,9}){1,9}",
-            r"\((a+)+\)", r"[[](a+)+[]]", "(?=a+)+", "(a|a)" * 9,
-        ):  # fmt: skip
-            self.assertFalse(cts._fast(pattern), pattern)
 
 
 if __name__ == "__main__":

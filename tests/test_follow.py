@@ -92,7 +92,7 @@ class FollowTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        program = patched("m.FOLLOW_LIMIT = 2")
+        program = patched("m.limits_for = lambda: m.Limits(followers=m.Limit(2, 4))")
         cls.server = speaking(Server(REGISTRY, program=program))
         cls.addClassCleanup(cls.server.__exit__)
         cls.server.start()
@@ -133,6 +133,20 @@ class FollowTest(unittest.TestCase):
             speaker.say("four\n")
             speaker.end()
             self.assertEqual(answer.read(), b"three\nfour\n")
+
+    def test_it_goes_on_where_a_reader_was_cut_off(self) -> None:
+        speaker = Speaker(self.server)
+        speaker.say("one\ntwo\n")
+        path = f"/runs/{speaker.run_id}/log"
+        wait_until(lambda: b"two" in self.server.get(path).body)
+        for first, text in ((0, "one\ntwo\n"), (3, "\ntwo\n"), (8, ""), (10**15, "")):
+            self.assertEqual(self.server.get(f"{path}?from={first}").text, text)
+        with following(self.server, speaker.run_id, "follow=true&from=6") as answer:
+            self.assertEqual(answer.read1(100), b"o\n")
+            speaker.say("three\n")
+            speaker.end()
+            self.assertEqual(answer.read(), b"three\n")
+        self.assertEqual(self.server.get(f"{path}?from=8").text, "three\n")
 
     def test_an_ended_run_is_answered_whole_with_its_length(self) -> None:
         run = self.server.completed("raw")
@@ -193,6 +207,7 @@ class FollowTest(unittest.TestCase):
             received = b"".join(iter(lambda: client.recv(65536), b""))
         head, _, body = received.partition(b"\r\n\r\n")
         self.assertNotIn(b"chunked", head.lower())
+        self.assertNotIn(b"content-length", head.lower())
         self.assertIn(b"Connection: close", head)
         self.assertEqual(body, b"plain\n")
 
@@ -236,8 +251,11 @@ class FollowAcrossRestartTest(unittest.TestCase):
                     answer.read()
             server.start()
             with following(server, speaker.run_id) as answer:
-                speaker.say("two\n")
-                speaker.end()
+                resumed = following(server, speaker.run_id, "follow=true&from=4")
+                with resumed as rest:
+                    speaker.say("two\n")
+                    speaker.end()
+                    self.assertEqual(rest.read(), b"two\n")
                 self.assertEqual(answer.read(), b"one\ntwo\n")
 
     def test_a_killed_keeper_ends_the_stream(self) -> None:
@@ -246,11 +264,12 @@ class FollowAcrossRestartTest(unittest.TestCase):
             with following(server, run["runId"]) as answer:
                 os.kill(run["pid"], signal.SIGKILL)
                 self.assertEqual(answer.read(), b"")
-            self.assertEqual(server.ended(run["runId"])["exitCode"], 137)
+            self.assertEqual(server.ended(run["runId"])["status"], "interrupted")
 
     def test_a_client_that_does_not_read_is_cut_off(self) -> None:
         much = ["sh", "-c", "head -c 30000000 /dev/zero; sleep 60"]
-        program = patched("m.FOLLOW_LIMIT = 1", "m.SEND_S = 0.3")
+        one = "m.limits_for = lambda: m.Limits(followers=m.Limit(1, 2))"
+        program = patched(one, "m.SEND_S = 0.3")
         registry = {"much": {"description": "Much", "command": much}}
         with Server(registry, program=program) as server:
             run_id = server.trigger("much").json["runId"]

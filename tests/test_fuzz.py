@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
+from flat import m as cts
 from support import FULL, Server, need, need_full
-
-import cron_trigger_server as cts
 
 SEED = int(os.environ.get("CRON_TRIGGER_TEST_SEED", "20261123"))
 SAMPLES = 30000 if FULL else 2500
@@ -358,8 +357,8 @@ class ParserFuzzTest(unittest.TestCase):
         st = self.given
         any_json = self.json_values()
         texts = st.text(max_size=8)
-        kinds = st.sampled_from(cts.ParameterChecker.TYPES)
-        fields = dict.fromkeys(cts.ParameterChecker.KEYS, any_json)
+        kinds = st.sampled_from(cts.TYPES)
+        fields = dict.fromkeys(cts.DEFINITION_KEYS, any_json)
         del fields["type"]
         definition = st.fixed_dictionaries({"type": kinds}, optional=fields)
         loose = st.sampled_from(["notify", "timeout", "estimatedDuration", "x"])

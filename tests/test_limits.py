@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 from unittest import mock
 
+from flat import m as cts
 from support import (
     REPOSITORY,
     Reply,
@@ -31,7 +32,7 @@ from support import (
     wait_until,
 )
 
-import cron_trigger_server as cts
+from cron_trigger.web.places import Places
 
 REGISTRY = {
     "hello": {"description": "Say hello", "command": ["/bin/echo", "hello"]},
@@ -56,8 +57,8 @@ def patched(code: str) -> Dict[str, Any]:
     """Return how to start the server with other constants, by `python3 -c`."""
     lines = (
         "import sys",
-        f"sys.path.insert(0, {str(REPOSITORY)!r})",
-        "import cron_trigger_server as cts",
+        f"sys.path.insert(0, {str(REPOSITORY / 'tests')!r})",
+        "from flat import m as cts",
         code,
         "sys.exit(cts.main())",
     )
@@ -102,11 +103,13 @@ class RawTest(unittest.TestCase):
 class SmugglingTest(RawTest):
     """One request has one reading (RFC 9112, section 11)."""
 
-    def test_a_chunked_body_is_refused(self) -> None:
+    def test_chunks_are_said_in_one_way_and_alone(self) -> None:
         chunks = b"5\r\nhello\r\n0\r\n\r\n"
         for header in (
-            (b"Transfer-Encoding: chunked",),
             (b"transfer-encoding:chunked", b"Content-Length: 4"),
+            (b"Transfer-Encoding: chunked, chunked",),
+            (b"Transfer-Encoding: chunked;q=1",),
+            (b"Transfer-Encoding: \tchunked\x0b".replace(b"\x0b", b" x"),),
             (b"Content-Length: 4", b"Transfer-Encoding: chunked"),
             (b"Transfer-Encoding: identity",),
             (b"Transfer-Encoding:",),
@@ -117,6 +120,21 @@ class SmugglingTest(RawTest):
                 self.assert_refused(post(chunks, *header), 411, "length_required")
                 get = b"GET /health HTTP/1.1\r\n" + HEAD + b"\r\n".join(header)
                 self.assert_refused(get + b"\r\n\r\n", 411, "length_required")
+
+    def test_http_1_0_has_no_chunks(self) -> None:
+        data = post(b"0\r\n\r\n", b"Transfer-Encoding: chunked")
+        old = data.replace(b"HTTP/1.1", b"HTTP/1.0")
+        self.assert_refused(old, 411, "length_required")
+
+    def test_the_chunks_of_a_get_are_no_request(self) -> None:
+        before = self.runs()
+        head = b"GET /health HTTP/1.1\r\n" + HEAD
+        chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+        with Wire(self.server.port) as wire:
+            wire.send(head + chunks % (len(SECOND), SECOND) + HEALTH)
+            answers = [wire.answer().json for _ in range(2)]
+        self.assertEqual([a["service"] for a in answers], [cts.SERVICE] * 2)
+        self.assertEqual(self.runs(), before)
 
     def test_a_length_is_one_decimal_number(self) -> None:
         for value in (
@@ -249,10 +267,13 @@ class BoundsTest(RawTest):
 
     def test_the_limits_are_those_of_the_contract(self) -> None:
         self.assertEqual((cts.REQUEST_S, cts.IDLE_S), (10.0, 60.0))
-        self.assertEqual((cts.WORK_LIMIT, cts.CONNECTION_LIMIT), (64, 256))
+        limits = cts.Limits()
+        self.assertEqual((limits.work, limits.connections), ((64, 96), (256, 384)))
+        self.assertEqual((limits.streams, limits.followers), ((32, 64), (32, 64)))
+        self.assertEqual((cts.SCHEDULED_SHARE, cts.SCHEDULED_LIMIT), (500, 1000))
         self.assertEqual((cts.BODY_BYTES, cts.REQUEST_LINE_BYTES), (65536, 8192))
-        self.assertEqual((cts.HEADER_COUNT, cts.Broadcaster.LIMIT), (100, 32))
-        self.assertEqual((cts.WRONG_SECRETS, cts.WRONG_SECRETS_S), (10, 60.0))
+        self.assertEqual(cts.HEADER_COUNT, 100)
+        self.assertEqual((cts.WRONG_SECRETS, cts.WRONG_SECRET_EVERY_S), (10, 6.0))
 
     def test_a_hundred_headers(self) -> None:
         for count, status in ((100, 200), (101, 400)):
@@ -328,7 +349,8 @@ class JsonTest(RawTest):
         for body in (
             b"{", b"[]", b"null", b"7", b'"hello"', b"cronName=hello",
             b'{"cronName": "hello"} x', b"{'cronName': 'hello'}",
-            b"\xef\xbb\xbf" + HELLO, HELLO.decode().encode("utf-16"),
+            b"\xef\xbb\xbf" * 2 + HELLO, b" \xef\xbb\xbf" + HELLO,
+            HELLO.decode().encode("utf-16"),
             b'{"cronName": "\xff"}',
             b'{"cronName": "\xed\xa0\x80"}', b'{"cronName": "\\ud800"}',
             b'{"cronName": "hello", "params": {"a": NaN}}',
@@ -339,13 +361,12 @@ class JsonTest(RawTest):
             b'{"cronName": "hello", "params": {}, "params": {}}',
             b'{"cronName": "hello", "extra": 1}', b'{"cronname": "hello"}', b"{}",
             b'{"cronName": null}', b'{"cronName": ["hello"]}', b'{"cronName": ""}',
-            b'{"cronName": "hello", "params": null}',
             b'{"cronName": "hello", "params": []}',
             b'{"cronName": "hello", "requestedBy": 7}',
             b'{"cronName": "hello", "requestedBy": "a\\nrun 1 completed"}',
             b'{"cronName": "hello", "requestedBy": "\\u001b[2J"}',
             b'{"cronName": "hello", "requestedBy": "\\u202etxt"}',
-            b'{"cronName": "hello", "requestedBy": "%b"}' % (b"a" * 201),
+            b'{"cronName": "hello", "requestedBy": "%b\x9b"}' % (b"a" * 201),
             b'{"cronName": "hello", "runAt": "tomorrow"}',
             b'{"cronName": "hello", "runAt": 99999999999}',
             b'{"cronName": "hello", "runAt": "0001-01-01T00:00:00+23:59"}',
@@ -368,8 +389,8 @@ class JsonTest(RawTest):
             body = json.dumps({"cronName": name}).encode()
             reply = self.reply(body)
             self.assertEqual((reply.status, reply.json["code"]), (404, "unknown_cron"))
-        made = sorted(p.name for p in self.server.run_dir.iterdir())
-        self.assertEqual(made, ["cron-trigger-server.pid", "events.sock"])
+        made = {p.stem for p in self.server.run_dir.glob("*.pid")}
+        self.assertLessEqual(made, {*REGISTRY, cts.SERVICE})
 
     def test_thousands_of_unknown_parameters_are_one_refusal(self) -> None:
         params = {f"p{number}": 1 for number in range(4000)}
@@ -394,7 +415,7 @@ class AnswerTest(RawTest):
             HEALTH.replace(b"GET", b"PUT"),
             HEALTH.replace(b"/health", b"/nowhere"),
             post(b"", b"Content-Length: 70000"),
-            post(b"", b"Transfer-Encoding: chunked"),
+            post(b"", b"Transfer-Encoding: gzip"),
             post(b"{}", b"Content-Length: 2", b"Origin: null"),
             b"GET /events HTTP/1.1\r\n" + HEAD + b"\r\n",
             b"HEAD /health HTTP/1.0\r\n\r\n",
@@ -414,7 +435,10 @@ class AnswerTest(RawTest):
                 heads = reply.headers
                 self.assertEqual(heads["server"], cts.SERVICE)
                 self.assertEqual(heads["x-content-type-options"], "nosniff")
-                self.assertEqual(heads["cache-control"], "no-store")
+                # The page is asked for again by its tag.
+                asked = heads["cache-control"] == "no-cache"
+                self.assertTrue(heads["cache-control"] == "no-store" or asked)
+                self.assertEqual(asked, "etag" in heads)
                 self.assertEqual(heads["referrer-policy"], "no-referrer")
                 self.assertEqual(heads["x-frame-options"], "DENY")
                 policy = heads["content-security-policy"]
@@ -487,7 +511,7 @@ class LogTest(RawTest):
 
     def test_whatever_is_said_is_one_printable_line(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            log = cts.ServerLog(Path(folder) / "log", to_stderr=False)
+            log = cts.ServerLog(cts.Logs(Path(folder)), "log", to_stderr=False)
             log.say("info", "a\nb\r\x1b[2J\x9b\u2028\u202e" + "c" * 5000)
             (line,) = (Path(folder) / "log").read_text("utf-8").splitlines()
         self.assertTrue(line.isprintable())
@@ -495,7 +519,7 @@ class LogTest(RawTest):
 
     def test_a_flood_of_refusals_is_counted_and_not_written(self) -> None:
         need_full()
-        patch = "cts.REFUSALS_LOGGED, cts.REFUSALS_LOGGED_S = 5, 0.5"
+        patch = "cts.REFUSALS_LOGGED, cts.REFUSAL_EVERY_S = 5, 0.5"
         with Server(REGISTRY, **patched(patch)) as server:
             for _ in range(40):
                 self.assertEqual(server.get("/nowhere").status, 404)
@@ -504,17 +528,23 @@ class LogTest(RawTest):
             since_s = time.monotonic()
             wait_until(lambda: time.monotonic() - since_s > 0.6)
             server.get("/nowhere")
-            self.assertIn("more requests of 127.0.0.1 were refused", server.log_text())
+            self.assertIn("more requests were refused", server.log_text())
 
-    def test_the_table_of_refusals_is_bounded(self) -> None:
-        http_server = object.__new__(cts.HttpServer)
-        http_server._lock = threading.Lock()
-        http_server._refusals = {}
-        http_server.say = lambda level, text: None
+    def test_a_crowd_of_addresses_writes_no_more_than_two_of_them(self) -> None:
+        lines: List[str] = []
+        clock = [0.0]
+        rates = cts.Rates(100, 1.0, monotonic=lambda: clock[0])
+        log = cts.RefusalLog(lambda level, text: lines.append(text), rates)
         refusal = cts.Refusal("forbidden", "No.")
-        for number in range(3000):
-            http_server.log_refusal(f"address {number}", "x", refusal)
-        self.assertLessEqual(len(http_server._refusals), cts.WRONG_SECRETS_ADDRESSES)
+        for number in range(5000):
+            client = f"2001:db8:0:{number % 2500:x}::/64"
+            log.add(f"address {number}", client, "x" * 9000, refusal)
+        self.assertEqual(len(lines), 200)
+        self.assertLess(max(map(len, lines)), 700)
+        self.assertLessEqual(len(rates), cts.Rates.CLIENTS)
+        clock[0] = 10.0
+        log.add("address", "another", "x", refusal)
+        self.assertIn("4800 more requests were refused", lines[-2])
 
 
 class TimeTest(unittest.TestCase):
@@ -692,18 +722,18 @@ class PlacesTest(unittest.TestCase):
     def test_a_stream_that_has_joined_is_counted_once(self) -> None:
         store, loop = mock.Mock(), mock.Mock()
         store.last_event_id.return_value, store.events_after.return_value = 0, []
-        broadcaster = cts.Broadcaster(store, loop)
-        broadcaster.LIMIT = 2
+        places = Places(cts.Limit(2, 2), 9.0)
+        broadcaster = cts.Broadcaster(store, loop, mock.Mock(), places)
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
-        place = broadcaster.reserve()
+        place = broadcaster.reserve("a")
         broadcaster.join(ours, None, place)
-        broadcaster.release(broadcaster.reserve())
+        broadcaster.release(broadcaster.reserve("a"))
         broadcaster.release(place)
-        broadcaster.reserve()
+        broadcaster.reserve("a")
         with self.assertRaises(cts.Refusal):
-            broadcaster.reserve()
+            broadcaster.reserve("a")
 
     def test_an_event_stream_that_talks_is_dropped(self) -> None:
         server = self.start()
@@ -740,6 +770,167 @@ class PlacesTest(unittest.TestCase):
         self.assertEqual(server.trigger("hello").status, 202)
         for _ in range(20):
             self.assertEqual(server.get("/crons").status, 200)
+
+
+class NoThreadTest(unittest.TestCase):
+    """A host that gives no thread more, as where memory or a limit is reached."""
+
+    def test_who_gets_no_thread_is_told_so(self) -> None:
+        patch = (
+            "start, fails = cts.threading.Thread.start, [1, 1, 1]\n"
+            "def flaky(self):\n"
+            "    if 'process_request' in self.name and fails and fails.pop():\n"
+            "        raise RuntimeError(\"can't start new thread\")\n"
+            "    start(self)\n"
+            "cts.threading.Thread.start = flaky"
+        )
+        with Server(REGISTRY, **patched(patch)) as server:
+            for _ in range(3):
+                reply = server.get("/health")
+                self.assertEqual(
+                    (reply.status, reply.json["code"]), (503, "overloaded")
+                )
+                self.assertEqual(reply.headers["retry-after"], "1")
+            self.assertEqual(server.get("/health").status, 200)
+            self.assertIn("no descriptor, thread or memory left", server.log_text())
+
+
+class FewDescriptorsTest(unittest.TestCase):
+    """A host that gives a process 64 open files, and clients that take them."""
+
+    def test_what_can_not_be_served_is_told_to_come_again(self) -> None:
+        prlimit = need_command("prlimit")
+        registry = {
+            f"c{n}": {"description": "D", "command": ["true"]} for n in range(8)
+        }
+        python = [prlimit, "--nofile=64:64", sys.executable]
+        with Server(registry, python=python) as server:
+            for _ in range(60):
+                wire = Wire(server.port)
+                self.addCleanup(wire.socket.close)
+            codes: Dict[str, int] = {}
+
+            def trigger(name: str) -> None:
+                for _ in range(30):
+                    with contextlib.suppress(OSError):
+                        reply = server.trigger(name)
+                        code = reply.json.get("code", "started")
+                        codes[code] = codes.get(code, 0) + 1
+
+            threads = [threading.Thread(target=trigger, args=(n,)) for n in registry]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertLessEqual(
+                set(codes), {"started", "already_running", "overloaded"}
+            )
+            self.assertGreater(codes["started"], 20, codes)
+            self.assertEqual(server.get("/health").json["status"], "healthy")
+            self.assertNotIn("internal error", server.log_text())
+            self.assertNotIn("Too many open files", server.log_text())
+
+    def test_the_limits_leave_room_for_launches(self) -> None:
+        for descriptors in (20, 64, 256, 512, 1024, 1 << 20):
+            limits = cts.limits_for(descriptors, used=20)
+            held = (limits.connections, limits.streams, limits.followers)
+            if descriptors >= 64:
+                room = descriptors - 20 - cts.KEPT_DESCRIPTORS
+                self.assertLessEqual(sum(limit.total for limit in held), room)
+            for limit in limits:
+                self.assertLessEqual(2, limit.share)
+                self.assertLessEqual(limit.share, limit.total)
+        self.assertEqual(cts.limits_for(1024, 20), cts.Limits())
+        self.assertEqual(cts.limits_for(-1, 20), cts.Limits())
+
+
+class SharesTest(unittest.TestCase):
+    """Places that several clients want."""
+
+    def setUp(self) -> None:
+        self.now_s = 0.0
+        self.left: List[str] = []
+
+    def places(self, share: int, total: int, safe_s: Any = 0.0) -> Places:
+        return Places(cts.Limit(share, total), safe_s, lambda: self.now_s)
+
+    def take(self, places: Places, client: str, name: str = "") -> Any:
+        self.now_s += 1.0
+        return places.take(client, lambda: self.left.append(name or client))
+
+    def test_a_flood_pushes_out_its_own(self) -> None:
+        places = self.places(3, 5)
+        honest = self.take(places, "honest")
+        for number in range(9):
+            self.take(places, "flood", f"flood {number}")
+        self.assertEqual(self.left, [f"flood {number}" for number in range(6)])
+        self.assertFalse(honest.lost)
+        self.assertEqual(len(places), 4)
+
+    def test_where_all_are_taken_the_greediest_one_s_oldest_goes(self) -> None:
+        places = self.places(4, 6)
+        for name in ("a1", "b1", "b2", "b3", "a2", "b4"):
+            self.take(places, name[0], name)
+        self.assertTrue(self.take(places, "c", "c1"))
+        self.assertTrue(self.take(places, "c", "c2"))
+        self.assertEqual(self.left, ["b1", "b2"])
+        # Each has two now, and nobody loses one to who has as many.
+        self.assertTrue(self.take(places, "c", "c3"))
+        self.assertEqual(self.left, ["b1", "b2", "c1"])
+        self.assertTrue(self.take(places, "d", "d1"))
+        self.assertEqual(len(places), 6)
+
+    def test_who_is_at_work_or_safe_is_not_pushed_out(self) -> None:
+        places = self.places(2, 4)
+        one, two = (self.take(places, "a", name) for name in ("one", "two"))
+        self.assertTrue(places.hold(one))
+        self.take(places, "a", "three")
+        self.assertEqual(self.left, ["two"])
+        self.assertFalse(places.hold(two))
+        places = self.places(2, 4, safe_s=10.0)
+        self.take(places, "a", "first")
+        self.take(places, "a", "second")
+        self.assertIsNone(self.take(places, "a"))
+        self.now_s += 10.0
+        self.assertTrue(self.take(places, "a"))
+        self.assertEqual(self.left, ["two", "first"])
+
+    def test_a_place_is_given_back_once(self) -> None:
+        places = self.places(2, 2, None)
+        one = self.take(places, "a")
+        self.take(places, "a")
+        self.assertIsNone(self.take(places, "a"))
+        places.give(one)
+        places.give(one)
+        self.assertEqual(len(places), 1)
+        self.assertTrue(self.take(places, "b"))
+        self.assertIsNone(self.take(places, "b"))
+
+    def test_a_reader_gets_in_where_32_streams_read_nothing(self) -> None:
+        patch = "cts.STREAM_SAFE_S = 0.2"
+        with Server(REGISTRY, **patched(patch)) as server:
+            data = b"GET /events HTTP/1.1\r\n" + HEAD + b"\r\n"
+            silent = []
+            for _ in range(32):
+                wire = Wire(server.port)
+                self.addCleanup(wire.socket.close)
+                silent.append(wire.send(data))
+
+            def admitted() -> Any:
+                wire = Wire(server.port).send(data)
+                self.addCleanup(wire.socket.close)
+                return wire.answer().status == 200 and wire
+
+            reader = wait_until(admitted)
+            run_id = server.trigger("hello").json["runId"]
+            received = b""
+            while b"event: run.finished" not in received:
+                received += reader.socket.recv(65536)
+            self.assertIn(f'"id": {run_id}'.encode(), received)
+            # The oldest one has gone for it, and no other.
+            self.assertEqual(silent[0].answer().status, 200)
+            while data := silent[0].socket.recv(65536):
+                self.assertNotIn(b"run.finished", data)
 
 
 class SlowHttpTest(unittest.TestCase):

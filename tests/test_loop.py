@@ -8,9 +8,8 @@ import time
 import unittest
 from typing import Callable, List, Tuple
 
+from flat import m
 from support import wait_until
-
-import cron_trigger_server as m
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import re
 import sqlite3
@@ -10,9 +11,8 @@ import time
 import unittest
 from typing import Any, Dict, List
 
+from flat import m
 from support import Server, need_command, need_full, wait_until
-
-import cron_trigger_server as m
 
 REGISTRY: Dict[str, Any] = {
     "good": {"description": "Good", "command": ["true"]},
@@ -21,6 +21,8 @@ REGISTRY: Dict[str, Any] = {
     "never.run_x": {"description": "Never run", "command": ["true"]},
     "limited": {"description": "Limited", "command": ["sleep", "9"], "timeout": "1s"},
 }
+#: Exits with what stands in a file.
+TURNS = {"description": "D", "command": ["sh", "-c", "exit $(cat status)"]}
 
 
 def values(server: Server) -> Dict[str, float]:
@@ -69,8 +71,12 @@ class MetricsTest(unittest.TestCase):
             found,
             {
                 "cron_trigger_build_info",
+                "cron_trigger_degraded",
                 "cron_trigger_runs_total",
                 "cron_trigger_running",
+                "cron_trigger_late",
+                "cron_trigger_consecutive_failures",
+                "cron_trigger_scheduled_pending",
                 "cron_trigger_run_duration_seconds_sum",
                 "cron_trigger_run_duration_seconds_count",
                 "cron_trigger_last_run_timestamp_seconds",
@@ -100,7 +106,9 @@ class MetricsTest(unittest.TestCase):
         self.assertAlmostEqual(got[last.format("run", "good")], ended_s, 3)
         self.assertAlmostEqual(got[last.format("success", "good")], ended_s, 3)
         self.assertIn(last.format("run", "bad"), got)
-        self.assertNotIn(last.format("success", "bad"), got)
+        # 0, so that an alert on its age fires for one that never succeeded.
+        self.assertEqual(got[last.format("success", "bad")], 0)
+        self.assertEqual(got[last.format("success", "never.run_x")], 0)
         self.assertNotIn(last.format("run", "never.run_x"), got)
 
     def test_what_runs_is_one_whoever_started_it(self) -> None:
@@ -114,6 +122,51 @@ class MetricsTest(unittest.TestCase):
         with open(self.server.run_dir / "quiet.pid") as crontab:
             fcntl.flock(crontab, fcntl.LOCK_EX)
             self.assertEqual(values(self.server)[name], 1)
+
+    def test_failures_are_counted_until_one_completes(self) -> None:
+        name = "cron_trigger_consecutive_failures"
+        with Server({**REGISTRY, "turns": TURNS}) as server:
+            self.assertEqual(values(server)[f'{name}{{cron="turns"}}'], 0)
+            for count, exit_code in ((1, 1), (2, 3), (3, 2), (0, 0), (1, 1)):
+                server.script("status", str(exit_code))
+                server.completed("turns")
+                self.assertEqual(values(server)[f'{name}{{cron="turns"}}'], count)
+            self.assertEqual(values(server)[f'{name}{{cron="never.run_x"}}'], 0)
+
+    def test_what_is_planned_is_counted_while_it_is_pending(self) -> None:
+        name = "cron_trigger_scheduled_pending"
+        self.assertEqual(values(self.server)[name], 0)
+        reply = self.server.trigger("good", runAt="2099-01-01T00:00:00Z")
+        self.assertEqual(values(self.server)[name], 1)
+        path = f"/scheduled/{reply.json['scheduledId']}"
+        self.server.request("DELETE", path)
+        self.assertEqual(values(self.server)[name], 0)
+
+    def test_a_broken_registry_is_degraded(self) -> None:
+        with Server(REGISTRY) as server:
+            self.assertEqual(values(server)["cron_trigger_degraded"], 0)
+            server.registry.write_text("{")
+            self.assertEqual(values(server)["cron_trigger_degraded"], 1)
+
+    def test_a_scraper_may_use_basic_authentication_here_and_nowhere_else(self) -> None:
+        secret = "0123456789-abcdef-secret"
+        with Server(REGISTRY, {"CRON_TRIGGER_SECRET": secret}) as server:
+
+            def ask(path: str, text: str) -> int:
+                coded = base64.b64encode(text.encode()).decode()
+                return server.get(path, Authorization=f"Basic {coded}").status
+
+            self.assertEqual(ask("/metrics", f"prometheus:{secret}"), 200)
+            self.assertEqual(ask("/metrics", f":{secret}"), 200)
+            for text in (f"{secret}:", secret, f"{secret}:{secret}x", f"x:{secret}:"):
+                self.assertEqual(ask("/metrics", text), 401)
+            for path in ("/crons", "/runs", "/events", "/nowhere"):
+                self.assertEqual(ask(path, f"prometheus:{secret}"), 401)
+            broken = server.get("/metrics", Authorization="Basic !!!")
+            self.assertEqual(broken.status, 401)
+            self.assertIn("Basic realm", broken.headers["www-authenticate"])
+            said = server.get("/crons").headers["www-authenticate"]
+            self.assertEqual(said, "Bearer")
 
     def test_a_time_limit_is_counted(self) -> None:
         need_full()
@@ -142,10 +195,16 @@ class MetricsNeverFallTest(unittest.TestCase):
             server.stop()
             age(server, days=91)
             server.start()
-            wait_until(lambda: not server.get("/runs").json["runs"], what="pruning")
-            self.assertEqual(self.counters(server), before)
-            server.completed("good")
-            self.assertEqual(values(server)[runs("good", "completed")], 3)
+            server.completed("good")  # the clock is right: it agrees with a young run
+            server.stop()
+            server.start()
+            wait_until(
+                lambda: len(server.get("/runs").json["runs"]) == 1, what="pruning"
+            )
+            after = self.counters(server)
+            self.assertEqual(after.pop(runs("good", "completed")), 3)
+            self.assertEqual(before.pop(runs("good", "completed")), 2)
+            self.assertEqual(after.keys(), before.keys())
             self.assertEqual(server.get("/crons").json["crons"][0]["runs"], 3)
 
     def test_a_cron_that_left_the_registry_keeps_its_counts(self) -> None:

@@ -11,9 +11,8 @@ import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Dict, List, Tuple
 
+from flat import m
 from support import Server, need_full, patched, wait_until
-
-import cron_trigger_server as m
 
 REGISTRY: Dict[str, Any] = {
     "good": {"description": "Good", "command": ["true"]},
@@ -98,7 +97,8 @@ class NotifyTest(unittest.TestCase):
     def test_the_shape_of_a_notification(self) -> None:
         run = self.server.completed("bad")
         body = self.receiver.of(run["id"])
-        self.assertEqual(set(body), {"event", "run", "text"})
+        self.assertEqual(set(body), {"event", "host", "run", "text"})
+        self.assertEqual(body["host"], socket.gethostname())
         self.assertEqual((body["event"], body["run"]), ("run.finished", run))
         self.assertRegex(body["text"], r"^❌ bad failed: exit 7 after \d+ ms$")
         _, path, headers, _ = self.receiver.got[0]
@@ -155,6 +155,27 @@ class NotifyTest(unittest.TestCase):
         self.assertEqual(len(self.receiver.got), 3)
         # The next one has its own tries.
         self.receiver.of(self.server.completed("good")["id"])
+
+
+class ThreadTest(unittest.TestCase):
+    def test_a_thread_that_could_not_start_is_started_with_the_next_event(self) -> None:
+        receiver = Receiver()
+        self.addCleanup(receiver.end)
+        program = patched(
+            "fails = [0] * 1000 + [1] * 3",
+            'def no(): raise RuntimeError("can\'t start new thread")',
+            "start = m.threading.Thread.start",
+            "def flaky(self):",
+            "    if self.name == 'notifier' and fails.pop(): no()",
+            "    start(self)",
+            "m.threading.Thread.start = flaky",
+        )
+        environ = {"CRON_TRIGGER_NOTIFY_URL": receiver.url}
+        with Server(REGISTRY, environ=environ, program=program) as server:
+            ids = [server.completed("good")["id"] for _ in range(4)]
+            for run_id in ids:
+                receiver.of(run_id)
+            self.assertIn("notifications wait", server.log_text())
 
 
 class NeverInTheWayTest(unittest.TestCase):

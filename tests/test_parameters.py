@@ -6,15 +6,12 @@ import contextlib
 import io
 import json
 import os
-import tempfile
 import unittest
 import warnings
 from typing import Any, Dict, List, Mapping
-from unittest import mock
 
+from flat import m
 from support import Reply, Server, wait_until
-
-import cron_trigger_server as m
 
 #: Prints its arguments and the variables that it got, a line each.
 SHOW = """#!/bin/sh
@@ -156,7 +153,6 @@ class ParametersTest(unittest.TestCase):
     def test_a_value_that_breaks_its_rule_is_refused_with_the_reason(self) -> None:
         cases = (
             ("city", 5, "a string"),
-            ("city", None, "a string"),
             ("city", ["Lyon"], "a string"),
             ("city", "x" * 13, "at most 12"),
             ("days", 0, "at least 1"),
@@ -209,27 +205,9 @@ class ParametersTest(unittest.TestCase):
     def test_a_pattern_meets_no_more_than_a_bounded_text(self) -> None:
         self.assertIn("at most 1000", self.refused("code", "A" * 1001))
 
-    def test_while_others_are_compared_a_text_is_not_called_wrong(self) -> None:
-        slow = m.Parameter("p", "string", pattern="([a-z]+-?)+")
-        hurried = mock.patch.object(m, "PATTERN_S", 0.1)
-        refused = self.assertRaises(m.Refusal)
-        with m.PATTERN_PLACES, m.PATTERN_PLACES, hurried, refused as caught:
-            slow.fault_of("abc")
-        self.assertEqual(caught.exception.code, "overloaded")
-        self.assertIn("Retry-After", caught.exception.headers)
-        self.assertIsNone(slow.fault_of("abc"))
-
-    def test_a_comparison_that_could_not_be_made_is_not_a_mismatch(self) -> None:
-        slow = m.Parameter("p", "string", pattern="([a-z]+-?)+")
-        self.assertIn("must match", str(slow.fault_of("A")))
-        with mock.patch("sys.executable", "/bin/false-is-not-there"):
-            self.assertIn("can't be compared", str(slow.fault_of("abc")))
-        with tempfile.NamedTemporaryFile("w", suffix=".sh", delete=False) as broken:
-            broken.write("#!/bin/sh\nexit 127\n")
-        self.addCleanup(os.unlink, broken.name)
-        os.chmod(broken.name, 0o755)
-        with mock.patch("sys.executable", broken.name):
-            self.assertIn("can't be compared", str(slow.fault_of("abc")))
+    def test_null_is_as_if_a_parameter_were_not_given(self) -> None:
+        run = self.server.completed("show", params={"city": None, "ratio": None})
+        self.assertEqual(run["params"], {"city": "Lyon", "days": 7, "force": False})
 
     def test_all_faults_are_named_at_once(self) -> None:
         reply = self.server.trigger("show", params={"days": 0, "force": 1, "x": 2})
@@ -240,7 +218,7 @@ class ParametersTest(unittest.TestCase):
         self.assertEqual(list(reply.json["errors"]), ["x"])
 
     def test_parameters_come_as_an_object(self) -> None:
-        wrong: List[Any] = [[], "x", 1, None, True]
+        wrong: List[Any] = [[], "x", 1, False, True]
         for params in wrong:
             reply = self.server.trigger("bare", params=params)
             self.assertEqual(reply.json["code"], "invalid_request", params)

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, List
 
+from flat import m
 from support import FULL, Server, need_full, patched, wait_until
 from test_metrics import age
-
-import cron_trigger_server as m
 
 REGISTRY = {
     "brief": {"description": "Brief", "command": ["true"]},
@@ -34,7 +33,7 @@ class StorePruningTest(unittest.TestCase):
     def begin(self, days: float, cron: str = "c") -> m.Run:
         at = m.now_text(time.time() - days * DAY_S)
         run = self.store.begin(m.Run(0, cron, m.RUNNING, started_at=at))
-        self.store.launched(replace(run, pid=1))
+        self.store.started(replace(run, pid=1))
         return run
 
     def ended(self, days: float) -> m.Run:

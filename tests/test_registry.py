@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
 import json
 import os
+import pwd
+import re
 import shutil
 import tempfile
+import threading
 import unittest
+from concurrent import futures
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Union
+from unittest import mock
 
+from flat import m as server
 from support import REPOSITORY, Server, need, wait_until
 
-import cron_trigger_server as server
-
 GOOD = {"a": {"description": "A", "command": ["true"]}}
+SCHEMA = json.loads((REPOSITORY / "crons.schema.json").read_text(encoding="utf-8"))
+#: What a JSON Schema can't say: each a part of the fault that `check` tells.
+NOT_SAID = re.compile(
+    r"this is not JSON|this is not UTF-8|is given twice|is the log of"
+    r"|has the same variable|can't hold|expected the name of a user|only root runs"
+    r"|pattern: (is not a regular|could|refers|repeats)|is above"
+    # Times that no clock has, and fields that are no numbers in their range.
+    r"|schedule: (minute|hour|day of month|month|day of week|expected a day)"
+    # A definition's own values against its own rules.
+    r"|(default|enum): (must|expected (one of|a date))"
+    # Python's `$` matches before a last line's end as well; other languages' does not.
+    r"|\\n\": a cron's name is"
+)
+
+
+def validator() -> Any:
+    """Return the class that validates; skips where the package is not installed."""
+    need(importlib.util.find_spec("jsonschema"), "jsonschema is not installed")
+    return importlib.import_module("jsonschema").Draft202012Validator
+
+
+def schema_faults(registry: Any) -> List[str]:
+    """Return what an editor says that knows the schema."""
+    return [error.message for error in validator()(SCHEMA).iter_errors(registry)]
 
 
 class FolderCase(unittest.TestCase):
@@ -36,7 +67,21 @@ class FolderCase(unittest.TestCase):
         for fault in faults:
             self.assertTrue(fault.startswith("crons.json: "), fault)
             self.assertTrue(fault.isprintable(), fault)
+        self.assert_schema_agrees(content, faults)
         return [fault[len("crons.json: ") :] for fault in faults]
+
+    def assert_schema_agrees(
+        self, content: Union[str, bytes, Mapping[str, Any]], faults: List[str]
+    ) -> None:
+        """Assert that the schema finds a fault where the check does, as it can."""
+        with contextlib.suppress(ValueError, unittest.SkipTest, RecursionError):
+            told = schema_faults(
+                content if isinstance(content, Mapping) else json.loads(content)
+            )
+            if any(not NOT_SAID.search(fault) for fault in faults):
+                self.assertTrue(told, f"the schema admits it: {content!r}: {faults}")
+            elif not faults:
+                self.assertEqual(told, [], content)
 
     def entry_faults(self, **keys: Any) -> List[str]:
         """Return the faults of a good entry with some keys of its own."""
@@ -71,7 +116,7 @@ class WholeFileTest(FolderCase):
             '"x"': 'expected an object, got "x"',
             b"\xff{}": "this is not UTF-8: byte 0",
             b'{"a": "\xc3("}': "this is not UTF-8: byte 7",
-            b"\xef\xbb\xbf{}": "this is not JSON: ",
+            b"\xff\xfe{\x00}\x00": "this is not UTF-8: byte 0; save it so",
             b"\x00": "this is not JSON: ",
         }
         for content, beginning in table.items():
@@ -101,22 +146,27 @@ class WholeFileTest(FolderCase):
     def test_every_fault_is_named_at_once_in_the_order_of_the_file(self) -> None:
         text = """{
           "b": {"command": "x", "timeout": 5, "surprise": 1},
-          "b": {"description": "x", "command": "x", "logFile": "../up", "timeout": "1s",
+          "b": {"description": "x", "command": "x", "logFile": "../up", "timeout": "1x",
                 "timeout": "2s"},
           "_c": {"description": "x", "command": "x"},
           "cron-trigger-server": {"description": " ", "command": []},
           "d": "scripts/d.sh"
         }"""
-        known = "description, command, logFile, estimatedDuration, timeout, "
-        known += "workingDirectory, environment, parameters, notify"
+        known = "description, command, logFile, estimatedDuration, timeout, killAfter, "
+        known += "user, notify, schedule, late, workingDirectory, environment, "
+        known += "parameters"
         rule = "a letter or digit, then up to 63 letters, digits, dots, _ or -"
         self.assertEqual(
             self.faults(text),
             [
-                '"b": is given twice',
-                '"b": timeout: is given twice',
+                '"b": is given twice; keep one of them',
+                f'"b": surprise: expected one of {known}',
+                '"b": description: is required',
+                '"b": timeout: expected a duration such as "90s", got 5',
+                '"b": timeout: is given twice; keep one of them',
                 '"b": logFile: expected a file name in the log folder or an absolute '
                 'path, got "../up"',
+                '"b": timeout: expected a duration such as "90s", got "1x"',
                 f'"_c": a cron\'s name is {rule}',
                 '"cron-trigger-server": this name is reserved for the server itself',
                 '"cron-trigger-server": description: expected a text, got " "',
@@ -166,6 +216,46 @@ class WholeFileTest(FolderCase):
     def test_an_empty_registry_holds(self) -> None:
         self.assertEqual(self.faults({}), [])
 
+    def test_a_byte_order_mark_and_a_schema_are_ignored(self) -> None:
+        self.assertEqual(self.faults("\ufeff" + json.dumps(GOOD)), [])
+        for schema in ("./crons.schema.json", 5):
+            self.write({"$schema": schema, **GOOD})
+            crons, faults = server.load_registry(self.path, Path("/log"))
+            self.assertEqual((list(crons), faults), (["a"], []))
+
+    def test_what_people_write_by_mistake_is_one_sentence_with_its_remedy(
+        self,
+    ) -> None:
+        home = os.path.expanduser("~")
+        entry = GOOD["a"]
+        table: Dict[str, Union[str, Mapping[str, Any]]] = {
+            "this is not JSON: take away the comma before the } (line 2, column 10)":
+                '{"a": {"description": "A",\n "x": "y",}}',
+            "this is not JSON: JSON has no comments; take it away (line 1, column 3)":
+                "{ // crons\n}",
+            '"a": is given twice; keep one of them':
+                '{"a": {"description": "A", "command": "x"},'
+                ' "a": {"description": "B", "command": "x"}}',
+            '"a": timout: expected one of description, command, logFile, '
+            "estimatedDuration, timeout, killAfter, user, notify, schedule, late, "
+            "workingDirectory, environment, parameters; did you mean timeout?":
+                {"a": {**entry, "timout": "5s"}},
+            '"a": parameters: n: minimun: expected one of type, title, description, '
+            "default, enum, minimum, maximum, minLength, maxLength, pattern, format, "
+            "required; did you mean minimum?":
+                {"a": {**entry, "parameters": {"n": {"type": "number", "minimun": 1}}}},
+            f'"a": command: ~ stands for no folder here: write {home}/a.sh in full, '
+            'got "~/a.sh"': {"a": {**entry, "command": ["~/a.sh", "~"]}},
+            f'"a": logFile: ~ stands for no folder here: write {home}/a.log in full, '
+            'got "~/a.log"': {"a": {**entry, "logFile": "~/a.log"}},
+            '"a": workingDirectory: ~ stands for no folder here: write /home/NAME/… in '
+            'full, got "~nobody-here/x"':
+                {"a": {**entry, "workingDirectory": "~nobody-here/x"}},
+        }  # fmt: skip
+        for told, content in table.items():
+            with self.subTest(told):
+                self.assertEqual(self.faults(content), [told])
+
 
 class EntryTest(FolderCase):
     def assert_fault(self, expected: str, **keys: Any) -> None:
@@ -181,8 +271,59 @@ class EntryTest(FolderCase):
             environment={"PATH": "/bin", "_x1": "", "é".upper().lower() and "B": "é\n"},
             parameters={"n": {"type": "integer"}},
             notify="failure",
+            killAfter="1m",
+            user=pwd.getpwuid(os.geteuid()).pw_name,
+            schedule="30 2 * * mon-fri",
+            late="10m",
         )
         self.assertEqual(text, [])
+
+    def test_the_defaults_of_what_an_entry_leaves_out(self) -> None:
+        self.write({"a": {"description": "A", "command": "x"}})
+        cron = server.load_registry(self.path, Path("/log"))[0]["a"]
+        self.assertEqual((cron.kill_after_s, cron.late_s), (10.0, 300.0))
+        self.assertEqual((cron.user, cron.schedule), (None, None))
+
+    def test_what_an_entry_says_reaches_the_cron(self) -> None:
+        more = {"killAfter": "2s", "late": "1m", "schedule": "@daily"}
+        name = pwd.getpwuid(os.geteuid()).pw_name
+        self.write({"a": {"description": "A", "command": "x", "user": name, **more}})
+        cron = server.load_registry(self.path, Path("/log"))[0]["a"]
+        self.assertEqual((cron.kill_after_s, cron.late_s), (2.0, 60.0))
+        self.assertEqual((cron.user, cron.schedule.text), (name, "@daily"))
+
+    def test_a_user_is_one_of_this_host(self) -> None:
+        rule = "user: expected the name of a user of this host (getent passwd)"
+        for name in ("no-such-user-here", "é", "0", "root\n"):
+            self.assert_fault(
+                f"{rule}, got {json.dumps(name, ensure_ascii=False)}", user=name
+            )
+        value: Any
+        for value in (None, 5, "", []):
+            self.assert_fault(
+                f"user: expected a text, got {json.dumps(value)}", user=value
+            )
+
+    def test_only_root_may_name_another_user(self) -> None:
+        with mock.patch("os.geteuid", return_value=pwd.getpwnam("nobody").pw_uid):
+            self.assertEqual(self.entry_faults(user="nobody"), [])
+            (fault,) = self.entry_faults(user="root")
+        self.assertIn("only root runs a script as another user", fault)
+        self.assertIn(
+            'got "root": start the server as root, or leave the user out', fault
+        )
+
+    def test_a_schedule_is_what_a_crontab_has(self) -> None:
+        for text, told in {
+            "61 * * * *": "schedule: minute: expected 0 to 59, got 61",
+            "* * * *": "schedule: expected five fields (minute, hour, day of month",
+            "@reboot": "schedule: expected a time, got @reboot",
+        }.items():
+            with self.subTest(text):
+                (fault,) = self.entry_faults(schedule=text)
+                self.assertTrue(fault.startswith(told), fault)
+        (fault,) = self.entry_faults(schedule=5)
+        self.assertIn("schedule: expected five fields as in a crontab", fault)
 
     def test_texts(self) -> None:
         value: Any
@@ -206,7 +347,7 @@ class EntryTest(FolderCase):
 
     def test_durations(self) -> None:
         value: Any
-        for key in ("timeout", "estimatedDuration"):
+        for key in ("timeout", "estimatedDuration", "killAfter", "late"):
             for value in (None, 5, True, [], "", "0s", "5", "1.5h", "-5s"):
                 shown = json.dumps(value)
                 what = f'expected a duration such as "90s", got {shown}'
@@ -315,7 +456,7 @@ class ParameterDefinitionTest(FolderCase):
     def test_an_unknown_key_is_named_with_those_that_are_known(self) -> None:
         keys = "type, title, description, default, enum, minimum, maximum, minLength, "
         keys += "maxLength, pattern, format, required"
-        self.assert_fault(f"min: expected one of {keys}", type="integer", min=1)
+        self.assert_fault(f"least: expected one of {keys}", type="integer", least=1)
 
     def test_a_key_goes_with_its_types_only(self) -> None:
         for kind, key, value in (
@@ -337,6 +478,21 @@ class ParameterDefinitionTest(FolderCase):
                 )
                 self.assertEqual(len(faults), 1)
                 self.assertIn("pattern: is not a regular expression: ", faults[0])
+
+    def test_a_pattern_that_may_take_too_long_is_refused_with_a_better_one(
+        self,
+    ) -> None:
+        for pattern in ("(a+)+", "(.)\\1", "a*a*a*a*"):
+            (fault,) = self.entry_faults(
+                parameters={"p": {"type": "string", "pattern": pattern}}
+            )
+            self.assertTrue(fault.startswith("parameters: p: pattern: "), fault)
+            self.assertIn("too long", fault)
+        long = {"type": "string", "pattern": "a" * 1001}
+        self.assertEqual(
+            self.entry_faults(parameters={"p": long}),
+            ["parameters: p: pattern: must have at most 1000 characters, got 1001"],
+        )
 
     def test_names_and_their_variables(self) -> None:
         rule = "a parameter's name is letters, digits, _ and -"
@@ -458,12 +614,12 @@ class SafetyTest(FolderCase):
                 os.chown(place, 65534, -1)
                 faults = server.load_registry(self.path, Path("/log"))[1]
                 os.chown(place, 0, -1)
-                better = " (better: a folder of root's)" * place.is_dir()
                 self.assertEqual(
                     faults,
                     [
-                        f"crons.json: refused, because {place} belongs to user 65534"
-                        f"{better}: chown root {place}"
+                        f"crons.json: refused, because {place} belongs to user 65534 "
+                        "(nobody): keep a copy that is root's (sudo install -D -m 644 "
+                        f"-t /etc/cron-trigger-server/ {self.path})"
                     ],
                 )
 
@@ -489,6 +645,54 @@ class RacyTest(FolderCase):
             self.write({name: GOOD["a"]})
             os.utime(self.path, ns=(times.st_atime_ns, times.st_mtime_ns))
             self.assertEqual(list(registry.crons()), [name])
+
+    def test_nobody_waits_for_a_file_that_takes_its_time(self) -> None:
+        """Meanwhile, the crons are those of before."""
+
+        class Hurried(server.Registry):  # type: ignore[misc,name-defined]
+            PATIENCE_S = 0.01
+
+        self.write(GOOD)
+        told: List[int] = []
+        registry = Hurried(self.path, Path("/log"), lambda r: told.append(r.version))
+        before = registry.crons()
+        self.write(dict.fromkeys((f"c{number}" for number in range(20000)), GOOD["a"]))
+        self.assertIs(registry.crons(), before)
+        self.assertEqual(registry.get("a").description, "A")
+        wait_until(lambda: len(registry.crons()) == 20000, what="the large file")
+        wait_until(lambda: told == [1, 2], what="the word of it")
+
+    def test_a_reading_leaves_no_thread(self) -> None:
+        self.write(GOOD)
+        registry = server.Registry(self.path, Path("/log"))
+        for number in range(5):
+            self.write({f"c{number}": GOOD["a"]})
+            self.assertEqual(list(registry.crons()), [f"c{number}"])
+        wait_until(
+            lambda: not [t for t in threading.enumerate() if t.name == "registry"],
+            what="the end of its threads",
+        )
+
+    def test_many_who_ask_at_once_all_see_the_change(self) -> None:
+        self.write(GOOD)
+        registry = server.Registry(self.path, Path("/log"))
+        for number in range(10):
+            self.write({f"c{number}": GOOD["a"]})
+            with futures.ThreadPoolExecutor(8) as pool:
+                seen = list(pool.map(lambda _: list(registry.crons()), range(8)))
+            self.assertEqual(seen, [[f"c{number}"]] * 8)
+
+    def test_who_is_told_of_a_change_may_ask_for_the_crons(self) -> None:
+        """And those who wait for the file do not wait for him in vain."""
+        self.write({})
+        seen: List[int] = []
+        registry = server.Registry(
+            self.path, Path("/log"), lambda changed: seen.append(len(changed.crons()))
+        )
+        for count in range(1, 6):
+            self.write({f"c{number}": GOOD["a"] for number in range(count)})
+            self.assertEqual(len(registry.crons()), count)
+        wait_until(lambda: seen[-1] == 5, what="the word of the last")
 
     def test_an_unchanged_file_is_not_read_again(self) -> None:
         self.write(GOOD)
@@ -659,6 +863,123 @@ class StartTest(unittest.TestCase):
             self.assertEqual(broken.trigger("a").json["availableCrons"], [])
             broken.write_registry(GOOD)
             self.assertEqual(broken.get("/health").json["status"], "healthy")
+
+
+class SchemaTest(unittest.TestCase):
+    """`crons.schema.json` says what `check` does; see FolderCase for all the faults."""
+
+    def test_the_schema_is_one(self) -> None:
+        validator().check_schema(SCHEMA)
+
+    def test_it_admits_the_registries_that_work(self) -> None:
+        shipped = json.loads((REPOSITORY / "crons.json").read_text(encoding="utf-8"))
+        named = {"$schema": "crons.schema.json", **shipped}
+        registries: List[Any] = [shipped, named, {}, GOOD]
+        for name in ("test_parameters", "test_http", "test_access", "test_lock"):
+            registries.append(importlib.import_module(name).REGISTRY)
+        for registry in registries:
+            self.assertEqual(schema_faults(registry), [])
+
+    def test_it_knows_every_key_and_its_default(self) -> None:
+        cron = SCHEMA["$defs"]["cron"]["properties"]
+        self.assertEqual(list(cron), list(server.ENTRY_KEYS))
+        parameter = SCHEMA["$defs"]["parameter"]["properties"]
+        self.assertEqual(list(parameter), list(server.DEFINITION_KEYS))
+        made = server.Cron("a", "A", ("x",), Path("/"))
+        durations = (cron["killAfter"]["default"], cron["late"]["default"])
+        self.assertEqual(
+            tuple(map(server.duration_s, durations)), (made.kill_after_s, made.late_s)
+        )
+        self.assertEqual(cron["notify"]["enum"], list(server.NOTIFY_CHOICES))
+        self.assertEqual(tuple(parameter["type"]["enum"]), server.TYPES)
+        self.assertEqual(tuple(parameter["format"]["enum"]), server.FORMATS)
+
+
+class KeptTest(unittest.TestCase):
+    """The last registry that held is in force where the file has a fault at a start."""
+
+    def setUp(self) -> None:
+        self.server = Server(GOOD, start=False)
+        self.addCleanup(self.server.__exit__)
+        self.copy = self.server.state_dir / "registry-last-good.json"
+
+    def restarted_with(self, text: str) -> Any:
+        """Start and stop with a good file; return what /health says of another one."""
+        self.server.start()
+        wait_until(self.copy.exists, what="the copy")
+        self.server.stop()
+        self.server.registry.write_text(text)
+        self.server.start()
+        return self.server.get("/health").json
+
+    def test_a_restart_with_a_faulty_file_runs_what_was_there_and_says_both(
+        self,
+    ) -> None:
+        health = self.restarted_with('{"a": {"description": "A"}, "b": 5}')
+        self.assertEqual((health["status"], health["available_crons"]), ("degraded", 1))
+        *faults, kept = health["problems"]
+        self.assertEqual(
+            faults,
+            [
+                'crons.json: "a": command: is required',
+                'crons.json: "b": expected an object, got 5',
+            ],
+        )
+        self.assertRegex(
+            kept,
+            "crons.json: until that is corrected, its last valid version is in force "
+            r"\(taken at 20\d\d-\d\d-\d\dT\S+, crons: 1\)$",
+        )
+        self.assertEqual(self.server.completed("a")["status"], "completed")
+        self.assertIn("last valid version", self.server.log_text())
+        done = self.server.command("run", "a")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_the_mended_file_is_taken_and_kept_in_its_turn(self) -> None:
+        self.restarted_with("{")
+        self.server.write_registry({"b": GOOD["a"]})
+        self.assertEqual(self.server.get("/health").json["status"], "healthy")
+        wait_until(lambda: '\\"b\\"' in self.copy.read_text(), what="the new copy")
+        self.server.registry.write_text("[]")
+        self.assertEqual(len(self.server.get("/health").json["problems"]), 1)
+        self.assertEqual(self.server.completed("b")["status"], "completed")
+
+    def test_a_file_that_is_gone_leaves_the_copy_in_force(self) -> None:
+        self.server.start()
+        wait_until(self.copy.exists, what="the copy")
+        self.server.stop()
+        self.server.registry.unlink()
+        kept = server.Registry(
+            self.server.registry, self.server.log_dir, kept=self.copy
+        )
+        self.assertEqual(list(kept.crons()), ["a"])
+        self.assertIn("can't be read", kept.faults[0])
+
+    def test_the_copy_is_the_server_s_own_and_nothing_else_writes_it(self) -> None:
+        self.server.command("list")
+        self.server.command("run", "a")
+        self.assertFalse(self.copy.exists())
+        self.server.start()
+        wait_until(self.copy.exists, what="the copy")
+        self.assertEqual(self.copy.stat().st_mode & 0o777, 0o600)
+        inode = self.copy.stat().st_ino
+        self.server.stop()
+        self.server.start()
+        self.server.stop()
+        self.assertEqual(self.copy.stat().st_ino, inode, "written without need")
+        left = [path.name for path in self.server.state_dir.glob("registry-last*")]
+        self.assertEqual(left, [self.copy.name])
+
+    def test_another_registry_s_copy_or_a_spoilt_one_is_not_taken(self) -> None:
+        other = json.dumps({"registry": "/x.json", "takenAt": "x", "text": "{}"})
+        for text in (other, "{", "[]", "5", '{"registry": 5}'):
+            self.copy.parent.mkdir(exist_ok=True)
+            self.copy.write_text(text)
+            self.server.registry.write_text("{")
+            registry = server.Registry(
+                self.server.registry, self.server.log_dir, kept=self.copy
+            )
+            self.assertEqual((registry.crons(), len(registry.faults)), ({}, 1), text)
 
 
 class ShippedTest(unittest.TestCase):

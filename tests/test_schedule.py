@@ -15,9 +15,10 @@ from typing import Any, Dict, List, Optional, Tuple
 from unittest import mock
 
 import support
+from flat import m
 from support import FULL, Server, need_full, patched, wait_until
 
-import cron_trigger_server as m
+from cron_trigger.runs import schedule
 
 REGISTRY: Dict[str, Any] = {
     "brief": {"description": "Brief", "command": ["true"]},
@@ -212,7 +213,6 @@ class ScheduleTest(unittest.TestCase):
             "2036-13-01T00:00:00Z",
             "0001-01-01T00:00:00+23:59",
             2083276800,
-            None,
             "",
             ["2036-01-01T00:00:00Z"],
         ):
@@ -282,6 +282,25 @@ class ScheduleTest(unittest.TestCase):
                     if line.startswith("voluntary_ctxt_switches"):
                         total += int(line.split()[1])
         return total
+
+
+class PlannedShareTest(unittest.TestCase):
+    """One client leaves room for others, and can't fill the history in a loop."""
+
+    def test_a_client_may_plan_so_many_and_then_one_now_and_then(self) -> None:
+        program = patched("m.SCHEDULED_SHARE = 3")
+        with Server(REGISTRY, program=program) as server:
+            ids = [plan(server, "brief", at(3600)) for _ in range(3)]
+            refused = server.trigger("brief", runAt=at(3600))
+            self.assertEqual(refused.json["code"], "too_many_scheduled")
+            self.assertIn("at most 3 of one client", refused.json["error"])
+            for scheduled_id in ids:
+                server.request("DELETE", f"/scheduled/{scheduled_id}")
+            refused = server.trigger("brief", runAt=at(3600))
+            self.assertEqual(refused.json["code"], "too_many_scheduled")
+            self.assertIn(int(refused.headers["retry-after"]), range(1, 31))
+            count = "select count(*) from scheduled_triggers"
+            self.assertEqual(server.rows(count), [(3,)])
 
 
 class ScheduleAcrossRestartTest(unittest.TestCase):
@@ -396,7 +415,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
 
     def test_a_history_that_comes_back_brings_its_planned_triggers(self) -> None:
         need_full()
-        self.server.program = list(patched("m.STORE_RETRY_S = 0.1"))
+        self.server.program = list(patched("m.Database.RETRY_S = 0.1"))
         self.server.start()
         scheduled_id = plan(self.server, "noted", at(0.6))
         self.server.stop()
@@ -442,6 +461,8 @@ class Stage:
             self.registry,
             self.store,
             self.loop,
+            m.Scripts({}),
+            m.Logs(self.settings.log_dir),
             self.say,
             clock=lambda: self.now_s,
         )
@@ -463,8 +484,8 @@ class Stage:
         """Move the clock and see what happens; the runs that began end."""
         self.now_s += seconds
         self.schedule.tick()
-        while self.runner.running():
-            self.loop.step(1)
+        while self.schedule.is_firing() or self.runner.running():
+            self.loop.step(0.02)
 
     def status(self, scheduled_id: int) -> str:
         found = self.store.scheduled(scheduled_id)
@@ -533,7 +554,7 @@ class ClockTest(unittest.TestCase):
     def test_only_so_many_may_be_pending(self) -> None:
         stage = self.stage()
         self.assertEqual(m.SCHEDULED_LIMIT, 1000)
-        with mock.patch.object(m, "SCHEDULED_LIMIT", 3):
+        with mock.patch.object(schedule, "SCHEDULED_LIMIT", 3):
             ids = [stage.plan(60 + n) for n in range(3)]
             with self.assertRaises(m.Refusal) as caught:
                 stage.plan(100)
@@ -553,6 +574,7 @@ class ClockTest(unittest.TestCase):
         ids = [stage.plan(10), stage.plan(10)]
         stage.now_s += 10
         stage.schedule.tick()
+        wait_until(lambda: not stage.schedule.is_firing())
         self.assertEqual([stage.status(i) for i in ids], ["fired", "skipped"])
         stage.step(0)
         self.assertEqual(len(stage.runs()), 1)

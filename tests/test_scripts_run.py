@@ -13,9 +13,8 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
+from flat import m as server
 from support import Server, need, need_command, npm_folder
-
-import cron_trigger_server as server
 
 TSX = "tsx@4.20.6"
 
@@ -126,20 +125,24 @@ class KindTest(RunCase):
 
 
 class TypeScriptTest(unittest.TestCase):
+    ENTRY = {
+        "description": "TypeScript",
+        "command": ["check.ts", "{n}"],
+        "parameters": {"n": {"type": "integer", "default": 7}},
+    }
+
     def server_with_path(self, path: Sequence[object]) -> Server:
-        entry = {
-            "description": "TypeScript",
-            "command": ["check.ts", "{n}"],
-            "parameters": {"n": {"type": "integer", "default": 7}},
-        }
-        made = Server(
-            {"check": entry}, {"PATH": os.pathsep.join(map(str, path))}, start=False
-        )
-        made.environ["TMPDIR"] = str(made.folder)  # tsx keeps a cache there
+        made = Server(start=False)
+        self.write(made, path)
         self.addCleanup(made.__exit__)
         made.script("check.ts", TYPESCRIPT, 0o644)
         (made.folder / "bin").mkdir()
         return made
+
+    def write(self, made: Server, path: Sequence[object]) -> None:
+        # tsx keeps a cache in TMPDIR.
+        variables = {"PATH": ":".join(map(str, path)), "TMPDIR": str(made.folder)}
+        made.write_registry({"check": {**self.ENTRY, "environment": variables}})
 
     def fake_node(self, made: Server, version: str) -> None:
         text = f'#!/bin/sh\n[ "$1" = --version ] && echo {version} || echo node "$@"\n'
@@ -157,7 +160,7 @@ class TypeScriptTest(unittest.TestCase):
 
     def test_without_tsx_a_node_that_strips_types_runs_it(self) -> None:
         made = self.server_with_path(["/bin", "/usr/bin"])
-        made.environ["PATH"] = f"{made.folder}/bin:/bin"
+        self.write(made, [f"{made.folder}/bin", "/bin"])
         self.fake_node(made, "v22.18.0")
         with made.start():
             run = made.completed("check")
@@ -168,7 +171,7 @@ class TypeScriptTest(unittest.TestCase):
         self,
     ) -> None:
         made = self.server_with_path(["/nowhere"])
-        made.environ["PATH"] = f"{made.folder}/bin"
+        self.write(made, [f"{made.folder}/bin"])
         made.start()
         for version in ("", "v22.17.1", "v20.20.2", "nonsense"):
             if version:
@@ -281,7 +284,9 @@ class EnvironmentTest(RunCase):
         "LISTEN_FDS": "0",
         "LISTEN_FDNAMES": "http",
         "CREDENTIALS_DIRECTORY": "/nowhere",
-        "OPENAI_ADMIN_KEY": "kept",
+        "INVOCATION_ID": "0123456789abcdef0123456789abcdef",
+        "STATE_DIRECTORY": "/nowhere/state",
+        "OPENAI_ADMIN_KEY": "of the caller",
     }
 
     @classmethod
@@ -315,11 +320,8 @@ class EnvironmentTest(RunCase):
         own = {n: v for n, v in variables.items() if n.startswith("CRON_")}
         wanted = {"CRON_NAME": "show", "CRON_TRIGGER": "http"}
         self.assertEqual(own, {**wanted, "CRON_RUN_ID": str(self.run_id)})
-        self.assertEqual(variables["OPENAI_ADMIN_KEY"], "kept")
         for name in variables:
-            self.assertNotRegex(
-                name, "NOTIFY_SOCKET|WATCHDOG_|LISTEN_|CREDENTIALS_DIRECTORY"
-            )
+            self.assertNotIn(name, self.environ.keys() - own.keys())
 
     def test_a_run_of_the_command_line_says_so(self) -> None:
         self.server.command("run", "show")
@@ -407,12 +409,12 @@ class FailedLaunchTest(RunCase):
         folder = self.server.folder
         remedy = "put it there or correct the command in the registry"
         self.assert_refused("missing", f"{folder}/nowhere/x.sh is missing: {remedy}")
-        self.assert_refused("not-on-path", "surely-no-such-program is missing")
+        self.assert_refused("not-on-path", '"surely-no-such-program" is not installed')
         self.assert_refused("below-a-file", "is missing")
-        self.assert_refused("call-in-a-string", "is missing", "are an array")
+        self.assert_refused("call-in-a-string", "is missing", "as an array")
         self.assert_refused("a-folder", f"{folder}/folder is not a file")
         self.assert_refused("a-pipe", f"{folder}/pipe is not a file")
-        self.assert_refused("too-long", "can't be reached (File name too long)")
+        self.assert_refused("too-long", "cannot be reached (File name too long)")
 
     def test_a_script_that_can_not_be_run(self) -> None:
         self.assert_refused(
@@ -422,8 +424,8 @@ class FailedLaunchTest(RunCase):
             self.assert_refused(name, "as Windows has it (CR LF): sed -i 's/\\r$//'")
         self.assert_refused(
             "no-interpreter",
-            'asks for the interpreter "/nowhere/ruby", which is not there: correct its '
-            "first line",
+            'asks for the interpreter "/nowhere/ruby", which is not installed: '
+            "install it or correct the script's first line",
         )
         self.assert_refused("empty-first-line", 'the interpreter ""')
 
@@ -434,7 +436,7 @@ class FailedLaunchTest(RunCase):
     def test_a_log_that_is_none(self) -> None:
         self.assert_refused("link-as-log", "link.log is a link", "remove the link")
         self.assertFalse((self.server.folder / "elsewhere").exists())
-        self.assert_refused("folder-as-log", "folder.log can't be written")
+        self.assert_refused("folder-as-log", "folder.log cannot be written")
         self.assert_refused("pipe-as-log", "pipe.log")
         self.assert_refused("long-log", "File name too long")
 
@@ -461,7 +463,7 @@ class FailedLaunchTest(RunCase):
         self.assert_refused("unsafe", "is not safe, because", remedy)
         self.assert_refused("unsafe-interpreted", remedy)
         self.assert_refused("unsafe-folder", f"others may write {folder}/open: chmod")
-        self.assert_refused("foreign", "belongs to user 65534: chown root")
+        self.assert_refused("foreign", "belongs to user 65534 (nobody): use a copy")
 
     def test_check_names_the_same_without_starting_anything(self) -> None:
         runs = self.server.get("/runs?limit=1").json["runs"]
@@ -492,8 +494,8 @@ class UnreachableTest(unittest.TestCase):
             folder.chmod(0)
             self.addCleanup(folder.chmod, 0o700)
         with self.assertRaises(server.LaunchError) as caught:
-            server.script_arguments(cron, {}, 1)
-        self.assertIn("can't be reached (Permission denied)", str(caught.exception))
+            server.find_program(cron, "/bin")
+        self.assertIn("cannot be reached (Permission denied)", str(caught.exception))
 
 
 class EndTest(RunCase):
@@ -523,7 +525,8 @@ class EndTest(RunCase):
     def test_what_it_used_is_measured(self) -> None:
         run = self.server.completed("busy")
         self.assertGreater(run["cpuSeconds"], 0.02)
-        self.assertGreater(run["maxRssBytes"], 1 << 20)
+        # Null where it was smaller than the server, whose mark Linux hands on.
+        self.assertNotEqual(run["maxRssBytes"], 0)
         self.assertGreater(run["durationMs"], 20)
         took_s = server.epoch_of(run["completedAt"]) - server.epoch_of(run["startedAt"])
         self.assertAlmostEqual(took_s, run["durationMs"] / 1000, delta=0.5)

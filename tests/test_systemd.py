@@ -274,7 +274,7 @@ def debian_mirror() -> list[str]:
 HANGING = """
 import os, sys, time
 sys.path.insert(0, {repository!r})
-import cron_trigger_server as server
+from flat import m as server
 
 def hanging(method):
     def wrapper(*arguments):
@@ -291,7 +291,7 @@ sys.exit(server.main(sys.argv[1:]))
 PATIENT = """
 import sys
 sys.path.insert(0, {repository!r})
-import cron_trigger_server as server
+from flat import m as server
 
 server.ARRIVAL_S = 5.0
 sys.exit(server.main(sys.argv[1:]))
@@ -354,7 +354,7 @@ class Protocol(unittest.TestCase):
         self.message_with("STOPPING")
 
     def test_a_stop_serves_whoever_it_let_in(self) -> None:
-        patient = PATIENT.format(repository=str(REPOSITORY))
+        patient = PATIENT.format(repository=str(REPOSITORY / "tests"))
         server = self.serve(program=("-c", patient))
         assert server.process
         with socket.create_connection(("127.0.0.1", server.port), 10) as late:
@@ -386,7 +386,9 @@ class Protocol(unittest.TestCase):
 
     def check_hang(self, name: str) -> None:
         self.environ["WATCHDOG_USEC"] = "600000"
-        code = HANGING.format(repository=str(REPOSITORY), flag=self.flag, name=name)
+        code = HANGING.format(
+            repository=str(REPOSITORY / "tests"), flag=self.flag, name=name
+        )
         server = self.serve(program=("-c", code))
         self.message_with("READY")
         self.assertGreaterEqual(self.pings_in(1.5), 3)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 import support  # noqa: F401 - which finds the module
-
-import cron_trigger_server as server
+from flat import m as server
 
 
 class DurationTest(unittest.TestCase):
@@ -111,7 +110,13 @@ class TimeTest(unittest.TestCase):
             137: "SIGKILL",
             143: "SIGTERM",
         }
-        for code, name in {**table, 255: None, 130: "SIGINT"}.items():
+        for code, name in {
+            **table,
+            255: None,
+            129: None,
+            130: None,
+            139: "SIGSEGV",
+        }.items():
             with self.subTest(code):
                 self.assertEqual(server.signal_name(code), name)
 
@@ -134,9 +139,35 @@ class JsonTest(unittest.TestCase):
         text = '{"a": [1, -2.5e3, true, null, "é\\u00e9\\n"], "b": {}}'
         self.assertEqual(server.parse_json(text), json.loads(text))
 
+    def test_a_byte_order_mark_is_no_part_of_the_text(self) -> None:
+        self.assertEqual(server.parse_json('\ufeff{"a": 1}'), {"a": 1})
+
+    def test_what_people_write_by_mistake_is_named_with_its_place(self) -> None:
+        for text, told in {
+            '{"a": 1,}': "take away the comma before the } (line 1, column 8)",
+            '{\n  "a": [1, 2,\n  ]}': "the comma before the ] (line 2, column 13)",
+            '{"a": {"b": 1,\n\n}}': "the comma before the } (line 1, column 14)",
+            '// no\n{"a": 1}': "JSON has no comments; take it away (line 1, column 1)",
+            '{"a": 1, # no\n "b": 2}': "no comments; take it away (line 1, column 10)",
+            '{"a": 1 /* no */}': "no comments; take it away (line 1, column 9)",
+            '{"a": 1}\n// end': "JSON has no comments; take it away (line 2, column 1)",
+            "{'a': 1}": "write \" instead of ' (line 1, column 2)",
+            "{\"a\": ['x']}": "write \" instead of ' (line 1, column 8)",
+            '{"a": "x"\n "b": 1}': "a comma is missing (line 1, column 9)",
+            '{"a": ["x" "y"]}': "a comma is missing (line 1, column 10)",
+            '{"a": {} "b": 1}': "a comma is missing (line 1, column 8)",
+            "{": "Expecting property name",
+            "[1,": "Expecting value",
+        }.items():
+            with self.subTest(text), self.assertRaises(ValueError) as caught:
+                server.parse_json(text)
+            self.assertIn(told, str(caught.exception))
+
     def test_a_key_given_twice_is_remembered_at_its_depth(self) -> None:
         value = server.parse_json('{"a": {"x": 1, "x": 2, "y": 3}, "b": 1}')
         self.assertEqual((value.twice, value["a"].twice), ([], ["x"]))
+        pairs = [("x", 1), ("x", 2), ("y", 3)]
+        self.assertEqual(list(value["a"].all_items()), pairs)
 
     def test_what_is_not_strict_json_is_refused(self) -> None:
         for text in (
@@ -153,7 +184,8 @@ class JsonTest(unittest.TestCase):
                 ".5",
             ),
             *("NaN", '{"a": NaN}', "[Infinity]", "[-Infinity]", "[1e999]", "1 2"),
-            *('"\x01"', '"a\nb"', "// no\n{}", "\ufeff{}", "undefined", '"\\ud800"'),
+            *('"\x01"', '"a\nb"', "// no\n{}", "\ufeff\ufeff{}", "undefined"),
+            *('"\\ud800"', "\ufeff", "{}\ufeff"),
             *("[" * 21 + "]" * 21, "[" * 100_000, '{"a":' * 100_000, "1" * 10_000),
         ):
             with self.subTest(text[:30]):
@@ -179,9 +211,9 @@ class JsonTest(unittest.TestCase):
 
 def parameter(**definition: Any) -> server.Parameter:
     """Return a parameter as the registry reads it; fails where it has a fault."""
-    checker = server.Checker(Path("/r/crons.json"), Path("/log"))
-    made = server.ParameterChecker(checker, []).parameter("p", definition)
-    assert made is not None, checker.faults
+    place = server.Place([])
+    made = server.read_parameter(place, "p", server.JsonObject([*definition.items()]))
+    assert made is not None, place.faults
     return made
 
 
@@ -423,6 +455,8 @@ class ResolveTest(unittest.TestCase):
             made.resolve(given)
         self.assertEqual(caught.exception.code, "invalid_params")
         errors: Dict[str, str] = caught.exception.extra["errors"]
+        head = 'Invalid parameters for "c": '
+        self.assertTrue(caught.exception.message.startswith(head))
         for name, why in errors.items():
             self.assertIn(f"{name} {why}", caught.exception.message)
         return errors
@@ -461,11 +495,16 @@ class ResolveTest(unittest.TestCase):
             },
         )
 
-    def test_null_is_no_value_and_does_not_stand_for_the_default(self) -> None:
-        made = cron("x", a={"type": "integer", "default": 5})
-        self.assertEqual(
-            self.refused(made, {"a": None}), {"a": "expected an integer, got null"}
+    def test_null_is_as_if_it_were_not_given(self) -> None:
+        """Go, C# and Java write it for what is absent."""
+        made = cron(
+            "x",
+            a={"type": "integer", "default": 5},
+            b={"type": "string"},
         )
+        self.assertEqual(made.resolve({"a": None, "b": None, "x": None}), {"a": 5})
+        needy = cron("x", a={"type": "integer", "required": True})
+        self.assertEqual(self.refused(needy, {"a": None}), {"a": "is required"})
 
 
 class PlaceholderTest(unittest.TestCase):

@@ -1,0 +1,249 @@
+"""The command line: its flags, and from a command to an exit status.
+
+Each command's `--help` lists what it takes; all of them accept every setting, so that
+one set of flags serves a host.  Promises an exit status of sysexits.h and one sentence
+on standard error, never a traceback.  `main` is what the entry calls, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+
+from cron_trigger import SERVICE, VERSION
+from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
+from cron_trigger.registry.errors import EX_CONFIG, EX_USAGE, ConfigError, Refusal
+from cron_trigger.registry.settings import SETTINGS, number_setting
+from cron_trigger.runs.logs import PRIORITIES, stderr_is_journal
+
+FOLDERS = ("registry", "log-dir", "state-dir", "run-dir")
+CLIENT = ("port", "secret-file")
+#: Each command: module and function, what it does, and which settings its help lists.
+COMMANDS: Dict[str, Tuple[str, str, Sequence[str]]] = {
+    "serve": (
+        "cron_trigger.commands.serve:command",
+        "serve over HTTP (what it does without a command)",
+        tuple(SETTINGS),
+    ),
+    "run": (
+        "cron_trigger.commands.run:command",
+        "run a cron in the foreground, for crontab lines",
+        FOLDERS,
+    ),
+    "list": ("cron_trigger.commands.tables:list_crons", "list the crons", FOLDERS),
+    "history": ("cron_trigger.commands.tables:history", "list the last runs", FOLDERS),
+    "check": ("cron_trigger.commands.tables:check", "check the registry", FOLDERS),
+    "doctor": (
+        "cron_trigger.commands.tables:doctor",
+        "look for what goes wrong in practice",
+        tuple(SETTINGS),
+    ),
+    "crontab": (
+        "cron_trigger.commands.crontab:command",
+        "show a crontab's lines as crons, or add them to the registry",
+        FOLDERS[:1],
+    ),
+    "trigger": (
+        "cron_trigger.commands.remote:trigger",
+        "have a server start a cron, now or at a time",
+        CLIENT,
+    ),
+    "log": ("cron_trigger.commands.remote:log", "show a run's output", CLIENT),
+    "cancel": ("cron_trigger.commands.remote:cancel", "have a run end", CLIENT),
+    "events": (
+        "cron_trigger.commands.remote:events",
+        "show what happens, as it happens",
+        CLIENT,
+    ),
+    "completion": (
+        "cron_trigger.commands.completion:command",
+        "print what bash or zsh completes",
+        (),
+    ),
+}
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    """Return a type for argparse: whole numbers of a range."""
+
+    def number(text: str) -> int:
+        try:
+            return number_setting("it", text, low, high)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return number
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends a wrong call with EX_USAGE instead of argparse's 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> Any:
+        self.exit(EX_USAGE, f"{SERVICE}: {message} (see --help)\n")
+
+
+def _settings(shown: Sequence[str]) -> _Parser:
+    """Return the flags of all settings, of which the help lists some."""
+    settings = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = settings.add_argument_group(
+        "settings", "each also as CRON_TRIGGER_<NAME> in the environment"
+    )
+    for name, what in SETTINGS.items():
+        text = what if name in shown else argparse.SUPPRESS
+        group.add_argument(f"--{name}", help=text, metavar=name.upper())
+    return settings
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    program = os.path.basename(sys.argv[0])
+    top = _Parser(
+        prog=program if program == "cron-trigger" else "cron_trigger_server.py",
+        parents=[_settings(tuple(SETTINGS))],
+        description="Start the host's crons on request, once at a time.",
+        epilog="Exit status: 64 for a wrong call, 78 for a wrong configuration, 75 "
+        "for a cron that runs already; `run` and `trigger --wait` end with the "
+        "script's own. `help COMMAND` shows what a command takes.",
+    )
+    version = f"{SERVICE} {VERSION}"
+    top.add_argument("-V", "--version", action="version", version=version)
+    commands = top.add_subparsers(
+        dest="command", metavar="COMMAND", parser_class=_Parser
+    )
+    made = {
+        name: commands.add_parser(
+            name,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}.",
+            parents=[_settings(shown)],
+        )
+        for name, (_, what, shown) in COMMANDS.items()
+    }
+    help_parser = commands.add_parser("help", help="show the help of a command")
+    help_parser.add_argument("about", nargs="?", choices=COMMANDS, metavar="COMMAND")
+    _add_host_flags(made)
+    _add_client_flags(made)
+    made["completion"].add_argument("shell", choices=("bash", "zsh"))
+    made["completion"].set_defaults(commands=(*COMMANDS, "help"))
+    return top
+
+
+def _add_host_flags(made: Dict[str, _Parser]) -> None:
+    """Add what the commands for this host take."""
+    for name in ("list", "history", "check", "doctor", "crontab", "trigger", "cancel"):
+        made[name].add_argument("--json", action="store_true", help="for programs")
+    made["events"].add_argument(
+        "--json", action="store_true", help="a JSON object a line"
+    )
+    made["run"].add_argument("name", metavar="NAME", help="which cron")
+    made["run"].add_argument(
+        "--output", action="store_true", help="show its output as at a terminal"
+    )
+    for name in ("run", "trigger"):
+        made[name].add_argument(
+            "--param",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="a parameter of this run (repeatable)",
+        )
+    history, crontab = made["history"], made["crontab"]
+    history.add_argument("name", metavar="NAME", nargs="?", help="of one cron only")
+    many = _number(1, 100000)
+    history.add_argument(
+        "--limit", default=20, metavar="N", type=many, help="how many runs (20)"
+    )
+    crontab.add_argument(
+        "file", metavar="FILE", nargs="*", help="crontabs; - is standard input"
+    )
+    crontab.add_argument("--user", metavar="NAME", help="whose these files are")
+    crontab.add_argument(
+        "--write", action="store_true", help="add the entries to the registry"
+    )
+
+
+def _add_client_flags(made: Dict[str, _Parser]) -> None:
+    """Add what the commands for a server take."""
+    for name in ("trigger", "log", "cancel", "events"):
+        made[name].add_argument(
+            "--url", help="the server's address, also CRON_TRIGGER_URL (this host's)"
+        )
+    trigger, log = made["trigger"], made["log"]
+    trigger.add_argument("name", metavar="NAME", help="which cron")
+    trigger.add_argument("--at", metavar="TIME", help="when, such as 2026-11-23T22:00")
+    trigger.add_argument(
+        "--wait", action="store_true", help="wait for its end and exit with its status"
+    )
+    trigger.add_argument(
+        "--follow", action="store_true", help="--wait, and show its output meanwhile"
+    )
+    for command in (log, made["cancel"]):
+        run_id = _number(1, 999_999_999)
+        command.add_argument("id", metavar="ID", type=run_id, help="which run")
+    log.add_argument("--follow", action="store_true", help="until the run ends")
+    lines = _number(0, 10000)
+    log.add_argument("--tail", metavar="N", type=lines, help="its last N lines")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Do what the arguments say.  Return the exit status; nobody sees a traceback."""
+    _prepare_streams()
+    try:
+        options = parser().parse_args(argv)
+        if options.command == "help":
+            about = [options.about] if options.about else []
+            parser().parse_args([*about, "--help"])
+        place, _, name = COMMANDS[options.command or "serve"][0].partition(":")
+        status: int = getattr(importlib.import_module(place), name)(options)
+        sys.stdout.flush()  # here, where a reader that has gone is no error
+        return status
+    except ConfigError as error:
+        complain(str(error))
+        return EX_CONFIG
+    except Refusal as refusal:
+        complain(refusal.message)
+        return EXIT_OF_CODE.get(refusal.code, 1)
+    except Failed as error:
+        complain(str(error))
+        return error.status
+    except BrokenPipeError:
+        # The reader has seen enough; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except OSError as error:
+        complain(str(error))
+        return 1
+
+
+def _prepare_streams() -> None:
+    """See that 0, 1 and 2 are open, and that no character ends a table.
+
+    Where one is closed, the next file to be opened gets its number: what is meant
+    for standard error would be written into a PID file.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+    # Python has set those to None that were closed.
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+
+
+def complain(text: str) -> None:
+    """Say why it ends; `journalctl -p err` shows it where systemd started this."""
+    priority = f"<{PRIORITIES['error']}>" if stderr_is_journal() else ""
+    sys.stderr.write(f"{priority}{SERVICE}: {text}\n")

@@ -1,0 +1,207 @@
+"""A server's client: address, secret, requests, and streams that outlast a restart.
+
+Knows HTTP as `docs/http.md` has it, nothing of commands.  Promises that each failure is
+a sentence, that this host's secret is sent to this host alone, and that a server
+which restarts meanwhile is waited for.  One thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import json
+import time
+import urllib.parse
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, TypeVar
+
+from cron_trigger import SERVICE
+from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
+from cron_trigger.registry.errors import ConfigError
+from cron_trigger.registry.records import RUNNING
+from cron_trigger.registry.secret import read_secret
+from cron_trigger.registry.settings import SERVICE_FOLDER, environment_file
+from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.texts import printable
+
+#: Written by the installer for `curl -H @FILE`.
+SECRET_HEADER = SERVICE_FOLDER / "secret.header"
+T = TypeVar("T")
+
+
+class Unreachable(Failed):
+    """No server answers just now; it may be restarting."""
+
+
+class Client:
+    """Requests to one server."""
+
+    #: How long a server may be away while something of it is awaited.
+    PATIENCE_S = 60.0
+    PAUSE_S = 0.5
+    #: A stream that is silent for longer is opened again where it was.
+    SILENCE_S = 45.0
+
+    def __init__(self, url: str, secret: Optional[bytes] = None) -> None:
+        """Take a base address; one that ends in `/trigger`, too.  Else ConfigError."""
+        parts = urllib.parse.urlsplit(url)
+        with contextlib.suppress(ValueError):
+            self._port = parts.port
+            if parts.scheme in ("http", "https") and parts.hostname:
+                self._secure, self._host = parts.scheme == "https", parts.hostname
+                self._path = parts.path.rstrip("/")
+                if self._path.endswith("/trigger"):
+                    self._path = self._path[: -len("/trigger")]
+                self.url = f"{parts.scheme}://{parts.netloc}{self._path}"
+                self._secret = secret
+                self._met = False  # True once it has answered
+                return
+        raise ConfigError(
+            "--url (or CRON_TRIGGER_URL) must be an address such as "
+            f'http://127.0.0.1:9998, got "{printable(url, 200)}".'
+        )
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        headers: Optional[Mapping[str, str]] = None,
+    ) -> http.client.HTTPResponse:
+        """Send a request; return the answer, if it is a good one.  Else Failed."""
+        sent = {"Accept-Encoding": "identity", "Connection": "close", **(headers or {})}
+        if self._secret is not None:
+            sent["X-Trigger-Secret"] = self._secret.decode("ascii")
+        data = None
+        if body is not None:
+            data, sent["Content-Type"] = json.dumps(body), "application/json"
+        kind = (
+            http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        )
+        connection = kind(self._host, self._port, timeout=self.SILENCE_S)
+        try:
+            connection.request(method, f"{self._path}/{path}", data, sent)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from None
+        if answer.status >= 300:
+            raise self._refused(answer)
+        self._met = True
+        return answer
+
+    def ask(self, method: str, path: str, body: Json = None, **headers: str) -> Any:
+        """Return the JSON object that is answered."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        with self.open(method, path, body, names) as answer:
+            try:
+                told = json.loads(answer.read())
+            except ValueError:
+                told = None
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from None
+        if not isinstance(told, dict) or told.get("success") is not True:
+            raise Failed(self._foreign(answer))
+        return told
+
+    def patiently(self, attempt: Callable[[], T]) -> T:
+        """Return what an attempt does, made again while a server restarts."""
+        until_s = time.monotonic() + self.PATIENCE_S
+        while True:
+            try:
+                return attempt()
+            except Unreachable:
+                if not self._met or time.monotonic() > until_s:
+                    raise
+                time.sleep(self.PAUSE_S)
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return Unreachable(
+            f"No server answers at {self.url} ({why}): start it (sudo systemctl start "
+            f"{SERVICE}), or name another with --url."
+        )
+
+    def _refused(self, answer: http.client.HTTPResponse) -> Failed:
+        try:
+            told = json.loads(answer.read(1 << 20))
+            text, code = str(told["error"]), str(told["code"])
+        except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+            # A proxy speaks for a server that is away.
+            away = answer.status in (502, 503, 504)
+            return (Unreachable if away else Failed)(self._foreign(answer))
+        if code == "unauthorized":
+            text += " Set CRON_TRIGGER_SECRET or CRON_TRIGGER_SECRET_FILE, or use sudo."
+        kind = Unreachable if answer.status == 503 else Failed
+        return kind(printable(text, 4000), EXIT_OF_CODE.get(code, 1))
+
+    def _foreign(self, answer: http.client.HTTPResponse) -> str:
+        return (
+            f"{self.url} answers {answer.status} {printable(answer.reason, 80)}, and "
+            f"not as {SERVICE} does: correct --url."
+        )
+
+    # ---- streams
+
+    def follow(self, path: str, begin: int = 0) -> Iterator[bytes]:
+        """Yield a run's output from a byte on, live, over restarts of the server."""
+        place, ended = begin, False
+        while not ended:
+            # Asked before the output: what it had by then is all there.
+            run = self.patiently(lambda: self.ask("GET", path))["run"]
+            ended = run["status"] != RUNNING
+            try:
+                query = f"{path}/log?follow=true&from={place}"
+                with self.open("GET", query) as answer:
+                    while block := answer.read1(65536):
+                        place += len(block)
+                        yield block
+            except (OSError, http.client.HTTPException, Unreachable):
+                ended = False  # cut off: the rest is asked for
+                time.sleep(self.PAUSE_S)
+
+    def events(self) -> Iterator[Tuple[str, str, str]]:
+        """Yield id, name and data of each event, for ever, each of them once."""
+        last: Dict[str, str] = {}
+        while True:
+            answer = self.patiently(lambda: self.open("GET", "events", None, last))
+            with answer, contextlib.suppress(OSError, http.client.HTTPException):
+                fields: Dict[str, str] = {}
+                while line := answer.readline().decode("utf-8", "replace"):
+                    name, _, value = line.rstrip("\n").partition(": ")
+                    if name:
+                        fields[name] = value
+                    elif "data" in fields:
+                        last["Last-Event-ID"] = fields.get("id", "")
+                        yield fields.get("id", ""), fields["event"], fields["data"]
+                        fields = {}
+
+
+def client_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Client:
+    """Return the client that flags and variables ask for; else ConfigError."""
+
+    def given(name: str) -> Optional[str]:
+        return flags.get(name) or environ.get(f"CRON_TRIGGER_{name.upper()}") or None
+
+    # An ordinary user may read the service's port, where its file allows that.
+    port = given("port") or environment_file().get("CRON_TRIGGER_PORT") or "9998"
+    client = Client(given("url") or f"http://127.0.0.1:{port}")
+    secret, file = given("secret"), given("secret_file")
+    if secret is None and file is None and _is_here(client.url):
+        secret, file = _installed_secret()
+    return Client(client.url, read_secret(secret, file, {}))
+
+
+def _is_here(url: str) -> bool:
+    host = urllib.parse.urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _installed_secret() -> Tuple[Optional[str], Optional[str]]:
+    """Return this host's secret, or its file, where that may be read."""
+    with contextlib.suppress(OSError):
+        return SECRET_HEADER.read_text("utf-8").partition(": ")[2].strip(), None
+    values = environment_file()
+    return values.get("CRON_TRIGGER_SECRET"), values.get("CRON_TRIGGER_SECRET_FILE")

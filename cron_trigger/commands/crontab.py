@@ -1,0 +1,78 @@
+"""`crontab`: what cron runs on this host, as crons; with `--write` into the registry.
+
+The conversion is the room `crontab`; here it meets the registry.  Promises that what
+the checker refuses is left out and said, and that no crontab is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Dict, List, Tuple
+
+from cron_trigger.commands.place import PROGRAM, settings_of
+from cron_trigger.commands.run import user_name
+from cron_trigger.commands.terminal import Failed, print_json, say
+from cron_trigger.crontab.conversion import Entry, convert
+from cron_trigger.crontab.lines import read_sources
+from cron_trigger.crontab.table import (
+    merged_registry,
+    print_table,
+    to_json,
+    write_registry,
+)
+from cron_trigger.registry.checker import Checker
+from cron_trigger.registry.errors import EX_CONFIG
+from cron_trigger.registry.settings import Settings
+from cron_trigger.registry.strict_json import parse_json
+
+
+def command(options: argparse.Namespace) -> int:
+    """Show each line's entry and the line that takes its place; 1 if one is refused."""
+    settings = settings_of(options)
+    sources, notes = read_sources(options.file or None, user=options.user)
+    for note in notes:
+        say(note)
+    text = settings.registry.read_text("utf-8")
+    try:
+        existing = parse_json(text)
+        result = convert(sources, existing, _program(), user_name())
+    except ValueError as error:
+        raise Failed(f"{settings.registry} is invalid: {error}.", EX_CONFIG) from None
+    if options.json:
+        print_json(to_json(result))
+    else:
+        print_table(result)
+    if not options.write:
+        return 0
+    good, refused = _checked(result.entries, settings)
+    for fault in refused:
+        say(f"left out: {fault}")
+    try:
+        write_registry(settings.registry, merged_registry(text, good))
+    except ValueError as error:
+        raise Failed(f"{settings.registry} is invalid: {error}.", EX_CONFIG) from None
+    say(f"{len(good)} crons were added to {settings.registry}")
+    return 1 if refused else 0
+
+
+def _program() -> str:
+    """Return what a crontab's line has to call: what is installed, else this."""
+    return PROGRAM if os.path.exists(PROGRAM) else os.path.realpath(sys.argv[0])
+
+
+def _checked(
+    entries: Dict[str, Entry], settings: Settings
+) -> Tuple[Dict[str, Entry], List[str]]:
+    """Return the entries that the registry takes, and the others' faults."""
+    good: Dict[str, Entry] = {}
+    refused: List[str] = []
+    for name, entry in entries.items():
+        checker = Checker(settings.registry, settings.log_dir)
+        checker.crons(json.dumps({name: entry}))
+        refused += checker.faults[:1]
+        if not checker.faults:
+            good[name] = entry
+    return good, refused

@@ -1,0 +1,170 @@
+"""`trigger`, `log`, `cancel`, `events`: what a person or a script asks of a server.
+
+Any server: this host's, or the one at `--url`.  Messages for people go to standard
+error where standard output has something else to carry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import socket
+import sys
+import urllib.parse
+from datetime import datetime
+from typing import Any, Dict, List
+
+from cron_trigger.client import Client, client_of
+from cron_trigger.commands.run import split_params, user_name
+from cron_trigger.commands.terminal import Failed, Output, print_json, say, visible
+from cron_trigger.registry.errors import EX_USAGE
+from cron_trigger.registry.records import COMPLETED
+from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.texts import printable
+from cron_trigger.registry.times import duration_text
+
+#: As much of a log is looked through for its last lines before it is followed.
+TAIL_BYTES = 1 << 20
+WAIT_S = 30
+
+
+def trigger(options: argparse.Namespace) -> int:
+    """Start a cron, now or at a time; with `--wait` return the run's exit status."""
+    if options.at and (options.wait or options.follow):
+        raise Failed("--at cannot go with --wait or --follow.", EX_USAGE)
+    client = client_of(vars(options), os.environ)
+    body: Dict[str, Json] = {"cronName": options.name, "requestedBy": _requester()}
+    if options.param:
+        body["params"] = _params(client, options.name, options.param)
+    if options.at:
+        body["runAt"] = _moment(options.at)
+    # With the key, a request whose answer was lost can be sent again.
+    key = secrets.token_hex(16)
+    answer = client.ask("POST", "trigger", body, Idempotency_Key=key)
+    run_id = answer.get("runId")
+    if options.json:
+        print_json(answer)
+    elif run_id is None:
+        print(f"planned trigger {answer['scheduledId']}: {answer['runAt']}")
+    elif options.follow or options.wait:
+        say(f"run {run_id} of {options.name} started")
+    else:
+        print(f"run {run_id} of {options.name} started: cron-trigger log {run_id}")
+    if options.follow:
+        _show(client.follow(f"runs/{run_id}"))
+    return _ended(client, run_id) if options.follow or options.wait else 0
+
+
+def _requester() -> str:
+    user = os.environ.get("SUDO_USER") or user_name()
+    return f"{user}@{socket.gethostname()}"
+
+
+def _params(client: Client, cron_name: str, texts: List[str]) -> Dict[str, Json]:
+    """Return the values, each of the type that the server's cron gives it."""
+    path = f"crons/{urllib.parse.quote(cron_name, safe='')}"
+    known = client.ask("GET", path)["cron"]["parameters"]
+    values: Dict[str, Json] = dict(split_params(texts))
+    for name, text in values.items():
+        if known.get(name, {}).get("type", "string") != "string":
+            with contextlib.suppress(ValueError):  # the server says what it expects
+                values[name] = json.loads(text)
+    return values
+
+
+def _moment(text: str) -> str:
+    """Return a time with an offset: this host's, where none is given."""
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        example = "2026-11-23T22:00 or 2026-11-23T22:00+01:00"
+        why = f'--at takes a time such as {example}, got "{printable(text, 40)}".'
+        raise Failed(why, EX_USAGE) from None
+    return (moment if moment.tzinfo else moment.astimezone()).isoformat()
+
+
+def _ended(client: Client, run_id: int) -> int:
+    """Wait for a run's end; say it; return the exit status that was recorded."""
+    path = f"runs/{run_id}?wait={WAIT_S}"
+    while True:
+        run = client.patiently(lambda: client.ask("GET", path))["run"]
+        if run["status"] != "running":
+            break
+    how = run["signal"] or f"exit {run['exitCode']}"
+    if run["exitCode"] is None:
+        how = printable(run["error"] or "exit status unknown")
+    took = duration_text(run["durationMs"])
+    say(f"run {run_id} of {run['cronName']} {run['status']}: {how} after {took}")
+    if run["exitCode"] is not None:
+        return int(run["exitCode"])
+    return 0 if run["status"] == COMPLETED else 1
+
+
+def _show(blocks: Any) -> None:
+    output = Output(sys.stdout)
+    for block in blocks:
+        output.write(block)
+    output.write(b"", last=True)
+
+
+def log(options: argparse.Namespace) -> int:
+    """Show a run's output, or its last lines; with `--follow` as it comes."""
+    client = client_of(vars(options), os.environ)
+    path = f"runs/{options.id}"
+    if options.follow:
+        begin = _tail_begin(client, path, options.tail)
+        _show(client.follow(path, begin))
+        return 0
+    tail = "" if options.tail is None else f"?tail={options.tail}"
+    with client.open("GET", f"{path}/log{tail}") as answer:
+        _show(iter(lambda: answer.read(65536), b""))
+    return 0
+
+
+def _tail_begin(client: Client, path: str, lines: int) -> int:
+    """Return from which byte on the last lines of an output that may grow are."""
+    if lines is None:
+        return 0
+    with client.open("HEAD", f"{path}/log") as answer:
+        end = int(answer.headers.get("Content-Length") or 0)
+    begin = max(0, end - TAIL_BYTES)
+    with client.open("GET", f"{path}/log?from={begin}") as answer:
+        data = answer.read()[: end - begin]
+    last = data.splitlines(keepends=True)[-lines:] if lines else []
+    return end - sum(map(len, last))
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """Have a run end."""
+    client = client_of(vars(options), os.environ)
+    body = {"requestedBy": _requester()}
+    answer = client.ask("POST", f"runs/{options.id}/cancel", body)
+    if options.json:
+        print_json(answer)
+    else:
+        print(f"run {options.id} is being cancelled")
+    return 0
+
+
+def events(options: argparse.Namespace) -> int:
+    """Show what happens, one line each, until a signal ends it."""
+    client = client_of(vars(options), os.environ)
+    for number, name, data in client.events():
+        if options.json:
+            print(json.dumps({"id": number, "event": name, "data": json.loads(data)}))
+        else:
+            print(visible(f"{datetime.now():%H:%M:%S}  {name:18}  {_event_line(data)}"))
+        sys.stdout.flush()
+    return 0
+
+
+def _event_line(data: str) -> str:
+    """Return what an event is about, for people."""
+    told = json.loads(data)
+    about = told.get("run") or told.get("scheduled") or told.get("cron") or told
+    keys = ("id", "cronName", "status", "exitCode", "runAt", "dueAt", "missed", "error")
+    shown = [f"{about[key]}" for key in keys if about.get(key) is not None]
+    return "  ".join(shown) if shown else data

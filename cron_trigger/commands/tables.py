@@ -1,0 +1,197 @@
+"""`list`, `history`, `check`, `doctor`: what is, as tables for people or as JSON.
+
+They read and change nothing.  A history that can't be read is said on standard error,
+and by the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from datetime import datetime
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from cron_trigger.commands.place import (
+    environment,
+    is_guest,
+    registry_of,
+    say_whose,
+    settings_of,
+)
+from cron_trigger.commands.terminal import LATE, print_json, print_table, say
+from cron_trigger.doctor.findings import Finding
+from cron_trigger.doctor.table import findings
+from cron_trigger.history.store import Store
+from cron_trigger.host.lock import held_locks
+from cron_trigger.registry.errors import EX_CONFIG, ConfigError
+from cron_trigger.registry.file import load_registry
+from cron_trigger.registry.records import RUNNING, Run
+from cron_trigger.registry.settings import (
+    ENVIRONMENT_FILE,
+    service_variables,
+    unknown_settings,
+)
+from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.texts import printable
+from cron_trigger.registry.times import duration_text, epoch_of
+from cron_trigger.runs.lateness import is_late, next_time
+from cron_trigger.runs.scripts import Scripts
+from cron_trigger.web.views import EXTERNAL, cron_view
+
+
+def _complain(level: str, text: str) -> None:
+    if level == "error":
+        say(text)
+
+
+def list_crons(options: argparse.Namespace) -> int:
+    """List the crons as the page shows them."""
+    settings = settings_of(options)
+    say_whose(options, settings)
+    registry = registry_of(settings)
+    store = Store(settings.history, _complain, settings.run_dir, read_only=True)
+    running: Dict[str, Json] = dict.fromkeys(held_locks(settings.run_dir), EXTERNAL)
+    running.update((run.cron_name, run.view()) for run in store.running())
+    now_s, judged = time.time(), store.judged()
+    views = [
+        cron_view(
+            cron,
+            store.figures(cron.name),
+            running.get(cron.name),
+            next_time(cron.schedule, now_s)[1] if cron.schedule else None,
+            is_late(cron, judged, store),
+        )
+        for cron in registry.crons().values()
+    ]
+    store.close()
+    if options.json:
+        print_json({"crons": views})
+    else:
+        _print_crons(views)
+    for fault in registry.faults:
+        sys.stderr.write(f"{fault}\n")
+    return EX_CONFIG if registry.faults else int(store.problem is not None)
+
+
+def _print_crons(views: Sequence[Mapping[str, Json]]) -> None:
+    """Print a table, with a column of next times where there are any."""
+    scheduled = any(view["schedule"] for view in views)
+    heads = ("CRON", "STATE", "LAST RUN", *(("NEXT",) if scheduled else ()))
+    print_table(
+        (*heads, "RUNS", "OK", "MEDIAN", "DESCRIPTION"),
+        [_cron_row(view, scheduled) for view in views],
+    )
+
+
+def _cron_row(view: Mapping[str, Json], scheduled: bool) -> Tuple[str, ...]:
+    last, rate, due = view["lastRun"], view["successRate"], view["nextRunAt"]
+    state = last["status"] if last else "-"
+    state = RUNNING if view["running"] else LATE if view["late"] else state
+    return (
+        view["cronName"],
+        state,
+        _local_time(last["startedAt"]) if last else "-",
+        *((_local_time(due) if due else "-",) if scheduled else ()),
+        str(view["runs"]),
+        "-" if rate is None else f"{100 * rate:.0f} %",
+        duration_text(view["medianDurationMs"]),
+        view["description"],
+    )
+
+
+def _local_time(text: str) -> str:
+    moment = datetime.fromtimestamp(epoch_of(text))
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def history(options: argparse.Namespace) -> int:
+    """List the last runs, newest first."""
+    settings = settings_of(options)
+    say_whose(options, settings)
+    store = Store(settings.history, _complain, settings.run_dir, read_only=True)
+    runs = store.runs(cron_name=options.name, limit=options.limit)
+    store.close()
+    if options.name and not runs:
+        registry_of(settings).get(options.name)
+    if options.json:
+        print_json({"runs": [run.view() for run in runs]})
+    else:
+        print_table(
+            ("RUN", "CRON", "STATUS", "STARTED", "TOOK", "EXIT", "BY"),
+            map(_run_row, runs),
+        )
+    return int(store.problem is not None)
+
+
+def _run_row(run: Run) -> Tuple[str, ...]:
+    return (
+        str(run.id),
+        run.cron_name,
+        run.status,
+        _local_time(run.started_at),
+        duration_text(run.duration_ms),
+        run.signal or _or_dash(run.exit_code),
+        run.asked_by(),
+    )
+
+
+def _or_dash(value: Optional[int]) -> str:
+    return "-" if value is None else str(value)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check the registry: every fault that it has, then what would fail to start."""
+    settings = settings_of(options)
+    crons, faults = load_registry(settings.registry, settings.log_dir)
+    scripts = Scripts(service_variables())
+    # As another user, root's scripts would look as if they could not be started.
+    looked_at = [] if is_guest(options) else list(crons.values())
+    unfit = {cron.name: scripts.fault(cron) for cron in looked_at}
+    warnings = _unknown() + [
+        f'{settings.registry.name}: "{name}": {fault}'
+        for name, fault in unfit.items()
+        if fault
+    ]
+    if options.json:
+        answer = {"registry": str(settings.registry), "crons": len(crons)}
+        print_json({**answer, "faults": faults, "warnings": warnings})
+        return EX_CONFIG if faults else 0
+    for fault in faults:
+        print(fault)
+    for warning in warnings:
+        print(f"warning: {warning}")
+    if faults:
+        say(f"{settings.registry} is invalid; a server keeps the last valid one")
+    else:
+        print(f"{settings.registry}: {len(crons)} crons, well formed")
+    if is_guest(options):
+        say("whether the scripts can start is for root to see: sudo cron-trigger check")
+    return EX_CONFIG if faults else 0
+
+
+def _unknown() -> List[str]:
+    return [
+        f"{printable(name)} is no setting" + (f": did you mean {near}?" if near else "")
+        for name, near in unknown_settings(environment())
+    ]
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Look at what goes wrong in practice; return 0 where nothing is wrong, else 1."""
+    try:
+        found = findings(settings_of(options), environment(), is_guest(options))
+    except ConfigError as error:
+        remedy = f"See {ENVIRONMENT_FILE} and the environment."
+        found = [Finding("settings", "wrong", str(error), remedy)]
+    wrong = sum(finding.status == "wrong" for finding in found)
+    if options.json:
+        print_json({"wrong": wrong, "findings": [asdict(f) for f in found]})
+        return 1 if wrong else 0
+    for finding in found:
+        print(f"{finding.status:5}  {finding.name:10}  {printable(finding.text)}")
+        if finding.remedy:
+            print(f"{'':19}-> {printable(finding.remedy)}")
+    print(f"{wrong} wrong" if wrong else "Nothing is wrong.")
+    return 1 if wrong else 0

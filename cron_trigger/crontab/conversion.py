@@ -1,0 +1,244 @@
+"""`cron-trigger crontab`: a crontab's lines as entries of the registry.
+
+Knows, for each line that cron would run, the entry and the line with `run NAME` that
+takes its place.  Promises that each name is used once, that a cron which the registry
+has is not added again, and never to write a crontab.  Called by the command line, which
+checks a registry's new text before it has it written.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import (
+    AbstractSet,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from cron_trigger import SERVICE
+from cron_trigger.crontab.entries import Host, Proposal, propose
+from cron_trigger.crontab.lines import Job, Source, jobs_of
+from cron_trigger.crontab.names import name_of
+from cron_trigger.registry.crons import VARIABLE_NAME
+from cron_trigger.registry.schedules import parse_schedule
+from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.texts import printable
+
+PROGRAM = "/usr/local/bin/cron-trigger"
+Entry = Dict[str, Json]
+#: cron's own, or of no use to the script.
+_CRON_VARIABLES = frozenset(
+    ("SHELL", "LOGNAME", "MAILTO", "MAILFROM", "CONTENT_TYPE", "CRON_TZ")
+    + ("CONTENT_TRANSFER_ENCODING", "RANDOM_DELAY")
+)
+_OURS = re.compile(
+    r"(?:^|[\s/])(?:cron-trigger|cron_trigger_server\.py)\s+(?:\S+\s+)*run\s"
+)
+_DESCRIPTION = 120
+
+
+@dataclass(frozen=True)
+class Line:
+    """A crontab's line, the cron that it becomes, and the line in its place.
+
+    `name` and `new` are None where nothing takes its place: `note` says why.
+    """
+
+    file: str
+    line: int
+    name: Optional[str]
+    old: str
+    new: Optional[str]
+    note: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """New entries of the registry, and what happens to each line."""
+
+    entries: Dict[str, Entry] = field(default_factory=dict)
+    lines: List[Line] = field(default_factory=list)
+
+
+def convert(
+    sources: Sequence[Source],
+    existing: Optional[Mapping[str, Json]] = None,
+    program: str = PROGRAM,
+    own_user: str = "root",
+    host: Optional[Host] = None,
+) -> Conversion:
+    """Return entries and new lines for all jobs of these crontabs.
+
+    `existing` is the registry so far: its names are not used again, and a job that it
+    has is not added again.  `own_user` is whom the server runs as, and so whose crontab
+    calls `run`.
+    """
+    return _Converter(existing or {}, program, own_user, host or Host()).run(sources)
+
+
+class _Converter:
+    """Goes through crontabs, and remembers the names and logs that are taken."""
+
+    def __init__(
+        self, existing: Mapping[str, Json], program: str, own_user: str, host: Host
+    ) -> None:
+        self._crons: Dict[str, Json] = dict(existing)
+        self._program = program
+        self._own_user = own_user
+        self._host = host
+        self._result = Conversion()
+
+    def run(self, sources: Sequence[Source]) -> Conversion:
+        found = [job for source in sources for job in jobs_of(source)]
+        locks = Counter(propose(j, self._host).lock_file for j in found if not j.why)
+        kept = {lock for lock, count in locks.items() if lock and count > 1}
+        for job in found:
+            if job.why is None:
+                self._add(job, kept)
+            else:
+                self._leave_out(job, job.why)
+        return self._result
+
+    def _leave_out(self, job: Job, why: str) -> None:
+        line = Line(job.file, job.line, None, job.text, None, why)
+        self._result.lines.append(line)
+
+    def _add(self, job: Job, kept_locks: AbstractSet[str]) -> None:
+        if _OURS.search(f" {job.command} "):
+            return self._leave_out(job, "This line calls cron-trigger already.")
+        try:
+            schedule = _schedule(job)
+        except ValueError as error:
+            return self._leave_out(job, f"Invalid schedule: {error}.")
+        proposal = propose(job, self._host, kept_locks)
+        entry = self._entry(job, proposal, schedule)
+        notes = [*proposal.notes, *self._notes(job, entry, proposal)]
+        name = self._known(entry)
+        if name:
+            notes.append(f'The registry has it already, as "{name}".')
+        else:
+            name = self._free_name(name_of(proposal.tokens))
+            self._crons[name] = self._result.entries[name] = entry
+        line = (job.file, job.line, name, job.text, self._new(job, name))
+        self._result.lines.append(Line(*line, " ".join(notes)))
+        return None
+
+    def _entry(self, job: Job, proposal: Proposal, schedule: Optional[str]) -> Entry:
+        about = job.comment or proposal.comment or _origin(job, proposal)
+        environment = _variables(job, proposal)
+        entry: Entry = {
+            "description": _cut(printable(about)),
+            "command": list(proposal.command),
+            "user": job.user if job.user != self._own_user else None,
+            "workingDirectory": proposal.directory,
+            "environment": environment or None,
+            "timeout": proposal.timeout,
+            "killAfter": proposal.kill_after,
+            "logFile": self._log_file(proposal),
+            "schedule": schedule,
+        }
+        return {key: value for key, value in entry.items() if value is not None}
+
+    def _log_file(self, proposal: Proposal) -> Optional[str]:
+        """Return the file of the line's redirection, if no other cron has it."""
+        crons = [cron for cron in self._crons.values() if isinstance(cron, dict)]
+        taken = [cron.get("logFile") for cron in crons]
+        return None if proposal.log_file in taken else proposal.log_file
+
+    def _notes(self, job: Job, entry: Entry, proposal: Proposal) -> Iterator[str]:
+        if "schedule" not in entry:
+            yield "No schedule: @reboot has no time, so it cannot be late."
+        if self._host.home_of(job.user) is None:
+            yield f"This host has no user {printable(job.user, 40)}."
+        elif "user" in entry:
+            yield self._user_note(job)
+        if proposal.log_file and "logFile" not in entry:
+            yield f"Another cron logs to {proposal.log_file}: this one has its own log."
+        for name in {**job.variables, **proposal.environment}:
+            if name in ("CRON_TZ", "RANDOM_DELAY") or _is_refused(name):
+                yield f"The variable {printable(name, 40)} is left out."
+
+    def _user_note(self, job: Job) -> str:
+        own, user = self._own_user, printable(job.user, 40)
+        if job.user_span:
+            return f"{own} calls it, and the script runs as {user}."
+        return (
+            f"The new line belongs into {own}'s crontab, instead of this one: the "
+            f"script runs as {user}."
+        )
+
+    def _known(self, entry: Entry) -> Optional[str]:
+        """Return the name of the cron that is this one already, if there is one."""
+        keys = ("command", "user", "schedule", "workingDirectory", "environment")
+        for name, cron in self._earlier():
+            if all(cron.get(key) == entry.get(key) for key in keys):
+                return name
+        return None
+
+    def _earlier(self) -> Iterator[Tuple[str, Entry]]:
+        """Yield the crons that the registry has had before."""
+        for name, cron in self._crons.items():
+            if isinstance(cron, dict) and name not in self._result.entries:
+                yield name, cron
+
+    def _free_name(self, base: str) -> str:
+        name, number = base, 1
+        while name in self._crons or name == SERVICE:
+            number += 1
+            name = f"{base}-{number}"
+        return name
+
+    def _new(self, job: Job, name: str) -> str:
+        """Return the line with the same schedule that calls `run`."""
+        head = job.text[: job.command_begin]
+        if job.user_span:
+            begin, end = job.user_span
+            head = f"{head[:begin]}{self._own_user}{head[end:]}"
+        return f"{head}{self._program} run {name}"
+
+
+def _origin(job: Job, proposal: Proposal) -> str:
+    """Return a description for a job without a comment.
+
+    Not the command: its arguments may hold a password, and everybody sees this.
+    """
+    whose = job.file if job.user_span else f"the crontab of {job.user}"
+    return f"{name_of(proposal.tokens)}, from {whose}"
+
+
+def _schedule(job: Job) -> Optional[str]:
+    """Return the schedule in the registry's words; None for `@reboot`."""
+    if job.schedule == "@reboot":
+        return None
+    return parse_schedule(job.schedule).text
+
+
+def _variables(job: Job, proposal: Proposal) -> Dict[str, str]:
+    """Return the variables that the script should get: the crontab's, the line's."""
+    given = {n: v for n, v in job.variables.items() if n not in _CRON_VARIABLES}
+    given.update(proposal.environment)
+    return {name: value for name, value in given.items() if not _is_refused(name)}
+
+
+def _is_refused(name: str) -> bool:
+    """Return whether the registry refuses a variable of this name."""
+    own = ("CRON_TRIGGER", "CRON_PARAM_", "CRON_NAME", "CRON_RUN_ID")
+    return name.startswith(own) or not VARIABLE_NAME.fullmatch(name)
+
+
+def _cut(text: str) -> str:
+    """Return a description that fits, cut after a sentence or a word."""
+    if len(text) <= _DESCRIPTION:
+        return text
+    sentences = re.match(rf"(.{{1,{_DESCRIPTION - 1}}}\.)(?= [A-Z])", text)
+    if sentences:
+        return sentences[1]
+    return textwrap.shorten(text, _DESCRIPTION, placeholder="…")

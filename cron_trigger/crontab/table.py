@@ -1,0 +1,150 @@
+"""What `crontab` shows of a conversion, and how its entries get into a registry.
+
+Promises that a registry's text stays as somebody wrote it, with the entries at its end,
+and that a reader of the file sees the old one or the new one.  Called by the command,
+which checks the entries first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import textwrap
+from pathlib import Path
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from cron_trigger.crontab.conversion import Conversion, Entry, Line
+from cron_trigger.registry.strict_json import Json, JsonObject, parse_json
+from cron_trigger.registry.texts import printable
+
+
+def to_json(conversion: Conversion) -> Dict[str, Json]:
+    """Return what `--json` prints."""
+    lines = [dict(vars(line)) for line in conversion.lines]
+    return {"entries": conversion.entries, "lines": lines}
+
+
+def print_table(conversion: Conversion, width: Optional[int] = None) -> None:
+    """Print each entry, and beside it the old line, the new one, and the note."""
+    wide = width or shutil.get_terminal_size().columns
+    left = max(36, wide // 2 - 2)
+    for line in conversion.lines:
+        print(f"{printable(line.file)}, line {line.line}: {line.name or '-'}")
+        entry = conversion.entries.get(line.name or "")
+        for row in _rows(_entry_rows(entry, left), _line_rows(line, left), left):
+            print(row)
+        print()
+
+
+def _entry_rows(entry: Optional[Entry], width: int) -> List[str]:
+    """Return an entry's keys as they stand in the registry, wrapped."""
+    rows = []
+    for key, value in (entry or {}).items():
+        text = f'"{key}": {json.dumps(value, ensure_ascii=False)}'
+        rows += _wrapped(printable(text, 2000), width)
+    return rows
+
+
+def _line_rows(line: Line, width: int) -> List[str]:
+    """Return the lines and the note; the new line is one row, to be copied."""
+    rows = [f"old:  {_shown_line(line.old)}"]
+    if line.new is not None:
+        rows.append(f"new:  {_shown_line(line.new)}")
+    note = printable(f"note: {line.note}", 2000) if line.note else ""
+    return rows + textwrap.wrap(note, width, subsequent_indent=" " * 6)
+
+
+def _shown_line(text: str) -> str:
+    return printable(text.replace("\t", " "), 2000)
+
+
+def _wrapped(text: str, width: int) -> List[str]:
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _rows(left: Sequence[str], right: Sequence[str], width: int) -> Iterator[str]:
+    for place in range(max(len(left), len(right))):
+        one = left[place] if place < len(left) else ""
+        other = right[place] if place < len(right) else ""
+        yield f"  {one:{width}}  {other}".rstrip()
+
+
+def merged_registry(text: str, entries: Mapping[str, Entry]) -> str:
+    """Return a registry's text with these entries at its end, the rest as it was.
+
+    Raises ValueError where the text is no JSON object, has a key twice, or has one of
+    these names already.
+    """
+    document = _registry(text)
+    for name in entries:
+        if name in document:
+            raise ValueError(f'"{name}" is in the registry already')
+    if not entries:
+        return text
+    added = json.dumps(entries, ensure_ascii=False, indent=2)[2:-2]
+    head = text[: text.rindex("}")].rstrip()
+    comma = "," if document else ""
+    merged = f"{head}{comma}\n{added}\n}}\n"
+    if _registry(merged) != {**document, **entries}:
+        raise ValueError("these entries cannot be added to it")
+    return merged
+
+
+def _registry(text: str) -> JsonObject:
+    document = parse_json(text)
+    if not isinstance(document, JsonObject):
+        raise ValueError("expected an object")
+    if document.twice:
+        raise ValueError(f'"{printable(document.twice[0], 80)}" is given twice')
+    return document
+
+
+def write_registry(path: Path, text: str) -> None:
+    """Replace a registry in one step, with the mode and the owner that it had.
+
+    Raises OSError and leaves the old file where that fails.  A link stays a link.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _take_over(target, descriptor)
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(target.parent)
+
+
+def _take_over(old: Path, descriptor: int) -> None:
+    """Give a new file the old one's owner and mode; without an old one, 0644."""
+    owner, mode = _owner_and_mode(old)
+    if owner and owner != (os.geteuid(), os.getegid()):
+        os.fchown(descriptor, *owner)
+    os.fchmod(descriptor, mode)
+
+
+def _owner_and_mode(path: Path) -> Tuple[Optional[Tuple[int, int]], int]:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None, 0o644
+    return (status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

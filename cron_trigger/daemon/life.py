@@ -1,0 +1,327 @@
+"""A server's life: start, serve, stop.
+
+    folders -> locks -> parts -> socket -> what an earlier server left -> waiter thread
+        -> accept ... until SIGTERM -> drain -> waiter ends -> close
+
+The main thread accepts connections and does what signals ask for; the waiter runs the
+loop.  A signal only writes its number into a pipe that the main thread waits for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import selectors
+import signal
+import threading
+import time
+from typing import Any, Iterator, Mapping
+
+from cron_trigger import SERVICE, VERSION
+from cron_trigger.daemon.listener import listen
+from cron_trigger.daemon.parts import Parts
+from cron_trigger.daemon.systemd import Systemd
+from cron_trigger.history.owner import own_state
+from cron_trigger.host.lock import read_pid_file, take_lock
+from cron_trigger.host.messages import MessageSocket
+from cron_trigger.host.processes import Reaper, check_kernel
+from cron_trigger.host.users import be_plain
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.settings import OF_A_SERVER, Settings
+from cron_trigger.registry.texts import printable
+from cron_trigger.registry.times import now_text
+from cron_trigger.runs.folders import make_folders
+from cron_trigger.runs.logs import Logs, ServerLog
+from cron_trigger.web.server import HttpServer
+
+PRUNE_EVERY_S = 86400.0
+
+
+class Daemon:
+    """The server: `run` is its whole life."""
+
+    DRAIN_S = 5.0
+    BEAT = 0xFF
+    SETTLE_S = 0.1
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._systemd = Systemd(environ)
+        self._logs = Logs(settings.log_dir)
+        self._log = ServerLog(self._logs, f"{SERVICE}.log")
+        self._stopping = False
+        self._status_shown = ""
+        self._reaper = Reaper() if os.getpid() == 1 else None
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT.  Return the exit status."""
+        with self._signals():
+            self._start()
+            try:
+                self._serve()
+            finally:
+                self._stop()
+        return 0
+
+    # ---- start
+
+    def _start(self) -> None:
+        check_kernel()
+        be_plain()
+        make_folders(self._settings)
+        self._lock = self._take_instance_lock()
+        settings = self._settings
+        self._state_lock = own_state(settings.state_dir, settings.run_dir)
+        self._parts = parts = Parts(settings, self._lock, self._logs, self._log)
+        self._listener, kept = listen(self._settings, self._systemd.kept_listener)
+        if not kept:
+            self._systemd.keep_listener(self._listener)
+        self._messages = MessageSocket(self._settings.run_dir)
+        self._messages.bind()
+        parts.loop.watch(self._messages.fileno(), self._on_messages)
+        parts.runner.check_folder()
+        parts.runner.reserve()
+        parts.runner.settle()
+        parts.api.port = self._listener.getsockname()[1]
+        self._http = HttpServer(
+            self._listener,
+            parts.api,
+            parts.access,
+            parts.loop,
+            self._log.say,
+            parts.limits,
+        )
+        self._listen_to_changes()
+        parts.schedule.start()
+        parts.loop.call_soon(parts.lateness.start)
+        self._waiter = threading.Thread(
+            target=parts.loop.run, name="waiter", daemon=True
+        )
+        self._waiter.start()
+        self._start_watchdog()
+        self._prune()
+        self._announce()
+
+    def _listen_to_changes(self) -> None:
+        parts = self._parts
+        for fault in parts.registry.faults:
+            self._log.say("error", f"registry: {fault}")
+        parts.changes.listen(lambda _name: self._show_status())
+        parts.reloads.listen(self._on_registry)
+        parts.heals.listen(lambda: parts.loop.call_soon(self._catch_up))
+
+    def _take_instance_lock(self) -> int:
+        path = self._settings.pid_file(SERVICE)
+        lock = take_lock(path)
+        deadline_s = time.monotonic() + 1
+        while lock is None and time.monotonic() < deadline_s:
+            # A server killed while it started a keeper: that has it until its exec.
+            time.sleep(0.05)
+            lock = take_lock(path)
+        if lock is None:
+            pid = read_pid_file(path).pid
+            raise Refusal(
+                "already_running",
+                f"A server runs already with the folder {self._settings.run_dir} "
+                f"(PID {pid}): end it, or give a second one another --run-dir, and "
+                f"all of its own: {OF_A_SERVER}.",
+            )
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        return lock
+
+    def _announce(self) -> None:
+        host, port = self._settings.host, self._parts.api.port
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        shown = f"[{shown}]" if ":" in shown else shown
+        with contextlib.suppress(OSError):
+            print(f"{SERVICE} listens on http://{shown}:{port}", flush=True)
+        count = len(self._parts.registry.crons())
+        self._log.say(
+            "notice",
+            f"{SERVICE} {VERSION} listens on {host}:{port}, with "
+            f"{count} crons of {self._settings.registry}",
+        )
+        self._systemd.notify("READY=1", self._status())
+
+    def _status(self) -> str:
+        crons, running = len(self._parts.registry.crons()), self._parts.runner.count()
+        faults = self._parts.registry.faults
+        fault = f"; the registry is invalid: {printable(faults[0])}" if faults else ""
+        return f"STATUS={crons} crons, {running} running{fault}"
+
+    def _start_watchdog(self) -> None:
+        if self._systemd.watchdog_s:
+            self._beat()
+
+    def _beat(self) -> None:
+        """Ask the accepting loop for a sign of life, from the waiting thread.
+
+        The sign that reaches systemd has passed through both: if either hangs, it
+        does not come.
+        """
+        self._wake(self.BEAT)
+        assert self._systemd.watchdog_s
+        self._parts.loop.call_later(self._systemd.watchdog_s / 3, self._beat)
+
+    def _prune(self) -> None:
+        """Prune the history now and once a day, in a thread that ends."""
+        before = now_text(time.time() - self._settings.history_days * 86400)
+
+        def work() -> None:
+            count = self._parts.store.prune(before, pause=lambda: time.sleep(0.005))
+            if count:
+                self._log.say(
+                    "info",
+                    f"{count} runs older than "
+                    f"{self._settings.history_days} days were pruned",
+                )
+
+        threading.Thread(target=work, name="pruner", daemon=True).start()
+        self._parts.loop.call_later(PRUNE_EVERY_S, self._prune)
+
+    # ---- what happens
+
+    def _on_registry(self, registry: Registry) -> None:
+        """A registry was read that differs from the one before."""
+        for fault in registry.faults:
+            self._log.say("error", f"registry: {fault}")
+        if not registry.faults:
+            count = len(registry.crons())
+            self._log.say("notice", f"the registry was read again: {count} crons")
+            self._parts.store.tell("registry.reloaded", {"crons": count})
+            self._parts.runner.reserve()
+            self._parts.loop.call_soon(self._parts.lateness.tick)
+            self._parts.changes("")
+
+    def _show_status(self) -> None:
+        status = self._status()
+        if status != self._status_shown:
+            self._status_shown = status
+            self._systemd.notify(status)
+
+    def _catch_up(self) -> None:
+        """Do what could not be done while the history could not be read."""
+        self._parts.runner.sync()
+        self._parts.schedule.start()
+        self._parts.changes("")
+
+    def _check_folder(self) -> None:
+        """A file of the run folder was removed: what is needed is made again."""
+        made = self._parts.runner.check_folder()
+        if made or not self._messages.is_bound():
+            self._parts.loop.unwatch(self._messages.fileno())
+            self._messages.close()
+            self._messages = MessageSocket(self._settings.run_dir)
+            self._messages.bind()
+            self._parts.loop.watch(self._messages.fileno(), self._on_messages)
+        if not self._holds_instance_lock():
+            os.close(self._lock)
+            self._lock = self._take_instance_lock()
+
+    def _holds_instance_lock(self) -> bool:
+        held = os.fstat(self._lock)
+        with contextlib.suppress(OSError):
+            there = os.stat(self._settings.pid_file(SERVICE))
+            return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+        return False
+
+    def _on_messages(self, _events: int) -> None:
+        """The command line has begun or ended a run."""
+        names = self._messages.receive()
+        self._parts.runner.sync()
+        for name in set(names):
+            self._parts.changes(name)
+
+    # ---- serve
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._wake_in, selectors.EVENT_READ)
+            while not self._stopping:
+                for key, _ in selector.select():
+                    if key.fd == self._wake_in:
+                        self._on_wake()
+                    else:
+                        self._http.accept()
+
+    def _wake(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_out, bytes([number]))
+
+    def _on_wake(self) -> None:
+        numbers = set(os.read(self._wake_in, 4096))
+        if self.BEAT in numbers:
+            self._systemd.notify("WATCHDOG=1")
+        if signal.SIGCHLD in numbers and self._reaper:
+            self._reap(self._reaper)
+        if signal.SIGIO in numbers:
+            # A moment later: who removes a folder does so file by file.
+            self._parts.loop.call_later(self.SETTLE_S, self._check_folder)
+        if signal.SIGHUP in numbers:
+            # In a thread of its own: no request waits for a registry.
+            threading.Thread(target=self._reload, name="reload", daemon=True).start()
+        if numbers & {signal.SIGTERM, signal.SIGINT}:
+            self._stopping = True
+
+    def _reap(self, reaper: Reaper) -> None:
+        if reaper.reap(self._parts.runner.keepers()):
+            again = functools.partial(self._wake, signal.SIGCHLD)
+            self._parts.loop.call_later(reaper.LEADER_S, again)
+
+    def _reload(self) -> None:
+        usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._systemd.notify("RELOADING=1", f"MONOTONIC_USEC={usec}")
+        self._parts.registry.reload()
+        self._systemd.notify("READY=1", self._status())
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Have signals wake the accepting loop; put back what was there before."""
+
+        def flag_only(number_setting: int, _frame: Any) -> None:
+            """The number is written into the pipe by set_wakeup_fd."""
+
+        # SIGIO: a file was removed in the run folder.
+        wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGIO]
+        if self._reaper:
+            wanted.append(signal.SIGCHLD)
+        before = {number: signal.signal(number, flag_only) for number in wanted}
+        earlier = signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(earlier)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # ---- stop
+
+    def _stop(self) -> None:
+        """Answer what is in work, and go.  Running crons stay with their keepers."""
+        self._systemd.notify("STOPPING=1", "STATUS=stopping")
+        self._log.say(
+            "notice",
+            f"{SERVICE} stopping; {self._parts.runner.count()} running crons continue",
+        )
+        self._http.closing = True
+        self._http.drain(self.DRAIN_S)
+        self._parts.runner.closing = True
+        self._parts.schedule.close()
+        self._parts.lateness.close()
+        self._parts.loop.stop()
+        self._waiter.join(self.DRAIN_S)
+        self._parts.runner.close()
+        self._parts.broadcaster.close()
+        if self._parts.notifier:
+            self._parts.notifier.close()
+        self._http.close_connections()
+        self._listener.close()
+        self._messages.close(unlink=True)
+        self._parts.store.close()

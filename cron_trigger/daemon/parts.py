@@ -1,0 +1,104 @@
+"""Composition: which part gets which, in the one place where all are made.
+
+From the floor up, each by its constructor; nothing here starts, listens or waits.  Only
+`life` makes it, once.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from cron_trigger import HOME
+from cron_trigger.history.store import Store
+from cron_trigger.host.lock import LockTable
+from cron_trigger.host.loop import Loop
+from cron_trigger.host.networks import own_names
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.settings import Settings, service_variables
+from cron_trigger.runs.changes import Changes
+from cron_trigger.runs.lateness import Lateness
+from cron_trigger.runs.logs import Logs, ServerLog
+from cron_trigger.runs.runner import Runner
+from cron_trigger.runs.schedule import Schedule
+from cron_trigger.runs.scripts import Scripts
+from cron_trigger.web.access import Access, Sources, container_networks
+from cron_trigger.web.api import Api
+from cron_trigger.web.events import Broadcaster
+from cron_trigger.web.notifier import Notifier
+from cron_trigger.web.page import Page
+from cron_trigger.web.places import STREAM_SAFE_S, Places, limits_for
+from cron_trigger.web.views import Views
+
+
+class Parts:
+    """All that a server is made of.  `lock` is its own, in the run folder."""
+
+    def __init__(
+        self, settings: Settings, lock: int, logs: Logs, log: ServerLog
+    ) -> None:
+        say = log.say
+        #: Called with a cron's name, with the registry, and after a fault healed.
+        self.changes, self.reloads, self.heals = Changes(), Changes(), Changes()
+        self.loop = Loop(say)
+        self.store = Store(settings.history, say, settings.run_dir, self.heals)
+        self.registry = Registry(
+            settings.registry,
+            settings.log_dir,
+            self.reloads,
+            settings.kept_registry,
+            keeps=True,
+        )
+        self.runner = Runner(
+            settings,
+            self.registry,
+            self.store,
+            self.loop,
+            Scripts(service_variables()),
+            logs,
+            say,
+            self.changes,
+            LockTable(settings.run_dir, lock),
+        )
+        self.schedule = Schedule(self.runner, self.store, self.registry, self.loop, say)
+        self.lateness = Lateness(
+            self.registry, self.store, self.runner, self.loop, say, self.changes
+        )
+        self._make_web(settings, log)
+
+    def _make_web(self, settings: Settings, log: ServerLog) -> None:
+        names, self.limits = own_names(), limits_for()
+        self.views = Views(
+            names[0], self.registry, self.store, self.runner, self.lateness
+        )
+        self.changes.listen(self.views.forget)
+        self.broadcaster = Broadcaster(
+            self.store,
+            self.loop,
+            self.views,
+            Places(self.limits.streams, STREAM_SAFE_S),
+            self.registry.crons,
+        )
+        self.changes.listen(lambda _name: self.broadcaster.wake())
+        self.notifier: Optional[Notifier] = None
+        if settings.notify_url:
+            url, registry = settings.notify_url, self.registry
+            self.notifier = Notifier(url, names[0], registry, log.say)
+            self.broadcaster.listen(self.notifier)
+        self.api = Api(
+            settings.port,
+            self.registry,
+            self.store,
+            self.runner,
+            self.schedule,
+            self.broadcaster,
+            self.views,
+            self.lateness,
+            Page(HOME / "cron_trigger" / "dashboard", HOME / "docs" / "openapi.json"),
+            Places(self.limits.followers, STREAM_SAFE_S),
+        )
+        self.access = Access(
+            settings.secret,
+            Sources(settings.allow, container_networks),
+            [*names, *settings.allowed_hosts],
+            settings.allowed_origins,
+        )

@@ -1,0 +1,62 @@
+"""Systemd."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from typing import Any, Mapping, Optional, Tuple
+
+
+class Systemd:
+    """The protocol of sd_notify(3) and of the descriptor store; nothing without it."""
+
+    FD_NAME = "http"
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._address = environ.get("NOTIFY_SOCKET")
+        self._environ = environ
+        self.watchdog_s: Optional[float] = None
+        usec = environ.get("WATCHDOG_USEC", "")
+        ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        if self._address and ours and usec.isdigit():
+            self.watchdog_s = int(usec) / 1e6
+
+    def notify(self, *lines: str, descriptor: Optional[int] = None) -> None:
+        """Send assignments, with a descriptor if given; never raises."""
+        if not self._address:
+            return
+        address = self._address
+        if address.startswith("@"):  # an abstract socket
+            address = "\0" + address[1:]
+        rights = []
+        if descriptor is not None:
+            packed = descriptor.to_bytes(4, sys.byteorder)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
+        with contextlib.suppress(OSError):
+            sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with sender:
+                sender.sendmsg(["\n".join(lines).encode()], rights, 0, address)
+
+    def keep_listener(self, listener: socket.socket) -> None:
+        """Have the listening socket kept over a restart: nobody is refused then."""
+        self.notify("FDSTORE=1", f"FDNAME={self.FD_NAME}", descriptor=listener.fileno())
+
+    def kept_listener(self, address: Tuple[Any, ...]) -> Optional[socket.socket]:
+        """Return the kept socket if it listens on `address`; drop any other."""
+        if self._environ.get("LISTEN_PID") != str(os.getpid()):
+            return None
+        count = int(self._environ.get("LISTEN_FDS", "0"))
+        names = self._environ.get("LISTEN_FDNAMES", "").split(":")
+        found = None
+        for descriptor, name in zip(range(3, 3 + count), names):
+            kept = socket.socket(fileno=descriptor)
+            kept.set_inheritable(False)
+            if found is None and kept.getsockname()[:2] == address[:2]:
+                found = kept
+                continue
+            if name == self.FD_NAME:
+                self.notify("FDSTOREREMOVE=1", f"FDNAME={name}")
+            kept.close()
+        return found

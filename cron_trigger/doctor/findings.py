@@ -1,0 +1,86 @@
+"""What a check of `doctor` yields, and the host that all of them look at.
+
+Promises that a program which is missing, fails or hangs counts as one that said
+nothing.  Called by the checks.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Dict, List, Mapping, Tuple
+
+from cron_trigger import SERVICE
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.file import load_registry
+from cron_trigger.registry.settings import Settings
+
+#: Properties of the unit on which the promises rest; a drop-in may have changed them.
+UNIT_NEEDS = {
+    "KillMode": ("process", "a restart of the server would end the crons that run"),
+    "RuntimeDirectoryPreserve": ("yes", "a restart would delete the crons' locks"),
+    "Restart": ("always", "a server that died would not come back"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look found: `ok`, a `note` worth knowing, or something `wrong`."""
+
+    name: str
+    status: str
+    text: str
+    remedy: str = ""
+
+
+class Host:
+    """What the checks look at; asked once each."""
+
+    #: How long a server has for an answer.
+    ASK_S = 5.0
+
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], guest: bool
+    ) -> None:
+        """`guest`: an ordinary user, who cannot see what root's service has."""
+        self.settings = settings
+        self.environ = environ
+        self.guest = guest
+
+    @functools.cached_property
+    def unit(self) -> Dict[str, str]:
+        """What systemd knows of the service; nothing where it does not run."""
+        wanted = ("LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload")
+        keys = ",".join((*wanted, *UNIT_NEEDS))
+        shown = output_of("systemctl", "show", f"--property={keys}", SERVICE)
+        return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+    @property
+    def installed(self) -> bool:
+        return self.unit.get("LoadState") == "loaded"
+
+    @functools.cached_property
+    def registry(self) -> Tuple[Dict[str, Cron], List[str]]:
+        """The registry's crons and faults."""
+        return load_registry(self.settings.registry, self.settings.log_dir)
+
+
+def output_of(*command: str) -> str:
+    """Return what a program prints; nothing where it is missing, fails or hangs."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    try:
+        return subprocess.run(
+            command,
+            env={**os.environ, "LC_ALL": "C", "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""

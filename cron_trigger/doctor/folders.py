@@ -1,0 +1,105 @@
+"""Checks of folders: those that the server writes, and logs that grow for ever.
+
+Called through the table; each yields what it found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Iterator, List
+
+from cron_trigger import SERVICE
+from cron_trigger.doctor.findings import Finding, Host
+from cron_trigger.registry.trust import folder_fault
+
+FREE_BYTES = 50 << 20
+#: Where logrotate has its rules: logrotate(8).
+ROTATION = (Path("/etc/logrotate.conf"), Path("/etc/logrotate.d"))
+
+
+def folders(host: Host) -> Iterator[Finding]:
+    if host.guest:
+        return
+    yield look_at_folder("logs", host.settings.log_dir)
+    yield look_at_folder("history", host.settings.state_dir)
+    yield look_at_folder("locks", host.settings.run_dir)
+
+
+def look_at_folder(name: str, folder: Path) -> Finding:
+    """Tell whether the server can write a folder, or make it."""
+    there = folder
+    while not os.path.lexists(there):
+        there = there.parent
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Finding(
+            name,
+            "wrong",
+            f"{there} cannot be used ({error.strerror}).",
+            "Fix its permissions, or name another folder.",
+        )
+    unsafe = folder_fault(str(folder)) if os.geteuid() == 0 else None
+    if unsafe:
+        reason, _, remedy = unsafe.partition(": ")
+        return Finding(name, "wrong", f"{reason}, who could put links there.", remedy)
+    if not os.access(there, os.W_OK | os.X_OK):
+        return _unwritable(name, there)
+    if free < FREE_BYTES:
+        text = f"The disk of {folder} has {free >> 20} MB left."
+        return Finding(
+            name, "wrong", text, "Free some space: history and logs need it."
+        )
+    return Finding(name, "ok", str(folder))
+
+
+def _unwritable(name: str, folder: Path) -> Finding:
+    """Root may write wherever the disk lets anybody."""
+    remedy = "Use sudo, or name another folder."
+    if os.geteuid() == 0:
+        remedy = (
+            "Mount its disk writable (mount -o remount,rw), or name another folder."
+        )
+    return Finding(name, "wrong", f"{folder} cannot be written.", remedy)
+
+
+def rotation(host: Host) -> Iterator[Finding]:
+    """Logs outside the log folder, which the installer's rule does not rotate."""
+    if host.guest:
+        return
+    patterns = list(_rotated())
+    for cron in host.registry[0].values():
+        path = cron.log_path
+        own = os.path.isabs(cron.log_file or "") and not path.startswith("/dev/")
+        if not own or not os.path.isdir(os.path.dirname(path)):
+            continue
+        if any(fnmatch.fnmatch(path, pattern) for pattern in patterns):
+            continue
+        rule = f"{shlex.quote(path)} {{ weekly rotate 8 maxsize 100M missingok }}"
+        yield Finding(
+            "rotation",
+            "wrong",
+            f"Nobody rotates the log of {cron.name}, {path}: it grows for ever.",
+            f"Put into /etc/logrotate.d/{SERVICE}-{cron.name}: {rule}",
+        )
+
+
+def _rotated() -> Iterator[str]:
+    """Yield the paths and patterns that logrotate has rules for."""
+    files: List[Path] = []
+    for place in ROTATION:
+        with contextlib.suppress(OSError):
+            files += sorted(place.iterdir()) if place.is_dir() else [place]
+    for file in files:
+        with contextlib.suppress(OSError):
+            text = re.sub(r"(?m)^\s*#.*", "", file.read_text("utf-8", "replace"))
+            # A rule's head is what stands before its brace.
+            for head in re.findall(r"(?:^|\})([^{}]*)\{", text):
+                with contextlib.suppress(ValueError):
+                    yield from (w for w in shlex.split(head) if w.startswith("/"))

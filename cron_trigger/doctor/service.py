@@ -1,0 +1,160 @@
+"""Checks of what runs: the unit, the port, what the server says, the secret.
+
+Called through the table; each yields what it found.  A secret is never shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+from typing import Dict, Iterator, Mapping, Optional
+
+from cron_trigger import SERVICE
+from cron_trigger.doctor.findings import UNIT_NEEDS, Finding, Host
+from cron_trigger.registry.settings import ENVIRONMENT_FILE, environment_file
+from cron_trigger.registry.strict_json import Json
+
+RESTART = f"sudo systemctl restart {SERVICE}"
+#: What is wrong with a unit's property, unless it has the value.
+UNIT_STATES = (
+    ("ActiveState", "active", "The service is {}.", RESTART),
+    (
+        "UnitFileState",
+        "enabled",
+        "It does not start at boot.",
+        f"sudo systemctl enable {SERVICE}",
+    ),
+    (
+        "NeedDaemonReload",
+        "no",
+        "Its unit was changed since systemd read it.",
+        f"sudo systemctl daemon-reload && {RESTART}",
+    ),
+)
+
+
+def service(host: Host) -> Iterator[Finding]:
+    if not host.installed:
+        yield Finding(
+            "service",
+            "note",
+            "It is not installed as a service: nothing starts it at boot.",
+            "sudo ./install.sh",
+        )
+        return
+    faults = list(unit_faults(host.unit))
+    yield from faults
+    if not faults:
+        yield Finding("service", "ok", "active, and starts at boot")
+
+
+def unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is wrong with the installed service."""
+    for key, value, text, remedy in UNIT_STATES:
+        if unit.get(key) != value:
+            yield Finding("service", "wrong", text.format(unit.get(key)), remedy)
+    for key, (value, otherwise) in UNIT_NEEDS.items():
+        if unit.get(key) != value:
+            yield Finding(
+                "service",
+                "wrong",
+                f"Its unit has {key}={unit.get(key)}: {otherwise}.",
+                f"sudo systemctl edit {SERVICE}, and set {key}={value} there.",
+            )
+
+
+def port(host: Host) -> Iterator[Finding]:
+    number = host.settings.port
+    try:
+        answer = _ask(host, "/health")
+    except ConnectionRefusedError:
+        if host.installed and not host.guest:
+            yield Finding("port", "wrong", f"Nobody answers on port {number}.", RESTART)
+        elif host.guest:
+            text = f"Nobody answers on port {number}; the service may have another one."
+            yield Finding("port", "note", text, "sudo cron-trigger doctor")
+        else:
+            yield Finding("port", "ok", f"{number} is free")
+    except OSError as error:
+        yield Finding(
+            "port",
+            "wrong",
+            f"The process on port {number} does not respond ({error}).",
+            f"See who it is: sudo ss -ltnp 'sport = :{number}'",
+        )
+    else:
+        yield from _health(number, answer)
+
+
+def _health(number: int, answer: Mapping[str, Json]) -> Iterator[Finding]:
+    if answer.get("code") == "forbidden":
+        yield Finding("port", "note", f"{number} admits other addresses than ours.")
+    elif answer.get("service") != SERVICE:
+        yield Finding(
+            "port",
+            "wrong",
+            f"Another program listens on port {number}.",
+            f"End it (sudo ss -ltnp 'sport = :{number}' shows it), or set another "
+            f"CRON_TRIGGER_PORT in {ENVIRONMENT_FILE}.",
+        )
+    elif answer.get("problems"):
+        for problem in answer["problems"]:
+            text, _, remedy = str(problem).partition(": ")
+            yield Finding("health", "wrong", text, remedy or "See the server's log.")
+    else:
+        yield Finding("health", "ok", f"healthy on port {number}")
+
+
+def _ask(host: Host, path: str) -> Dict[str, Json]:
+    """Return the JSON object that the server answers, or {}; OSError if none."""
+    address = host.settings.host
+    if address in ("0.0.0.0", "::"):
+        address = "127.0.0.1"
+    connection = http.client.HTTPConnection(
+        address, host.settings.port, timeout=host.ASK_S
+    )
+    try:
+        connection.request("GET", path)
+        answer = json.loads(connection.getresponse().read(1 << 20))
+    except (http.client.HTTPException, ValueError):
+        return {}
+    finally:
+        connection.close()
+    return answer if isinstance(answer, dict) else {}
+
+
+def secret(host: Host) -> Iterator[Finding]:
+    yield from _readable_secrets(host)
+    refusal = None
+    with contextlib.suppress(OSError):  # it may have one that is not ours to see
+        refusal = _ask(host, "/runs?limit=1").get("code")
+    has_one = host.settings.secret is not None
+    if has_one or refusal in ("unauthorized", "too_many_attempts"):
+        yield Finding("secret", "ok", "every request needs it")
+    elif refusal == "forbidden" or host.guest:
+        text = "Whether one is set cannot be told from here."
+        yield Finding("secret", "note", text)
+    else:
+        yield Finding(
+            "secret",
+            "note",
+            "None is set: any program here or in a container may start a cron.",
+            "sudo ./install.sh --secret",
+        )
+
+
+def _readable_secrets(host: Host) -> Iterator[Finding]:
+    paths: list[Optional[str]] = [host.environ.get("CRON_TRIGGER_SECRET_FILE")]
+    if "CRON_TRIGGER_SECRET" in environment_file():
+        paths.append(str(ENVIRONMENT_FILE))
+    for path in filter(None, paths):
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_mode & 0o007:
+                yield Finding(
+                    "secret",
+                    "wrong",
+                    f"{path} may be read by others.",
+                    f"sudo chmod o-rwx {path}",
+                )

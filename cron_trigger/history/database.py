@@ -1,0 +1,314 @@
+"""Which of the two histories is asked: the one place that knows.
+
+All goes to the history's file.  At the first fault, after that one attempt, changes go
+to the second history, beside the PID files, until a thread of this module succeeds with
+the first and moves them over; reads show both as one.  Nothing here raises for a fault
+of a disk.  Any thread calls it: `_lock` (taken last of all locks, so nothing that is
+called under it takes another) guards everything; between processes SQLite's own locks
+do, and `Ids.in_order`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import urllib.parse
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
+
+from cron_trigger.history.file import (
+    HistoryFile,
+    remedy_of,
+    version_of,
+)
+from cron_trigger.history.ids import TABLE_OF_KIND, Ids
+from cron_trigger.history.joined import Joined
+from cron_trigger.history.schema import (
+    RUN_UPSERT,
+    roll_back,
+    row_of,
+)
+from cron_trigger.history.second import COLUMNS, PUT, Row, Second
+from cron_trigger.registry.errors import ConfigError
+from cron_trigger.registry.records import Run, Scheduled
+
+T = TypeVar("T")
+Change = Callable[[sqlite3.Connection], T]
+#: A row that a change works on: table, column and value; and the record as it was
+#: before, should the history not be readable.
+Needed = Tuple[str, str, Any, Optional[Callable[[], Union[Run, Scheduled]]]]
+FAULTS = (sqlite3.Error, OSError, ConfigError)
+
+
+class Database:
+    """Both histories, as one."""
+
+    #: How often the first history is tried again while it has a fault.
+    RETRY_S = 1.0
+
+    def __init__(
+        self,
+        path: Path,
+        say: Callable[[str, str], None],
+        run_dir: Optional[Path],
+        on_heal: Callable[[], None],
+        read_only: bool = False,
+    ) -> None:
+        self.path = path
+        self._say = say
+        self._on_heal = on_heal
+        self._read_only = read_only
+        self._first = HistoryFile(path, say, self._carry_over)
+        self._second = Second(run_dir)
+        self._joined = Joined(path, self._second)
+        self.ids = Ids(run_dir)
+        self._lock = threading.RLock()
+        #: What is wrong with the first history now; None if all is well.
+        self.fault: Optional[str] = None
+        self._no_room: Optional[str] = None
+        #: Runs that have begun and not ended: a new history begins with them, should
+        #: this one be lost.
+        self.under_way: Dict[int, Run] = {}
+        self._retrying = False
+        self._closed = threading.Event()
+        with self._lock:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._read_only:
+            self._check_readable()
+            return
+        self._take_room()
+        try:
+            self._write_first(lambda db: None)
+        except (sqlite3.Error, OSError) as error:
+            self._note_fault(error)
+            for kind, table in TABLE_OF_KIND.items():  # it may be readable
+                rows = self._joined.read(f"select max(id) from {table}")
+                self.ids.learn(kind, rows[0][0] or 0 if rows else 0)
+
+    def _take_room(self) -> None:
+        """Have room for what happens while the history can't be written."""
+        taken = self._second.take_room()
+        if not taken and self._no_room is None:
+            self._no_room = (
+                f"No room could be taken at {self._second.path} for what happens while "
+                "the history can't be written; free some space there."
+            )
+            self._say("error", self._no_room)
+            self._start_retrying()
+        elif taken:
+            self._no_room = None
+
+    def _check_readable(self) -> None:
+        """Note where a history that is there can't be read."""
+        if not self.path.exists():
+            return
+        try:
+            place = f"file:{urllib.parse.quote(str(self.path))}?immutable=1"
+            with contextlib.closing(sqlite3.connect(place, uri=True)) as db:
+                version_of(db, self.path)
+                db.execute("select 1 from sqlite_master limit 1").fetchone()
+        except (sqlite3.Error, OSError) as error:
+            self.fault = f"The history {self.path} can't be read ({error})."
+            self._say("error", self.fault)
+
+    def problem(self) -> Optional[str]:
+        """Return what is wrong now, and what it may cost; None if all is well."""
+        if self.fault and self._second.in_memory and self._second.path:
+            return (
+                f"{self.fault[:-1]}; {self._second.path} can't be written either, so "
+                "what happens meanwhile is lost if this process is killed."
+            )
+        return self.fault or self._no_room
+
+    def _carry_over(self, db: sqlite3.Connection) -> None:
+        """Give a history that does not know of the runs under way their rows."""
+        self._joined.drop()
+        for kind in TABLE_OF_KIND:
+            self.ids.learn_from(db, kind)
+        for run in self.under_way.values():
+            query = "select 1 from cron_executions where id = ?"
+            if not db.execute(query, [run.id]).fetchall():
+                db.execute(RUN_UPSERT, row_of(run))
+
+    def _note_fault(self, error: BaseException) -> None:
+        """Note a fault; from here on, the second history takes what this one can't."""
+        self._joined.drop()
+        self._first.close_after(error)
+        fault = (
+            f"The history {self.path} can't be written ({error}): what happens is "
+            f"stored separately and written later; {remedy_of(error)}."
+        )
+        if self.fault != fault:
+            self._say("error", fault)
+        self.fault = fault
+        self._start_retrying()
+
+    # ---- change
+
+    def write(self, change: Change[T], *needed: Needed) -> T:
+        """Make one change in a transaction of its own, in one history or the other.
+
+        `needed`: the rows that it works on, which the second history may not have yet.
+        """
+        with self._lock:
+            if self.fault is None:
+                try:
+                    return self._on_first(lambda: self._write_first(change))
+                except FAULTS as error:
+                    self._note_fault(error)
+            self._start_retrying()
+            return self._write_second(change, needed)
+
+    def _on_first(self, work: Callable[[], T]) -> T:
+        """Work on the first history; once more on a new one where that is broken."""
+        try:
+            return work()
+        except sqlite3.Error as error:
+            if not self._first.mended(error):
+                raise
+            return work()
+
+    def _write_first(self, change: Change[T]) -> T:
+        db = self._first.connected()
+        db.execute("begin immediate")
+        try:
+            with self.ids:
+                # What another process has put aside comes first: it may be about the
+                # same run, and of two ends the first one counts.
+                if not self._second.is_empty():
+                    self._second.move_to(db, self.ids)
+                    db.execute("begin immediate")
+                return self._committed(db, change)
+        except BaseException:
+            roll_back(db)
+            raise
+
+    def _committed(self, db: sqlite3.Connection, change: Change[T]) -> T:
+        """Make a change and commit it; again where its events came out of order.
+
+        That is where this process was stopped in the midst of it, and others, who had
+        waited, went on: their events may have been read, with higher numbers.
+        """
+        result = change(db)
+        for _ in range(3):
+            if not self.ids.overtaken():
+                break
+            db.execute("rollback")
+            db.execute("begin immediate")
+            result = change(db)
+        db.execute("commit")
+        return result
+
+    def _write_second(self, change: Change[T], needed: Sequence[Needed]) -> T:
+        with self.ids:
+            rows = [(need[0], self._old_rows(need)) for need in needed]
+
+            def whole(db: sqlite3.Connection) -> T:
+                db.execute("begin immediate")
+                try:
+                    for table, known in rows:
+                        self._bring(db, table, known)
+                    return self._committed(db, change)
+                except BaseException:
+                    roll_back(db)
+                    raise
+
+            return self._second.change(whole)
+
+    def _old_rows(self, need: Needed) -> List[Row]:
+        table, column, value, record = need
+        query = f"select {COLUMNS[table]} from {table} where {column} = ?"
+        found = self._joined.read(query, [value])
+        return found or ([row_of(record())] if record else [])
+
+    def _bring(self, db: sqlite3.Connection, table: str, rows: List[Row]) -> None:
+        """Have the second history know what a change works on."""
+        db.executemany(PUT[table].replace("or replace", "or ignore"), rows)
+
+    # ---- read
+
+    def read(self, query: str, values: Sequence[Any] = ()) -> List[Row]:
+        """Return rows of the one history, or of both; none where none can be read."""
+        with self._lock:
+            if self.fault is None and not self._read_only:
+                try:
+                    rows = self._on_first(
+                        lambda: (
+                            self._first.connected().execute(query, values).fetchall()
+                        )
+                    )
+                    # Asked after it was read: what moves over in between is on the one
+                    # side or the other, and what comes later is not missed.
+                    if self._second.is_empty():
+                        return rows
+                    self._start_retrying()
+                except FAULTS as error:
+                    self._note_fault(error)
+            return self._joined.read(query, values)
+
+    def writes_json(self) -> bool:
+        """Return True where SQLite can write JSON itself."""
+        return self._first.writes_json
+
+    # ---- heal
+
+    def retry(self) -> bool:
+        """Try once to write the first history; return True if all is well again.
+
+        It may wait for half a second: for a thread that nobody waits for.
+        """
+        return not self._first.is_locked() and self._try_first()
+
+    def _try_first(self) -> bool:
+        with self._lock:
+            self._joined.drop()
+            try:
+                self._write_first(lambda db: None)
+            except FAULTS as error:
+                self._note_fault(error)
+                return False
+            self._second.to_file()
+            healed, self.fault = self.fault is not None, None
+            self._take_room()
+        if healed:
+            self._say("notice", f"the history {self.path} can be written again")
+        return True
+
+    def _start_retrying(self) -> None:
+        """Have a thread try again and again; the next fault does, where none starts."""
+        if self._retrying or self._read_only or self._closed.is_set():
+            return
+        thread = threading.Thread(target=self._retry_till_well, name="history")
+        thread.daemon = True
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._retrying = True
+
+    def _retry_till_well(self) -> None:
+        wait_s = 0.0 if self.fault is None else self.RETRY_S
+        while not self._closed.wait(wait_s):
+            wait_s = self.RETRY_S
+            if self._first.is_locked():
+                continue
+            with self._lock:  # a fault from here on has another thread started
+                if self._closed.is_set():
+                    return
+                if self._try_first() and self.problem() is None:
+                    self._retrying = False
+                    break
+        if not self._closed.is_set():
+            self._on_heal()
+
+    def close(self) -> None:
+        """Write what is left, if that can be done at once, and close the files."""
+        with self._lock:
+            if not self._read_only and not self._second.is_empty():
+                self.retry()
+            self._closed.set()
+            self._joined.drop()
+            self._first.close()
+            self._second.close()
+            self.ids.close()

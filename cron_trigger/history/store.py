@@ -1,0 +1,82 @@
+"""The history as the rest of the program has it: every question and every change.
+
+Each is a method of the part that knows it, put here under its own name; nothing else
+happens here.  Any thread may call any of them, and none raises for a fault of a disk:
+`problem` then says what is wrong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Optional
+
+from cron_trigger.history.answers import Answers
+from cron_trigger.history.database import Database
+from cron_trigger.history.events import Events
+from cron_trigger.history.keys import Keys
+from cron_trigger.history.plans import Plans
+from cron_trigger.history.pruning import Pruning
+from cron_trigger.history.runs import Runs
+from cron_trigger.history.schedules import Schedules
+
+
+class Store:
+    """The history: composes its parts."""
+
+    def __init__(
+        self,
+        path: Path,
+        say: Callable[[str, str], None],
+        run_dir: Optional[Path] = None,
+        on_heal: Callable[[], None] = lambda: None,
+        read_only: bool = False,
+    ) -> None:
+        """Open a history; one that is to be changed needs the folder of PID files.
+
+        `on_heal` is called, in a thread of its own, after the history could be written
+        again.  With `read_only` nothing is made, moved or changed.  Raises ConfigError
+        for a history of a newer version.
+        """
+        database = Database(path, say, run_dir, on_heal, read_only)
+        self._database = database
+        self.path = path
+        self.retry, self.close = database.retry, database.close
+
+        events = Events(database)
+        self.tell = events.tell
+        self.last_event_id = events.last_event_id
+        self.events_after = events.events_after
+
+        self.key = Keys(database).key
+
+        plans = Plans(database, events)
+        self.schedule, self.end_scheduled = plans.schedule, plans.end_scheduled
+        self.scheduled, self.pending = plans.scheduled, plans.pending
+        self.ended_scheduled = plans.ended_scheduled
+
+        schedules = Schedules(database, events)
+        self.judged, self.judge = schedules.judged, schedules.judge
+        self._put_runs(Runs(database, events, plans))
+        self._put_answers(Answers(database))
+        self.prune = Pruning(database, say).prune
+
+    def _put_runs(self, runs: Runs) -> None:
+        self.begin, self.started, self.end = runs.begin, runs.started, runs.end
+        self.set_end_reason, self.release = runs.set_end_reason, runs.release
+        self.note_under_way = runs.note_under_way
+
+    def _put_answers(self, answers: Answers) -> None:
+        self.run, self.runs, self.run_texts = (
+            answers.run,
+            answers.runs,
+            answers.run_texts,
+        )
+        self.running, self.last_start = answers.running, answers.last_start
+        self.starts_since = answers.starts_since
+        self.figures, self.totals = answers.figures, answers.totals
+        self.failures_in_a_row = answers.failures_in_a_row
+
+    @property
+    def problem(self) -> Optional[str]:
+        """What is wrong with the history now, in one sentence; None if all is well."""
+        return self._database.problem()

@@ -1,0 +1,162 @@
+"""PID files: each cron's lock, and what its keeper wrote.
+
+A PID file holds "PID\n" from the keeper's first step on, and "PID\nSTATUS\n" from the
+script's end on.  It is never unlinked: a lock on a file that has lost its name would
+keep nobody out.  Who may take the lock is decided by flock(2) alone, between threads as
+between processes, since each attempt opens the file anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Optional, Union
+
+PID_FILE_BYTES = 32
+#: O_NOFOLLOW: a link in this place would have the server write into whatever it
+#: points to.  O_NONBLOCK: a named pipe must not hang its opening.
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def take_lock(path: Union[str, Path]) -> Optional[int]:
+    """Return a descriptor that holds the lock of a PID file; None if another has it.
+
+    Raises OSError where the file can't be opened.
+    """
+    descriptor = os.open(path, FLAGS, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def reserve(path: Union[str, Path]) -> None:
+    """Make a PID file with room on the disk for what its keeper will write.
+
+    Raises OSError where there is none.  Before anything runs: later the disk may be
+    full, and a status that can't be written is lost with the server.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(path, follow_symlinks=False).st_size >= PID_FILE_BYTES:
+            return
+    lock = take_lock(path)
+    if lock is None:
+        return  # whoever runs it has made room itself
+    try:
+        os.pwrite(lock, b" " * PID_FILE_BYTES, 0)
+    finally:
+        os.close(lock)
+
+
+def empty_pid_file(lock: int) -> None:
+    """Have a PID file say nothing, through its locked descriptor.
+
+    Blanks keep the file's place on the disk.  They are no line, so nobody reads them.
+    """
+    blank = b" " * PID_FILE_BYTES
+    with contextlib.suppress(OSError):
+        if os.pwrite(lock, blank, 0) == len(blank):
+            os.ftruncate(lock, len(blank))
+            return
+    os.ftruncate(lock, 0)
+
+
+@dataclass(frozen=True)
+class PidFile:
+    """What a keeper wrote: its PID, then the script's exit status, and when."""
+
+    pid: Optional[int] = None
+    exit_code: Optional[int] = None
+    written_s: float = 0.0
+
+
+def read_lock(lock: int) -> PidFile:
+    """Return what stands in the PID file of a descriptor; never raises."""
+    try:
+        lines = os.pread(lock, 64, 0).split(b"\n")[:-1]
+        written_s = os.fstat(lock).st_mtime
+    except OSError:
+        return PidFile()
+    numbers = [int(line) for line in lines if line.isdigit()]
+    pid, exit_code = (*numbers, None, None)[:2]
+    return PidFile(pid, exit_code, written_s)
+
+
+def read_pid_file(path: Union[str, Path]) -> PidFile:
+    """Return what stands in a PID file; an empty PidFile where there is nothing."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags)
+    except OSError:
+        return PidFile()
+    try:
+        return read_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class LockTable:
+    """Who holds which PID file's lock, read from /proc/locks without taking any.
+
+    Taking a lock to see if it is free would make a crontab's `flock -n` fail just
+    then.  The table names files by device and inode; how it writes the device is
+    learnt from a lock that this process itself holds in the same folder.
+    """
+
+    def __init__(self, run_dir: Path, own_lock: int) -> None:
+        self._run_dir = run_dir
+        self._own_inode = os.fstat(own_lock).st_ino
+        self._names: Dict[int, str] = {}
+
+    def holders(self) -> Dict[str, int]:
+        """Return cron name to the holder's PID for each locked PID file."""
+        try:
+            with open("/proc/locks", encoding="ascii", errors="replace") as file:
+                rows = [line.split() for line in file if " FLOCK " in line]
+        except OSError:
+            return {}
+        locks = [
+            (row[-4], int(row[-3].rpartition(":")[2]), row[-3].rpartition(":")[0])
+            for row in rows
+            if "->" not in row
+        ]
+        device = next((d for _, inode, d in locks if inode == self._own_inode), None)
+        held = {inode: int(pid) for pid, inode, d in locks if d == device}
+        held.pop(self._own_inode, None)
+        if not held.keys() <= self._names.keys():
+            self._read_names()
+        return {self._names[i]: pid for i, pid in held.items() if i in self._names}
+
+    def _read_names(self) -> None:
+        with contextlib.suppress(OSError), os.scandir(self._run_dir) as entries:
+            self._names = {
+                entry.inode(): entry.name[: -len(".pid")]
+                for entry in entries
+                if entry.name.endswith(".pid")
+            }
+
+
+def held_locks(run_dir: Path) -> Dict[str, int]:
+    """Return cron name to PID for each lock in a folder, without a server's help.
+
+    The lock by which the table's devices are learnt is that of the folder itself.
+    """
+    try:
+        folder = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return LockTable(run_dir, folder).holders()
+    except OSError:
+        return {}
+    finally:
+        os.close(folder)

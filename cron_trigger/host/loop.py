@@ -1,0 +1,169 @@
+"""Loop."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import heapq
+import itertools
+import os
+import select
+import threading
+import time
+from typing import Callable, Deque, Dict, List, Optional, Tuple
+
+
+class Timer:
+    """A call at a moment of the monotonic clock.  `cancel` from any thread."""
+
+    __slots__ = ("callback", "due_s")
+
+    def __init__(self, due_s: float, callback: Callable[[], None]) -> None:
+        self.due_s = due_s
+        self.callback: Optional[Callable[[], None]] = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class Loop:
+    """Waits for descriptors and moments, and calls back, one call after the other.
+
+    `watch`, `call_soon` and `call_later` may be called from any thread; callbacks run
+    in the thread that runs the loop.  A callback that fails is reported, and the loop
+    goes on: one broken run must not leave the others unwatched.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str, str], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
+        self._monotonic = monotonic
+        self._epoll = select.epoll()
+        self._callbacks: Dict[int, Callable[[int], None]] = {}
+        self._timers: List[Tuple[float, int, Timer]] = []
+        self._numbers = itertools.count()
+        self._soon: Deque[Callable[[], None]] = collections.deque()
+        self._lock = threading.Lock()  # guards _timers
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        self.watch(self._wake_in, self._drain)
+        self._stopping = False
+        self._thread_id = 0
+
+    def watch(
+        self,
+        descriptor: int,
+        callback: Callable[[int], None],
+        events: int = select.EPOLLIN,
+    ) -> None:
+        """Call back with the ready events whenever a descriptor is ready."""
+        self._callbacks[descriptor] = callback
+        try:
+            self._epoll.register(descriptor, events)
+        except FileExistsError:
+            self._epoll.modify(descriptor, events)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Forget a descriptor, before it is closed."""
+        self._callbacks.pop(descriptor, None)
+        with contextlib.suppress(OSError, ValueError):
+            self._epoll.unregister(descriptor)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the loop's thread, in the order of these calls."""
+        self._soon.append(callback)
+        self._wake()
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Call back after a while."""
+        timer = Timer(self._monotonic() + delay_s, callback)
+        with self._lock:
+            heapq.heappush(self._timers, (timer.due_s, next(self._numbers), timer))
+            first = self._timers[0][2] is timer
+        if first:
+            self._wake()
+        return timer
+
+    def step(self, limit_s: Optional[float] = None) -> None:
+        """Wait for what comes first and do it: one round of `run`."""
+        timeout_s = self._timeout_s()
+        if limit_s is not None:
+            timeout_s = limit_s if timeout_s is None else min(limit_s, timeout_s)
+        for descriptor, events in self._epoll.poll(timeout_s):
+            callback = self._callbacks.get(descriptor)
+            if callback:
+                self._call(functools.partial(callback, events))
+        for _ in range(len(self._soon)):
+            self._call(self._soon.popleft())
+        self._call_due()
+
+    def is_here(self) -> bool:
+        """Return True in the thread that runs the loop."""
+        return self._thread_id == threading.get_ident()
+
+    def run(self) -> None:
+        """Step until `stop`."""
+        self._thread_id = threading.get_ident()
+        while not self._stopping:
+            self.step()
+
+    def stop(self) -> None:
+        """Have `run` return; from any thread."""
+        self._stopping = True
+        self._wake()
+
+    def _timeout_s(self) -> Optional[float]:
+        if self._soon:
+            return 0.0
+        with self._lock:
+            while self._timers and self._timers[0][2].callback is None:
+                heapq.heappop(self._timers)
+            if not self._timers:
+                return None
+            # Up to the next millisecond: epoll rounds down, and would spin.
+            # At most a day: it takes no more than 24 of them.
+            left_s = self._timers[0][0] - self._monotonic() + 0.001
+            return min(max(0.0, left_s), 86400.0)
+
+    def _call_due(self) -> None:
+        now_s = self._monotonic()
+        while True:
+            with self._lock:
+                if not self._timers or self._timers[0][0] > now_s:
+                    return
+                timer = heapq.heappop(self._timers)[2]
+            if timer.callback:
+                self._call(timer.callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:  # reported, never fatal: see the class
+            self._say("error", f"internal error in the waiting thread: {error!r}")
+
+    def _wake(self) -> None:
+        # A pipe that is full has a wake-up in it already.
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_out, b"\0")
+
+    def _drain(self, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_in, 65536)
+
+    def close(self) -> None:
+        """Give the descriptors back; the loop must not run."""
+        self._epoll.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+
+
+def is_ready(descriptor: int) -> bool:
+    """Return True where a descriptor is ready to be read now."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,264 @@
+"""Processes: what Linux itself says of them, and who belongs to a run.
+
+A run's *family* is every process of its keeper's session and all their descendants.
+That is read from `/proc/PID/stat` alone: session, parent and start are the kernel's
+own words.  What a process can write about itself (its environment, its arguments, its
+name) belongs to whoever owns it, so it proves nothing and is never read.
+
+A look at all processes costs one bounded read for each and takes some 10 ms on a large
+host: the threads that end a run may look, the loop's thread never does.  No lock: a
+`Family` is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Container, Dict, Iterator, List, Optional, Set
+
+from cron_trigger.registry.errors import ConfigError
+
+#: A line of stat has at most some 350 bytes: the name in it at most 64 (proc(5)).
+STAT_BYTES = 1024
+TICKS = os.sysconf("SC_CLK_TCK")
+DEAD = frozenset("ZXx")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process.  Its number alone may be another's tomorrow: with its start it is one.
+
+    `started` counts clock ticks since the boot; `stack` is where its stack begins,
+    which is another place after each exec.
+    """
+
+    pid: int
+    started: int
+    parent: int = field(compare=False)
+    session: int = field(compare=False)
+    state: str = field(compare=False)
+    stack: int = field(compare=False)
+
+    @property
+    def mark(self) -> str:
+        """What tells this process from each other one, after a reboot as well."""
+        return f"{boot_id()}:{self.started}"
+
+    @property
+    def began_s(self) -> float:
+        """When it began, on the boot clock, to the 1/100 s."""
+        return self.started / TICKS
+
+    @property
+    def alive(self) -> bool:
+        return self.state not in DEAD
+
+
+@functools.lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Return what names this boot of the kernel: random(4)."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read(36)
+
+
+def boot_time_s() -> float:
+    """Return the time since the boot, which nobody sets and which goes on in sleep."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def started_of(mark: Optional[str]) -> Optional[int]:
+    """Return the start in a `mark`; None where it is of another boot, or none."""
+    boot, _, ticks = (mark or "").rpartition(":")
+    return int(ticks) if boot == boot_id() and ticks.isdigit() else None
+
+
+def process(pid: int) -> Optional[Process]:
+    """Return what has this number now, a zombie too; None where nothing has."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        text = os.read(descriptor, STAT_BYTES)
+    except OSError:  # it has gone between the two calls
+        return None
+    finally:
+        os.close(descriptor)
+    # The name stands in parentheses and may hold parentheses and blanks itself.
+    words = text.rpartition(b")")[2].split()
+    if len(words) < 26:
+        return None
+    parent, session, started, stack = (int(words[i]) for i in (1, 3, 19, 25))
+    return Process(pid, started, parent, session, words[0].decode(), stack)
+
+
+def processes() -> Dict[int, Process]:
+    """Return all processes of this host (or container) by number."""
+    numbers = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    found = ((pid, process(pid)) for pid in numbers)
+    return {pid: one for pid, one in found if one}
+
+
+class Family:
+    """The processes of a run, as long as one of them lives.
+
+    Once seen, a process stays known by number and start, whatever becomes of its
+    parent.  A daemon that has forked twice into a session of its own, before anybody
+    looked, is not found: that is what it did it for.
+    """
+
+    def __init__(self, keeper_pid: int, keeper_started: Optional[int]) -> None:
+        """Take the keeper's number and start; without a start there is no family."""
+        self.keeper_pid = keeper_pid
+        self._keeper_started = keeper_started
+        self._known: Set[Process] = set()
+
+    def look(self) -> List[Process]:
+        """Return the living members but the keeper, the oldest first."""
+        if self._keeper_started is None:
+            return []
+        now = processes()
+        leader = now.get(self.keeper_pid)
+        # The kernel gives no number anew that is still the session of a process.  So
+        # while our session lives, no other process leads it; where one does, ours
+        # is over.
+        ours = leader is None or leader.started == self._keeper_started
+        members = {
+            one.pid
+            for one in now.values()
+            if (ours and one.session == self.keeper_pid) or one in self._known
+        }
+        members |= set(_descendants(now, members))
+        members -= {self.keeper_pid, os.getpid()}
+        found = [now[pid] for pid in members]
+        self._known.update(found)
+        living = (one for one in found if one.alive)
+        return sorted(living, key=lambda one: (one.started, one.pid))
+
+    def script(self) -> Optional[Process]:
+        """Return the keeper's child that is the script, dead or alive; None before.
+
+        Until its exec it is a copy of the keeper, whose handlers it still has: a
+        signal would be lost on it.
+        """
+        keeper = process(self.keeper_pid)
+        if keeper is None:
+            return None
+        for one in _children(self.keeper_pid):
+            if not one.alive or one.stack != keeper.stack or not keeper.stack:
+                self._known.add(one)
+                return one
+        return None
+
+
+def _descendants(now: Dict[int, Process], members: Set[int]) -> Iterator[int]:
+    children: Dict[int, List[int]] = {}
+    for one in now.values():
+        children.setdefault(one.parent, []).append(one.pid)
+    left = list(members)
+    seen = set(members)
+    while left:
+        for pid in children.get(left.pop(), ()):
+            if pid not in seen:
+                seen.add(pid)
+                left.append(pid)
+                yield pid
+
+
+def _children(pid: int) -> List[Process]:
+    """Return the children of a process with one thread, zombies too: proc(5)."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            found = [process(int(number)) for number in file.read(4096).split()]
+    except OSError:
+        # A kernel without CONFIG_PROC_CHILDREN.
+        found = [one for one in processes().values() if one.parent == pid]
+    return [one for one in found if one and one.parent == pid]
+
+
+def check_kernel() -> None:
+    """Raise ConfigError where the kernel can't tell of another process's end."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        raise ConfigError(
+            "The server needs the system call pidfd_open, which this host refuses "
+            f"({getattr(error, 'strerror', 'not in this Python')}): use Linux 5.3 or "
+            "newer, and a container runtime whose seccomp profile allows it."
+        ) from None
+
+
+class Reaper:
+    """Reaps what nobody else does, where this is the first process of a container.
+
+    There, what scripts leave behind becomes this process's children.  Called by the
+    main thread alone.
+    """
+
+    #: A session's leader may be a keeper that was started just now.
+    LEADER_S = 2.0
+
+    def __init__(self) -> None:
+        self._seen: Dict[Process, float] = {}
+
+    def reap(self, keepers: Container[int]) -> bool:
+        """Reap dead orphans; return True where one is to be looked at again."""
+        now_s, mine = time.monotonic(), os.getsid(0)
+        dead = [one for one in _children(os.getpid()) if not one.alive]
+        strange = [p for p in dead if p.session != mine and p.pid not in keepers]
+        self._seen = {one: self._seen.get(one, now_s) for one in strange}
+        for one, since_s in list(self._seen.items()):
+            if one.session != one.pid or now_s - since_s >= self.LEADER_S:
+                del self._seen[one]
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(one.pid, os.WNOHANG)
+        return bool(self._seen)
+
+
+def send(one: Process, number: int) -> bool:
+    """Send a signal to this very process; return False where it is gone."""
+    try:
+        # Opened first: what is found at the number afterwards is what is signalled.
+        descriptor = os.pidfd_open(one.pid)
+    except OSError:
+        return False
+    try:
+        if process(one.pid) != one:
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a set-user-ID program, under an ordinary user's server
+        return True
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@contextlib.contextmanager
+def held_still(one: Process, patience_s: float = 0.2) -> Iterator[bool]:
+    """Stop a process for the duration; yield False where it has ended by itself.
+
+    Between a look and a signal a script may end.  What has stopped has not: the
+    kernel does not stop a process that is on its way out.  A process that takes
+    longer (in a system call that can't be interrupted) counts as living.
+    """
+    deadline_s = time.monotonic() + patience_s
+    living = send(one, signal.SIGSTOP)
+    while living and time.monotonic() < deadline_s:
+        now = process(one.pid)
+        if now != one or not now.alive:
+            living = False
+        elif now.state in "Tt":
+            break
+        else:
+            time.sleep(0.0005)
+    try:
+        yield living
+    finally:
+        if living:
+            send(one, signal.SIGCONT)

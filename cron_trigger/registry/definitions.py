@@ -1,0 +1,143 @@
+"""The check of a parameter's definition, in JSON Schema's words.
+
+Knows which keys a definition may have, of which kind, and with which types.  Promises
+that every fault is noted at its place, that no fault hides another, and that what comes
+back as a Parameter holds: its pattern is fast, its default is admitted.  Called by the
+checker; one thread at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from cron_trigger.registry.faults import Place
+from cron_trigger.registry.parameters import PARAMETER_NAME, Parameter
+from cron_trigger.registry.patterns import PATTERN_CHARS, slow_fault
+from cron_trigger.registry.strict_json import Json, JsonObject
+from cron_trigger.registry.texts import camel
+
+TYPES = ("string", "integer", "number", "boolean")
+FORMATS = ("date", "date-time", "password")
+#: Each key with the attribute that it becomes and what its value is.
+DEFINITION_KEYS: Dict[str, Tuple[str, Any]] = {
+    "type": ("type", str),
+    "title": ("title", str),
+    "description": ("description", str),
+    "default": ("default", object),
+    "enum": ("enum", list),
+    "minimum": ("minimum", (int, float)),
+    "maximum": ("maximum", (int, float)),
+    "minLength": ("min_length", int),
+    "maxLength": ("max_length", int),
+    "pattern": ("pattern", str),
+    "format": ("format", str),
+    "required": ("required", bool),
+}
+#: The keys that go with some types only.
+OF_TYPE = {
+    "minimum": ("integer", "number"),
+    "maximum": ("integer", "number"),
+    "minLength": ("string",),
+    "maxLength": ("string",),
+    "pattern": ("string",),
+    "format": ("string",),
+}
+WORDS: Dict[Any, str] = {
+    str: "a text",
+    list: "an array",
+    int: "a whole number",
+    bool: "a boolean",
+}
+
+
+def read_parameter(place: Place, name: str, definition: Json) -> Optional[Parameter]:
+    """Return the parameter that a definition makes, or None where it has a fault."""
+    before = len(place.faults)
+    if not PARAMETER_NAME.fullmatch(name):
+        place.fault("a parameter's name is letters, digits, _ and -")
+    if not isinstance(definition, JsonObject):
+        place.expected("an object", definition)
+        return None
+    of_type = _type(place, definition)
+    values = {
+        DEFINITION_KEYS[key][0]: value
+        for key, value in place.members(definition)
+        if _key_holds(place, key, value, of_type)
+    }
+    if of_type is None:
+        return None
+    if "enum" in values:
+        values["enum"] = tuple(values["enum"])
+    parameter = Parameter(name=name, **values)
+    _check_own_values(place, parameter)
+    return parameter if len(place.faults) == before else None
+
+
+def _type(place: Place, definition: Mapping[str, Json]) -> Optional[str]:
+    """Return the type, None where there is none that could be used."""
+    of_type = definition.get("type")
+    if "type" not in definition:
+        place.at("type").fault("is required")
+    elif isinstance(of_type, str) and of_type not in TYPES:
+        place.at("type").expected(_one_of(TYPES), of_type)
+    return of_type if of_type in TYPES else None
+
+
+def _one_of(choices: Tuple[str, ...]) -> str:
+    return "one of " + ", ".join(f'"{choice}"' for choice in choices)
+
+
+def _key_holds(place: Place, key: str, value: Json, of_type: Optional[str]) -> bool:
+    """Check a key by itself; return False where a fault was noted."""
+    before = len(place.faults)
+    if key not in DEFINITION_KEYS:
+        place.unknown_key(key, DEFINITION_KEYS)
+    else:
+        _check_key(place.at(key), key, value, of_type)
+    return len(place.faults) == before
+
+
+def _check_key(place: Place, key: str, value: Json, of_type: Optional[str]) -> None:
+    kind = DEFINITION_KEYS[key][1]
+    stray_boolean = isinstance(value, bool) and kind not in (bool, object)
+    if not isinstance(value, kind) or stray_boolean:
+        place.expected(WORDS.get(kind, "a number"), value)
+    elif of_type and of_type not in OF_TYPE.get(key, (of_type,)):
+        place.fault(f"does not go with the type {of_type}")
+    elif key in ("minLength", "maxLength") and value < 0:
+        place.fault(f"must not be negative, got {value}")
+    elif key == "pattern":
+        _check_pattern(place, value)
+    elif key == "format" and value not in FORMATS:
+        place.expected(_one_of(FORMATS), value)
+
+
+def _check_pattern(place: Place, value: str) -> None:
+    if len(value) > PATTERN_CHARS:
+        place.fault(f"must have at most {PATTERN_CHARS} characters, got {len(value)}")
+        return
+    try:
+        slow = slow_fault(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        place.fault(f"is not a regular expression: {error}")
+        return
+    if slow:
+        place.fault(slow)
+
+
+def _check_own_values(place: Place, parameter: Parameter) -> None:
+    """Check the definition's own values against its own rules."""
+    if parameter.enum is not None and not parameter.enum:
+        place.at("enum").fault("must list at least one value")
+    own = [("enum", value) for value in parameter.enum or ()]
+    if parameter.default is not None:
+        own.append(("default", parameter.default))
+    for key, value in own:
+        fault = parameter.fault_of(value)
+        if fault:
+            place.at(key).fault(fault)
+    for low, high in (("minimum", "maximum"), ("min_length", "max_length")):
+        pair = getattr(parameter, low), getattr(parameter, high)
+        if None not in pair and pair[0] > pair[1]:
+            place.at(camel(low)).fault(f"{pair[0]} is above {camel(high)}")

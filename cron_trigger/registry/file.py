@@ -1,0 +1,260 @@
+"""The registry's file: read when it changed, taken when it holds.
+
+Knows when the file may have changed, what is in force meanwhile, and why.  Promises
+that the crons in force are always those of a file that held; that a change shows at the
+next request; and that no request waits longer than PATIENCE_S for a file, however large
+it is.  Any thread may ask a Registry; `_reading_lock` is held while a file is read,
+`_lock` for the moment in which a reading begins or is over.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from cron_trigger.registry.checker import Checker
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.kept import keep_text, kept_text
+from cron_trigger.registry.texts import printable
+from cron_trigger.registry.trust import writable_by_others
+
+REGISTRY_BYTES = 16 << 20
+#: A change within this time of the last read may not show in the file's times.
+REGISTRY_RACY_S = 0.1
+
+
+def load_registry(path: Path, log_dir: Path) -> Tuple[Dict[str, Cron], List[str]]:
+    """Return the crons of a registry file and every fault that it has.
+
+    Where there is a fault, the crons are those that hold; nobody may run them.
+    """
+    crons, faults, _ = _load(path, log_dir)
+    return crons, faults
+
+
+def _load(path: Path, log_dir: Path) -> Tuple[Dict[str, Cron], List[str], str]:
+    """Return the crons, the faults and the text of a registry file."""
+    checker = Checker(path, log_dir)
+    try:
+        text = _read(path)
+    except UnicodeDecodeError as error:
+        checker.place.fault(f"this is not UTF-8: byte {error.start}; save it so")
+    except OSError as error:
+        checker.place.fault(f"can't be read: {error.strerror} ({path})")
+    except ValueError as error:
+        checker.place.fault(str(error))
+    else:
+        return checker.crons(text), checker.faults, text
+    return {}, checker.faults, ""
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file that may be a registry; else ValueError or OSError."""
+    as_root = os.geteuid() == 0
+    unsafe = writable_by_others(str(path), what="registry") if as_root else None
+    if unsafe:
+        raise ValueError(f"refused, because {unsafe}")
+    # Without waiting: it may be a FIFO that nobody writes to.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"this is not a file ({path})")
+        if status.st_size > REGISTRY_BYTES:
+            raise ValueError(f"must be at most {REGISTRY_BYTES >> 20} MiB")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read().decode("utf-8")
+    finally:
+        os.close(descriptor)
+
+
+class _Reading:
+    """A reading under way; the first of those who wait for it sets their limit."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.done = threading.Event()
+        self._until_s = time.monotonic() + patience_s
+
+    def wait(self) -> bool:
+        """Return True where it is over, False where nobody waits any longer."""
+        return self.done.wait(max(0.0, self._until_s - time.monotonic()))
+
+
+class _Signature(NamedTuple):
+    """What tells a changed file."""
+
+    status: Tuple[int, ...]
+    #: Other ones at each look mean: read it again, though the file looks the same.
+    racy: int = 0
+    faulty: int = 0
+
+
+class Registry:
+    """The crons in force: the last registry file that held.  Any thread may ask."""
+
+    #: How long a request may wait for a reading, all requests together.
+    PATIENCE_S = 0.5
+
+    def __init__(
+        self,
+        path: Path,
+        log_dir: Path,
+        on_change: Callable[[Registry], None] = lambda _: None,
+        kept: Optional[Path] = None,
+        keeps: bool = False,
+    ) -> None:
+        """Read the file.  `on_change` is called in the thread that read another one.
+
+        `kept` is the copy of the last file that held (registry/kept.py): in force while
+        the file has had faults since the start.  It is written only where `keeps`.
+        """
+        self.path = path
+        self._log_dir = log_dir
+        self._on_change = on_change
+        self._kept, self._keeps = kept, keeps
+        #: Goes up with each file that was read with another outcome, for caches.
+        self.version = 0
+        # Set by a reading, each as a whole; read without a lock.
+        self.faults: List[str] = []
+        self._crons: Dict[str, Cron] = {}
+        self._signature: Optional[_Signature] = None
+        #: The last file that held; "" while none has since the start.
+        self._text = ""
+        self._reading_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._reading: Optional[_Reading] = None
+        self.reload()
+
+    def crons(self) -> Dict[str, Cron]:
+        """Return the crons in force; a file that has changed is read first.
+
+        Where that takes its time, those in force until then.
+        """
+        before, now = self._signature, self._read_signature()
+        if now != before:
+            self._read_in_background(wait=before is None or now[:2] != before[:2])
+        return self._crons
+
+    def get(self, name: str) -> Cron:
+        """Return a cron; else `unknown_cron`."""
+        crons = self.crons()
+        if name in crons:
+            return crons[name]
+        known = ", ".join(crons) or "none"
+        raise Refusal(
+            "unknown_cron",
+            f'There is no cron "{printable(name, 80)}"; the registry has: '
+            f"{printable(known, 400)}.",
+            availableCrons=list(crons),
+        )
+
+    def reload(self) -> None:
+        """Read the file; take it if it holds, else keep the last good one."""
+        if self._read_file():
+            self._on_change(self)
+        self._keep()
+
+    def _read_file(self) -> bool:
+        """Read the file and put what it holds in force; return whether that is new."""
+        with self._reading_lock:
+            signature = self._read_signature()
+            crons, faults, text = _load(self.path, self._log_dir)
+            if faults and not self._text:
+                crons, note = self._kept_crons()
+                faults = faults + note
+            changed = (faults or crons) != (self.faults or self._crons)
+            if not faults or not self._text:
+                self._crons = crons
+            self._text = self._text if faults else text
+            self.faults = faults
+            self._signature = signature
+            self.version += changed
+        return changed
+
+    def _keep(self) -> None:
+        with self._reading_lock:  # so that the copy is never older than another one
+            if self._text and self._kept and self._keeps:
+                keep_text(self._kept, self.path, self._text)
+
+    def _kept_crons(self) -> Tuple[Dict[str, Cron], List[str]]:
+        """Return the crons of the copy that was kept, and what to tell of it."""
+        kept = kept_text(self._kept, self.path) if self._kept else None
+        checker = Checker(self.path, self._log_dir)
+        crons = checker.crons(kept.text) if kept else {}
+        if kept is None or checker.faults:
+            return {}, []
+        checker.place.fault(
+            "until that is corrected, its last valid version is in force (taken at "
+            f"{kept.taken_at}, crons: {len(crons)})"
+        )
+        return crons, checker.faults
+
+    def _read_in_background(self, wait: bool) -> None:
+        """Have the file read in a thread of its own, and wait as long as that is quick.
+
+        A reading that was under way may have begun before the change: once more, then.
+        """
+        for _ in range(2):
+            with self._lock:
+                joined = self._reading
+                reading = joined or self._begin_reading()
+            if not (reading and wait and reading.wait() and joined):
+                return
+
+    def _begin_reading(self) -> Optional[_Reading]:
+        """Start the thread; None where there is no room for one: the next look does."""
+        reading = self._reading = _Reading(self.PATIENCE_S)
+        try:
+            threading.Thread(
+                target=self._read_for, args=(reading,), name="registry", daemon=True
+            ).start()
+        except RuntimeError:
+            self._reading = None
+        return self._reading
+
+    def _read_for(self, reading: _Reading) -> None:
+        try:
+            changed = self._read_file()
+            # Before `on_change`, which may ask for the crons: it must not wait for
+            # itself.  And those who wait go on before the copy is written.
+            with self._lock:
+                self._reading = None
+            if changed:
+                self._on_change(self)
+        finally:
+            with self._lock:
+                if self._reading is reading:
+                    self._reading = None
+            reading.done.set()
+        self._keep()
+
+    def _read_signature(self) -> _Signature:
+        """Return what tells a changed file.
+
+        A file written twice within a tick of the kernel's clock keeps its times, so
+        a file that changed just now is read again at the next look.  One with a fault
+        is, each second: the remedy may be a chmod of a folder, which it doesn't show.
+        """
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return _Signature((), faulty=self._second())
+        age_s = time.time() - status.st_ctime
+        racy = int(time.monotonic() * 1e6) if 0 <= age_s < REGISTRY_RACY_S else 0
+        told = (
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_ino,
+            status.st_size,
+            status.st_mode,
+            status.st_uid,
+        )
+        return _Signature(told, racy, self._second())
+
+    def _second(self) -> int:
+        return int(time.monotonic()) if self.faults else 0

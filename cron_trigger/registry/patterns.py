@@ -1,0 +1,328 @@
+"""Which regular expressions are surely fast, and why another one is not.
+
+Python's `re` may take for ever on thirty letters, and no other thread runs meanwhile
+(ReDoS, CWE-1333), so a registry's patterns are judged when it is read, by the parsed
+expression: what is admitted compares 1000 characters in milliseconds.  Pure functions,
+called by the checker; any thread may.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+import sys
+from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+#: The longest value of a string parameter, and so the longest text of a comparison.
+PARAMETER_CHARS = 1000
+#: The longest pattern.
+PATTERN_CHARS = 1000
+#: Steps of a comparison, of 1 to 8 ns each; the slowest that was found takes 35 ms.
+MOST_STEPS = 4_500_000
+#: What an iteration of a repeated group costs beside its characters.
+GROUP_STEPS = 8
+#: What a character of `+?` costs: each is left, and entered again.
+LAZY_STEPS = 4
+#: Levels of groups; and what is more than enough of anything.
+MOST_DEPTH, MANY = 10, 1 << 40
+
+REMEDY = (
+    "repeat no part that can match the same text in two ways, and keep repeated parts "
+    "apart by a character that neither of them matches, as in [a-z]+(-[a-z]+)*"
+)
+
+#: A set of characters is a bit mask: ASCII, then what else there is, by kind.
+ASCII = (1 << 128) - 1
+DIGIT, WORD, SPACE, OTHER = (1 << bit for bit in range(128, 132))
+BEYOND = DIGIT | WORD | SPACE | OTHER
+ALL = ASCII | BEYOND
+#: Stands among the characters that may follow where the text may end.
+END = 1 << 132
+
+Node = Tuple[Any, Any]
+#: The next character that may come after a part, and the one after that.
+Follow = Tuple[int, int]
+
+
+@functools.lru_cache(maxsize=1024)
+def slow_fault(pattern: str) -> Optional[str]:
+    """Return why comparing with `pattern` may take too long, or None where it can't.
+
+    Kept, since a registry is read again and again and a judgement takes half a
+    millisecond.
+    Raises what `re.compile` raises where it is no regular expression.
+    """
+    re.compile(pattern)
+    # sre_parse has another name since 3.11, and says so to whoever uses the old one.
+    name = "re._parser" if sys.version_info >= (3, 11) else "sre_parse"
+    nodes = importlib.import_module(name).parse(pattern)
+    # Flags that change what a set matches: judged as if it matched far more.
+    judge = _Judge(coarse=bool(re.search(r"\(\?[\w-]*[iaL]", pattern)))
+    try:
+        found = judge.sequence(list(nodes), (END, END))
+    except _Slow as slow:
+        return f"{slow}; {slow.remedy}"
+    if found.steps > MOST_STEPS:
+        return f"could take too long on some texts; {REMEDY}"
+    return None
+
+
+class _Slow(Exception):
+    """A construct that is not judged but refused."""
+
+    def __init__(self, what: str, remedy: str = REMEDY) -> None:
+        super().__init__(what)
+        self.remedy = remedy
+
+
+class _Part(NamedTuple):
+    """What is known of a part of an expression; all are upper bounds.
+
+    Backtracking multiplies: `steps` is the work of one entry into the part with all
+    of its `ways` out.  Where there is only one way, a repeated part shares the text
+    with itself, and each character costs `size` at most.
+    """
+
+    #: The sets of its first characters, one after the other, as far as they are sure.
+    lead: Tuple[int, ...]
+    #: Whether it may match nothing.
+    empty: bool
+    ways: int
+    steps: int
+    size: int
+
+    def first(self, follow: int = 0) -> int:
+        """Return with which characters it, or what follows it, may begin."""
+        begin = self.lead[0] if self.lead else 0
+        return begin | follow if self.empty else begin
+
+    def before(self, follow: Follow) -> Follow:
+        """Return what follows that which stands before this part."""
+        if not self.lead:
+            return follow
+        if self.empty:
+            return self.first(follow[0]), ALL | END
+        if len(self.lead) > 1:
+            return self.lead[0], self.lead[1]
+        return self.lead[0], follow[0] if self.size == 1 else ALL | END
+
+
+NOTHING = _Part((), True, 1, 0, 0)
+
+
+class _Judge:
+    """Goes through a parsed expression; `follow` is what may come after a part.
+
+    A choice is sure where one look at the next two characters, or at the next few of
+    a branch, decides it.  Every other one multiplies the ways.
+    """
+
+    def __init__(self, coarse: bool) -> None:
+        self._coarse = coarse
+        self._depth = 0
+
+    def sequence(self, nodes: Sequence[Node], follow: Follow) -> _Part:
+        """Judge what stands one after the other, from its end to its beginning."""
+        whole = NOTHING
+        self._depth += 1
+        if self._depth > MOST_DEPTH:  # a repeated part is gone through twice
+            raise _Slow("has groups in groups in groups", "write it flatter")
+        for node in reversed(nodes):
+            part = self._part(node, follow)
+            follow = part.before(follow)
+            whole = _joined(part, whole)
+        self._depth -= 1
+        return whole
+
+    def _part(self, node: Node, follow: Follow) -> _Part:
+        operator, value = str(node[0]), node[1]
+        if operator in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+            low, high, inner = value
+            part = self._repeat(int(low), int(high), inner, follow)
+            lazy = operator == "MIN_REPEAT"
+            return part._replace(steps=part.steps * LAZY_STEPS) if lazy else part
+        if operator == "BRANCH":
+            return self._branch(value[1], follow)
+        if operator in ("SUBPATTERN", "ATOMIC_GROUP"):
+            inner = value[-1] if operator == "SUBPATTERN" else value
+            return self.sequence(list(inner), follow)
+        if operator == "AT":
+            return NOTHING
+        if operator in ("ASSERT", "ASSERT_NOT"):
+            # It is left as soon as it has matched, by one way.  What it costs is not
+            # shared with the text that is gone through, and comes before the next
+            # character decides anything: so it may begin with all of them.
+            seen = self.sequence(list(value[1]), (ALL | END, ALL | END))
+            return _Part((ALL,), True, 1, seen.steps, seen.steps)
+        if operator.startswith("GROUPREF"):
+            raise _Slow(
+                "refers to a group by its number or name, which can take too long",
+                "write out what is to match",
+            )
+        characters = self._characters(operator, value)
+        return _Part((characters,), False, 1, 1, 1)
+
+    def _repeat(self, low: int, high: int, inner: Any, follow: Follow) -> _Part:
+        nodes = list(inner)
+        # MAXREPEAT is an integer far above what a text has.
+        low, high = min(low, PARAMETER_CHARS), min(high, PARAMETER_CHARS)
+        body = self.sequence(nodes, follow)
+        if high > 1:
+            if body.empty:
+                what = "repeats a part that may match nothing, which can take too long"
+                raise _Slow(what)
+            again = body.first() | follow[0]
+            body = self.sequence(nodes, (again, ALL | END))
+        single = body.size == 1 and str(nodes[0][0]) != "SUBPATTERN"
+        exits = high - low + 1 if _shared(body, single, follow) else 1
+        return _Part(
+            lead=body.lead * min(low, 9) if single and low else body.lead,
+            empty=low == 0 or body.empty,
+            ways=min(exits * _power(body.ways, high), MANY),
+            steps=self._steps(body, single, low, high, follow),
+            size=body.size + 1 + (0 if single else GROUP_STEPS),
+        )
+
+    def _steps(
+        self, body: _Part, single: bool, low: int, high: int, follow: Follow
+    ) -> int:
+        """Return the work of one entry into a repeated part."""
+        if single and body.lead == (ALL,) and follow == (END, END):
+            # The text's whole rest matches: it is gone through once.
+            return low + 1 if high == PARAMETER_CHARS else high + 1
+        once = body.steps + (0 if single else GROUP_STEPS)
+        if body.ways > 1:
+            return min(_power(body.ways, high) * once, MANY)
+        shared = PARAMETER_CHARS * (body.size + (0 if single else GROUP_STEPS))
+        return min(shared, high * once + 1)
+
+    def _branch(self, choices: Iterable[Any], follow: Follow) -> _Part:
+        parts = [self.sequence(list(choice), follow) for choice in choices]
+        sure = _exclusive(
+            [part.before(follow) if part.empty else part.lead for part in parts]
+        )
+        ways = [part.ways for part in parts]
+        first = 0
+        for part in parts:
+            first |= part.first()
+        return _Part(
+            lead=(first,),
+            empty=any(part.empty for part in parts),
+            ways=min(max(ways) if sure else sum(ways), MANY),
+            steps=min(sum(part.steps for part in parts) + len(parts), MANY),
+            size=sum(part.size for part in parts) + len(parts),
+        )
+
+    def _characters(self, operator: str, value: Any) -> int:
+        """Return a set that has every character which a node may match."""
+        if operator == "LITERAL":
+            found = _bit(value)
+        elif operator == "NOT_LITERAL":
+            found = ALL & ~(_bit(value) & ASCII)
+        elif operator == "IN":
+            found = self._set(value)
+        else:  # ANY, and what a later Python may have
+            found = ALL
+        if self._coarse:
+            found |= BEYOND | (LETTERS if found & (LETTERS | BEYOND) else 0)
+        return found
+
+    def _set(self, items: Iterable[Node]) -> int:
+        """Return the set of a `[…]`; a negated one lacks only what is surely out."""
+        found = whole = 0
+        negated = False
+        for operator, value in items:
+            name = str(operator)
+            if name == "NEGATE":
+                negated = True
+            elif name == "LITERAL":
+                found |= _bit(value)
+            elif name == "RANGE":
+                found |= _range(*value)
+            elif name == "CATEGORY":
+                found |= CATEGORIES.get(str(value), ALL)
+                whole |= CATEGORIES.get(str(value), 0)
+        return ALL & ~(found & ASCII | whole & BEYOND) if negated else found
+
+
+def _joined(one: _Part, rest: _Part) -> _Part:
+    """Return a part and the rest that comes after it as one part."""
+    lead = one.lead
+    if not one.lead:
+        lead = rest.lead
+    elif one.empty:
+        lead = (one.first(rest.first()),)
+    elif one.size == len(one.lead):  # it is nothing but these characters
+        lead = (one.lead + rest.lead)[:16] if not rest.empty else one.lead
+    return _Part(
+        lead=lead,
+        empty=one.empty and rest.empty,
+        ways=min(one.ways * rest.ways, MANY),
+        steps=min(one.steps + one.ways * rest.steps, MANY),
+        size=min(one.size + rest.size, MANY),
+    )
+
+
+def _shared(body: _Part, single: bool, follow: Follow) -> bool:
+    """Tell whether one may go on with a repeated part where one may leave it, too.
+
+    Not so where the next two characters decide: of `[a-z-]*[a-z]` at the end of a
+    text, the last letter is never the repeated part's.
+    """
+    begin = body.first()
+    if not begin & follow[0]:
+        return False
+    return not single or bool((begin | follow[0]) & follow[1])
+
+
+def _exclusive(leads: List[Tuple[int, ...]]) -> bool:
+    """Tell whether no two of these leads can stand at the beginning of one text."""
+    return all(
+        any(not a & b for a, b in zip(one, other))
+        for index, one in enumerate(leads)
+        for other in leads[:index]
+    )
+
+
+def _power(ways: int, times: int) -> int:
+    """Return `ways ** times`, or MANY where that is more."""
+    if ways == 1 or times == 0:
+        return 1
+    return MANY if times > 40 else min(ways**times, MANY)
+
+
+def _bit(code: int) -> int:
+    """Return the set that has a character, beyond ASCII all of its kind."""
+    if code < 128:
+        return 1 << code
+    text = chr(code)
+    if text.isspace():
+        return SPACE
+    if text.isalnum():
+        return DIGIT if text.isdecimal() else WORD
+    return OTHER
+
+
+def _range(first: int, last: int) -> int:
+    within = (1 << min(last + 1, 128)) - (1 << min(first, 128))
+    return within | (BEYOND if last >= 128 else 0)
+
+
+def _of(test: Callable[[str], bool]) -> int:
+    """Return the ASCII characters of a kind, as `re` knows them: by `str`'s tests."""
+    return sum(1 << code for code in range(128) if test(chr(code)))
+
+
+LETTERS = _of(str.isalpha)
+DIGITS = _of(str.isdecimal) | DIGIT
+SPACES = _of(str.isspace) | SPACE
+WORDS = _of(str.isalnum) | 1 << ord("_") | DIGIT | WORD
+CATEGORIES = {
+    "CATEGORY_DIGIT": DIGITS,
+    "CATEGORY_NOT_DIGIT": ALL & ~DIGITS,
+    "CATEGORY_SPACE": SPACES,
+    "CATEGORY_NOT_SPACE": ALL & ~SPACES,
+    "CATEGORY_WORD": WORDS,
+    "CATEGORY_NOT_WORD": ALL & ~WORDS,
+}

@@ -1,0 +1,352 @@
+"""Schedules: the five fields of a crontab line, and the moments that they name.
+
+Knows the rules of Debian's cron (crontab(5), cron(8), its main loop), also where the
+clock changes.  Promises moments in POSIX seconds, at which cron starts a job in a time
+zone; starts nothing itself and keeps no state.  Made by the checker and used by whoever
+asks when a cron is due; any thread may.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from bisect import bisect_left, bisect_right
+from collections import deque
+from dataclasses import dataclass
+from datetime import date, datetime, tzinfo
+from typing import (
+    Dict,
+    FrozenSet,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from cron_trigger.registry.texts import printable
+
+#: None is the host's local time.
+Zone = Optional[tzinfo]
+
+#: The words of crontab(5) that stand for five fields.
+WORDS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+_DAY_S = 86_400
+_DAY_MIN = 1440
+_EPOCH = date(1970, 1, 1).toordinal()
+#: A change of the clock by more is a correction: nothing is caught up or left out.
+_CORRECTION_MIN = 180
+#: A few minutes forward count as having woken late: every job of them runs.
+_WOKE_LATE_MIN = 5
+#: 29 February on a given day of the week can be 40 years away.
+_HORIZON_S = 40 * 366 * _DAY_S
+_MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def _numbered(names: str, first: int) -> Dict[str, int]:
+    return {name: number for number, name in enumerate(names.split(), first)}
+
+
+class _Field(NamedTuple):
+    """One of the five: its name for people, its range, and the names of its values."""
+
+    name: str
+    low: int
+    high: int
+    names: Dict[str, int]
+
+    def fault(self, got: str, expected: str) -> ValueError:
+        return ValueError(f"{self.name}: expected {expected}, got {_shown(got)}")
+
+    def value_fault(self, got: str) -> ValueError:
+        words = list(self.names)
+        or_names = f" or {words[0]} to {words[-1]}" if words else ""
+        return self.fault(got, f"{self.low} to {self.high}{or_names}")
+
+
+_MONTHS = _numbered("jan feb mar apr may jun jul aug sep oct nov dec", 1)
+_WEEK_DAYS = _numbered("sun mon tue wed thu fri sat", 0)
+_FIELDS = (
+    _Field("minute", 0, 59, {}),
+    _Field("hour", 0, 23, {}),
+    _Field("day of month", 1, 31, {}),
+    _Field("month", 1, 12, _MONTHS),
+    _Field("day of week", 0, 7, _WEEK_DAYS),
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The moments at which cron starts a job; made by `parse_schedule`."""
+
+    #: As it was written, with single spaces.
+    text: str
+    #: Minutes after midnight, in ascending order.
+    times: Tuple[int, ...]
+    month_days: FrozenSet[int]
+    months: FrozenSet[int]
+    #: 0 is Sunday.
+    week_days: FrozenSet[int]
+    #: Whether one of day of month and day of week is enough; else it takes both.
+    either_day: bool
+    #: Whether it runs by the wall clock as it goes, through every change of the clock.
+    wall_clock: bool
+
+    def next_after(self, moment_s: float, zone: Zone = None) -> Optional[float]:
+        """Return the first moment after this one, None if there is none in 40 years."""
+        return next(self.due_between(moment_s, moment_s + _HORIZON_S, zone), None)
+
+    def due_between(
+        self, after_s: float, until_s: float, zone: Zone = None
+    ) -> Iterator[float]:
+        """Yield each moment after `after_s`, up to `until_s` or at it, in order.
+
+        Times that a change of the clock moves to the same moment are one moment.
+        """
+        for stretch in self._stretches(after_s, until_s, zone):
+            if stretch.at_s is not None:
+                if any(self._matches(stretch)):
+                    yield float(stretch.at_s)
+                continue
+            for midnight, times in self._matches(stretch):
+                for minute in times:
+                    yield float((midnight + minute) * 60 - stretch.offset_s)
+
+    def count_between(self, after_s: float, until_s: float, zone: Zone = None) -> int:
+        """Return how many moments `due_between` has, without going through them."""
+        count = 0
+        for stretch in self._stretches(after_s, until_s, zone):
+            if stretch.at_s is not None:
+                count += any(self._matches(stretch))
+            else:
+                count += sum(len(times) for _, times in self._matches(stretch))
+        return count
+
+    def last_between(
+        self, after_s: float, until_s: float, zone: Zone = None
+    ) -> Optional[float]:
+        """Return the last moment that `due_between` has, None if it has none."""
+        back_s = 3600.0
+        while True:
+            from_s = max(after_s, until_s - back_s)
+            last = deque(self.due_between(from_s, until_s, zone), maxlen=1)
+            if last or from_s <= after_s:
+                return last[0] if last else None
+            back_s *= 8
+
+    def _stretches(
+        self, after_s: float, until_s: float, zone: Zone
+    ) -> Iterator[_Stretch]:
+        """Yield what cron goes through between two moments."""
+        # A day earlier: what a change of the clock leaves out depends on it.
+        spans = _spans(math.floor(after_s) - _DAY_S, math.floor(until_s) + 1, zone)
+        for stretch in _cron_clock(spans, self.wall_clock):
+            if stretch.at_s is None:
+                yield stretch.clipped(after_s, until_s)
+            elif after_s < stretch.at_s <= until_s:
+                yield stretch
+
+    def _matches(self, stretch: _Stretch) -> Iterator[Tuple[int, Sequence[int]]]:
+        """Yield each day's midnight and those minutes after it that match, if any."""
+        for day in range(stretch.first // _DAY_MIN, stretch.last // _DAY_MIN + 1):
+            if not self._has_day(day):
+                continue
+            midnight = day * _DAY_MIN
+            low = bisect_left(self.times, stretch.first - midnight)
+            high = bisect_right(self.times, stretch.last - midnight)
+            if low < high:
+                yield midnight, self.times[low:high]
+
+    def _has_day(self, day: int) -> bool:
+        """Return whether a day, counted from 1970-01-01, matches."""
+        on = date.fromordinal(_EPOCH + day)
+        if on.month not in self.months:
+            return False
+        by_month = on.day in self.month_days
+        by_week = on.isoweekday() % 7 in self.week_days
+        return by_month or by_week if self.either_day else by_month and by_week
+
+
+# What cron's clock does, in minutes of the wall clock: its wall time is counted since
+# 1970 as if it were UTC.
+
+
+class _Stretch(NamedTuple):
+    """Minutes `first` to `last` of the wall clock, each at its moment or all at one."""
+
+    first: int
+    last: int
+    offset_s: int
+    at_s: Optional[int] = None
+
+    def clipped(self, after_s: float, until_s: float) -> _Stretch:
+        first = math.floor((after_s + self.offset_s) / 60) + 1
+        last = math.floor((until_s + self.offset_s) / 60)
+        return self._replace(first=max(first, self.first), last=min(last, self.last))
+
+
+def _cron_clock(spans: Iterator[_Stretch], wall_clock: bool) -> Iterator[_Stretch]:
+    """Yield the minutes for which cron starts jobs of a kind, as its main loop does.
+
+    `reached` is cron's virtual time: all jobs up to this minute have run.
+    """
+    reached: Optional[int] = None
+    for span in spans:
+        reached = span.first - 1 if reached is None else reached
+        first, ahead = span.first, span.first - reached
+        if _catches_up(ahead, wall_clock):
+            at_s = first * 60 - span.offset_s
+            yield _Stretch(reached + 1, first, span.offset_s, at_s)
+            first += 1
+        elif -_CORRECTION_MIN < ahead < 1 and not wall_clock:
+            first = reached + 1
+        yield span._replace(first=first)
+        reached = span.last
+
+
+def _catches_up(ahead: int, wall_clock: bool) -> bool:
+    """Return whether minutes were skipped (ahead is over 1) whose jobs run now."""
+    return 1 < ahead <= (_WOKE_LATE_MIN if wall_clock else _CORRECTION_MIN)
+
+
+def _spans(begin_s: int, end_s: int, zone: Zone) -> Iterator[_Stretch]:
+    """Yield stretches with one offset from UTC each, without a gap.
+
+    A stretch lasts up to a day, and begins anew where the clock changes: it is never
+    over before what a change repeats is.
+    """
+    while begin_s < end_s:
+        offset_s = _offset_s(begin_s, zone)
+        next_s = min(begin_s + _DAY_S, end_s)
+        if _offset_s(next_s, zone) != offset_s:
+            next_s = _change_s(begin_s, next_s, zone)
+        first, last = -(-(begin_s + offset_s) // 60), (next_s - 1 + offset_s) // 60
+        if first <= last:
+            yield _Stretch(first, last, offset_s)
+        begin_s = next_s
+
+
+def _change_s(before_s: int, after_s: int, zone: Zone) -> int:
+    """Return the first second, up to `after_s`, that has another offset."""
+    offset_s = _offset_s(before_s, zone)
+    while after_s - before_s > 1:
+        middle_s = (before_s + after_s) // 2
+        if _offset_s(middle_s, zone) == offset_s:
+            before_s = middle_s
+        else:
+            after_s = middle_s
+    return after_s
+
+
+def _offset_s(moment_s: int, zone: Zone) -> int:
+    """Return what the wall clock is ahead of UTC at this moment."""
+    if zone is None:
+        return time.localtime(moment_s).tm_gmtoff
+    offset = datetime.fromtimestamp(moment_s, zone).utcoffset()
+    return 0 if offset is None else round(offset.total_seconds())
+
+
+def parse_schedule(text: str) -> Schedule:
+    """Return the Schedule of five fields or of a word such as `@daily`.
+
+    Raises ValueError with one sentence: the field, what it expects and what it got.
+    """
+    written = " ".join(_split(text))
+    texts = _five(written)
+    values = [_values(field, value) for field, value in zip(_FIELDS, texts)]
+    minutes, hours, month_days, months, week_days = values
+    star = [value.startswith("*") for value in texts]
+    either_day = not (star[2] or star[4])
+    if not either_day and not _exists(month_days, months):
+        raise ValueError(
+            f"schedule: expected a day that comes in some year, got {_shown(written)}"
+        )
+    return Schedule(
+        text=written,
+        times=tuple(h * 60 + m for h in sorted(hours) for m in sorted(minutes)),
+        month_days=month_days,
+        months=months,
+        week_days=frozenset(number % 7 for number in week_days),
+        either_day=either_day,
+        wall_clock=star[0] or star[1],
+    )
+
+
+def _split(text: str) -> List[str]:
+    return [part for part in re.split("[ \t]+", text) if part]
+
+
+def _five(written: str) -> Sequence[str]:
+    """Return the texts of the five fields."""
+    texts = _split(WORDS.get(written, written))
+    if len(texts) == 5:
+        return texts
+    if written.startswith("@reboot"):
+        raise ValueError(
+            "schedule: expected a time, got @reboot, which has none: cron runs it when "
+            'the host starts; leave "schedule" out'
+        )
+    got = _shown(written) if written.startswith("@") else f"{len(texts)} fields"
+    raise ValueError(
+        "schedule: expected five fields (minute, hour, day of month, month, day of "
+        f"week) or one of {', '.join(WORDS)}, got {got}"
+    )
+
+
+def _values(field: _Field, text: str) -> FrozenSet[int]:
+    """Return the numbers of a list of ranges."""
+    return frozenset(
+        number for part in text.split(",") for number in _range(field, part)
+    )
+
+
+def _range(field: _Field, text: str) -> range:
+    """Return what `*`, `5`, `1-5`, `*/10` or `1-5/2` stands for."""
+    span, slash, step = text.partition("/")
+    if slash and not (re.fullmatch("[0-9]{1,9}", step) and int(step)):
+        raise field.fault(text, 'a step of 1 or more after "/"')
+    if span == "*":
+        return range(field.low, field.high + 1, int(step or 1))
+    low, dash, high = span.partition("-")
+    first = _number(field, low)
+    last = _number(field, high) if dash else first
+    if slash and not dash:
+        better = f"{first}-{field.high}/{step}"
+        raise field.fault(text, f'"*" or a range before "/", as in {better}')
+    if first > last:
+        better = f"{first}-{field.high},{field.low}-{last}"
+        raise field.fault(text, f"a range from low to high, as in {better}")
+    return range(first, last + 1, int(step or 1))
+
+
+def _number(field: _Field, text: str) -> int:
+    """Return a value that is written as a number or, in two fields, as a name."""
+    if text.lower() in field.names:
+        return field.names[text.lower()]
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise field.value_fault(text)
+    if not field.low <= int(text) <= field.high:
+        raise field.value_fault(text)
+    return int(text)
+
+
+def _exists(month_days: FrozenSet[int], months: FrozenSet[int]) -> bool:
+    """Return whether one of these days of the month is in one of these months."""
+    return any(min(month_days) <= _MONTH_DAYS[month - 1] for month in months)
+
+
+def _shown(value: str) -> str:
+    """Return a value on one line, in quotes where it is more than a word."""
+    shown = printable(value, 40)
+    return shown if value.isascii() and value.isalnum() else f'"{shown}"'

@@ -1,0 +1,72 @@
+"""The secret that requests must carry: where it comes from, and which one is good.
+
+Knows the rule (visible ASCII without blanks, 16 characters or more, so that guessing is
+hopeless) and the three places: the setting, a file, systemd's LoadCredential=.
+Promises ConfigError with the command that makes a good one, and never to show one.
+Called by settings.py at the start, and by the command line as a client.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+from pathlib import Path
+from typing import Mapping, Optional
+
+from cron_trigger.registry.errors import ConfigError
+from cron_trigger.registry.texts import printable
+
+SECRET_CHARS = 16
+REMEDY = "make one with openssl rand -hex 32"
+
+
+def read_secret(
+    given: Optional[str], file: Optional[str], environ: Mapping[str, str]
+) -> Optional[bytes]:
+    """Return the secret of the setting, the file, or systemd; else ConfigError."""
+    credential = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / "secret"
+    if given is not None:
+        return _good(os.fsencode(given), "CRON_TRIGGER_SECRET")
+    if file is not None:
+        return _good(_file_secret(file), "CRON_TRIGGER_SECRET_FILE")
+    if credential.exists():
+        secret = _file_secret(str(credential), systemds=True)
+        return _good(secret, "systemd's credential")
+    return None
+
+
+def _file_secret(path: str, systemds: bool = False) -> bytes:
+    """Return what a file holds, but its line's end; else ConfigError."""
+    shown = printable(path, 300)
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            secret = file.read(1 << 16).rstrip(b"\r\n")
+    except OSError as error:
+        raise ConfigError(
+            "CRON_TRIGGER_SECRET_FILE must name a file to read, got "
+            f'"{shown}" ({error.strerror}).'
+        ) from None
+    # systemd lets nobody else into the folder of its credentials.
+    if stat.S_ISREG(mode) and mode & stat.S_IRWXO and not systemds:
+        raise ConfigError(
+            "CRON_TRIGGER_SECRET_FILE must name a file that only its owner and its "
+            f'group may read, got "{shown}", which others may: chmod 600 '
+            f"{printable(shlex.quote(path), 300)}."
+        )
+    return secret
+
+
+def _good(secret: bytes, source: str) -> bytes:
+    """Return a secret that holds; else ConfigError."""
+    if secret in (b"", b"change-me"):
+        fault = "must not be empty or change-me"
+    elif not re.fullmatch(rb"[!-~]*", secret):
+        fault = "must not hold a blank or what is no visible ASCII character"
+    elif len(secret) < SECRET_CHARS:
+        fault = f"must not be shorter than {SECRET_CHARS} characters, got {len(secret)}"
+    else:
+        return secret
+    raise ConfigError(f"{source} {fault}: {REMEDY}, or leave the setting out.")

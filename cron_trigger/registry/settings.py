@@ -1,0 +1,324 @@
+"""Settings: all that the environment and the flags decide, checked once at the start.
+
+Knows each setting's default, its form, and the sentence that says what is wrong with a
+value.  Promises that Settings hold: paths are absolute, addresses parse, the secret is
+a good one; else ConfigError, which ends the start with exit status 78.  Knows as well
+the file that systemd has them from, and a name that is one misspelt.  Called by the
+command line and doctor; Settings never change, so that any thread may read them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+
+from cron_trigger import HOME, SERVICE
+from cron_trigger.registry.crons import VARIABLE_NAME
+from cron_trigger.registry.errors import ConfigError
+from cron_trigger.registry.secret import read_secret
+from cron_trigger.registry.texts import nearest, printable
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+LOOPBACK: Tuple[Network, ...] = (
+    ipaddress.IPv4Network("127.0.0.0/8"),
+    ipaddress.IPv6Network("::1/128"),
+)
+
+
+#: Each setting with what it is; a variable CRON_TRIGGER_<NAME>, and a flag.
+SETTINGS = {
+    "host": "address to listen on (all interfaces)",
+    "port": "port to listen on (9998; 0 picks a free one)",
+    "secret": "secret that requests must carry (visible in ps: prefer --secret-file)",
+    "secret-file": "file that holds the secret",
+    "allow": "networks that may connect, beside loopback (this host's containers)",
+    "allowed-hosts": "further names for the Host header",
+    "allowed-origins": "origins whose pages may call",
+    "history-days": "days that the history keeps (90)",
+    "registry": "registry file (that of /etc, else crons.json beside the program)",
+    "log-dir": "folder of the logs",
+    "state-dir": "folder of the history",
+    "run-dir": "folder of the PID files",
+    "notify-url": "address that gets a POST at the end of each run",
+}
+#: What no two servers of a host may share.
+OF_A_SERVER = (
+    "CRON_TRIGGER_RUN_DIR, CRON_TRIGGER_STATE_DIR, CRON_TRIGGER_LOG_DIR, "
+    "CRON_TRIGGER_PORT and CRON_TRIGGER_REGISTRY"
+)
+#: What else begins so: set for scripts, and for clients of a server.
+OTHERS = ("CRON_TRIGGER_URL", "CRON_TRIGGER_SERVER_URL")
+#: What systemd reads the service's settings from.
+ENVIRONMENT_FILE = Path("/etc/default") / SERVICE
+#: Where an installed service has its registry, and its secret.
+SERVICE_FOLDER = Path("/etc") / SERVICE
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the environment and the flags decide.  Paths are absolute."""
+
+    registry: Path
+    log_dir: Path
+    state_dir: Path
+    run_dir: Path
+    host: str = "::"
+    port: int = 9998
+    secret: Optional[bytes] = None
+    #: Who may connect, loopback among them; None: loopback and this host's containers.
+    allow: Optional[Tuple[Network, ...]] = None
+    allowed_hosts: Tuple[str, ...] = ()
+    allowed_origins: Tuple[str, ...] = ()
+    history_days: int = 90
+    notify_url: Optional[str] = None
+
+    @property
+    def history(self) -> Path:
+        return self.state_dir / "history.db"
+
+    @property
+    def kept_registry(self) -> Path:
+        """The copy of the last registry that was taken."""
+        return self.state_dir / "registry-last-good.json"
+
+    def pid_file(self, cron_name: str) -> str:
+        return f"{self.run_dir}/{cron_name}.pid"
+
+
+def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Return the settings, flags before environment; else ConfigError."""
+
+    def given(name: str) -> Optional[str]:
+        value = flags.get(name)
+        return (
+            value if value is not None else environ.get(f"CRON_TRIGGER_{name.upper()}")
+        )
+
+    def folder(name: str, default: Callable[[], Path]) -> Path:
+        return Path(os.path.abspath(given(name) or default()))
+
+    root = os.geteuid() == 0
+    state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    user_state = Path(state) / SERVICE
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    state_dir = folder(
+        "state_dir", lambda: Path("/var/lib") / SERVICE if root else user_state
+    )
+    user_run = Path(runtime) / SERVICE if runtime else state_dir / "run"
+    return Settings(
+        registry=_registry_path(given("registry")),
+        log_dir=folder(
+            "log_dir", lambda: Path("/var/log/qadhya") if root else user_state / "log"
+        ),
+        state_dir=state_dir,
+        run_dir=folder("run_dir", lambda: Path("/run") / SERVICE if root else user_run),
+        host=given("host") or all_interfaces(),
+        port=number_setting("CRON_TRIGGER_PORT", given("port") or "9998", 0, 65535),
+        secret=read_secret(given("secret"), given("secret_file"), environ),
+        allow=_networks(given("allow")),
+        allowed_hosts=_hosts(given("allowed_hosts")),
+        allowed_origins=_origins(given("allowed_origins")),
+        history_days=number_setting(
+            "CRON_TRIGGER_HISTORY_DAYS", given("history_days") or "90", 1, 36500
+        ),
+        notify_url=_notify_url(given("notify_url")),
+    )
+
+
+def _registry_path(given: Optional[str]) -> Path:
+    if given:
+        path = Path(os.path.abspath(given))
+        if not path.is_file():
+            what = "no file" if path.exists() else "not there"
+            raise ConfigError(
+                f"CRON_TRIGGER_REGISTRY must name a registry file, got {path}, which "
+                f"is {what}: create it, or leave the setting out."
+            )
+        return path
+    system = SERVICE_FOLDER / "crons.json"
+    try:
+        os.stat(system)
+    except PermissionError:
+        raise ConfigError(
+            f"CRON_TRIGGER_REGISTRY is {system}, which this user may not look at: use "
+            "sudo, or name another registry."
+        ) from None
+    except OSError:
+        return HOME / "crons.json"
+    return system
+
+
+def number_setting(name: str, text: str, low: int, high: int) -> int:
+    if re.fullmatch(r"\d{1,9}", text, re.ASCII) and low <= int(text) <= high:
+        return int(text)
+    raise ConfigError(
+        f'{name} must be a whole number from {low} to {high}, got "{printable(text)}".'
+    )
+
+
+def _items(text: Optional[str]) -> List[str]:
+    return (
+        re.split(r"[\s,]+", text.strip(" ,\t\n")) if text and text.strip(", ") else []
+    )
+
+
+def all_interfaces() -> str:
+    """Return the address of all interfaces, of both families where there are two."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError:
+        return "0.0.0.0"
+    return "::"
+
+
+def _networks(text: Optional[str]) -> Optional[Tuple[Network, ...]]:
+    if text is None:
+        return None
+    networks: List[Network] = []
+    for item in _items(text):
+        try:
+            networks.append(ipaddress.ip_network(item))
+        except ValueError as error:
+            raise ConfigError(
+                "CRON_TRIGGER_ALLOW must be a list of networks such as "
+                f'"10.1.0.0/16 fd00::/8", got "{printable(item)}" ({error}).'
+            ) from None
+    if not networks:
+        raise ConfigError(
+            "CRON_TRIGGER_ALLOW must name at least one network, such as 10.1.0.0/16; "
+            "for this host and its containers alone, leave it out."
+        )
+    return (*LOOPBACK, *networks)
+
+
+def _hosts(text: Optional[str]) -> Tuple[str, ...]:
+    """Return names as they stand in a Host header, which may add any port."""
+    hosts = []
+    for item in _items(text):
+        match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252})(:\d{1,5})?", item)
+        if not match:
+            raise ConfigError(
+                "CRON_TRIGGER_ALLOWED_HOSTS must be a list of names such as "
+                f'"crons.example.org", got "{printable(item)}".'
+            )
+        hosts.append(match[1].rstrip(".").lower())
+    return tuple(hosts)
+
+
+def _origins(text: Optional[str]) -> Tuple[str, ...]:
+    """Return origins as browsers send them: in lower case, without a default port."""
+    origins = []
+    for item in _items(text):
+        match = re.fullmatch(r"(?i)(https?)://([^/?#\s@]+?)(:\d{1,5})?", item)
+        if not match:
+            raise ConfigError(
+                "CRON_TRIGGER_ALLOWED_ORIGINS must be a list of origins such as "
+                f'"https://admin.example.org", got "{printable(item)}".'
+            )
+        scheme, host, port = (part or "" for part in match.groups())
+        default = {"http": ":80", "https": ":443"}[scheme.lower()]
+        origins.append(f"{scheme}://{host}{port if port != default else ''}".lower())
+    return tuple(origins)
+
+
+def _notify_url(text: Optional[str]) -> Optional[str]:
+    if not text:
+        return None
+    try:
+        url = urllib.parse.urlsplit(text)
+        held = url.scheme in ("http", "https") and url.hostname and (url.port or 1)
+    except ValueError:
+        held = False
+    if not held or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigError(
+            "CRON_TRIGGER_NOTIFY_URL must be an http or https address, got "
+            f'"{printable(text, 80)}".'
+        )
+    return text
+
+
+def variable_of(setting: str) -> str:
+    """Return the environment variable of a setting such as `log-dir`."""
+    return "CRON_TRIGGER_" + setting.upper().replace("-", "_")
+
+
+def unknown_settings(
+    environ: Mapping[str, str],
+) -> List[Tuple[str, Optional[str]]]:
+    """Return each variable that looks like a setting and is none, and what it means.
+
+    That is None where no setting has a name like it.
+    """
+    known = {*map(variable_of, SETTINGS), *OTHERS}
+    tails = [name[len("CRON_TRIGGER_") :] for name in known]
+    found: List[Tuple[str, Optional[str]]] = []
+    for name in environ:
+        head = re.match(r"CRONS?_?TRIGG?ERS?_", name, re.IGNORECASE)
+        if head and name not in known:
+            meant = nearest(name[head.end() :], tails)
+            found.append((name, meant and f"CRON_TRIGGER_{meant}"))
+    return found
+
+
+def service_variables() -> Dict[str, str]:
+    """Return what the service's scripts find around them, beside their own.
+
+    For root's server and root's `run` alike; an ordinary user's has its own variables.
+    """
+    return environment_file() if os.geteuid() == 0 else {}
+
+
+def environment_file(path: Path = ENVIRONMENT_FILE) -> Dict[str, str]:
+    """Return the variables that the service is started with; nothing if unreadable."""
+    try:
+        text = path.read_text("utf-8", "replace")
+    except OSError:
+        return {}
+    return dict(_assignments(text))
+
+
+#: As systemd's env-file.c: quoted pieces come first, blanks between them go; what comes
+#: after them ends with its line, where a backslash takes the line's end away.
+ASSIGNMENT = re.compile(
+    r"""
+    [ \t]* (?P<name> [^\s=#;][^=\n]*? ) [ \t]* =
+    (?P<quoted> (?: [ \t]* (?: '[^']*' | "(?:\\.|[^"\\])*" ) )* ) [ \t]*
+    (?P<plain> (?: \\. | [^\\\n] )* ) (?: \n | \Z )
+    | [^\n]* (?: \n | \Z )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def _assignments(text: str) -> Iterator[Tuple[str, str]]:
+    place, text = 0, text.replace("\r", "\n")
+    while place < len(text):
+        match = ASSIGNMENT.match(text, place)
+        assert match, "its second half takes any line"
+        place = match.end()
+        if VARIABLE_NAME.fullmatch(match["name"] or ""):
+            yield match["name"], _quoted(match["quoted"]) + _plain(match["plain"])
+
+
+def _quoted(text: str) -> str:
+    """Return what quoted pieces stand for; backslashes count in double quotes only."""
+    pieces = re.findall(r"""'([^']*)'|"((?:\\.|[^"\\])*)\"""", text, re.DOTALL)
+    return "".join(
+        single or re.sub(r'\\(\n|["\\`$])', _escaped, double)
+        for single, double in pieces
+    )
+
+
+def _plain(text: str) -> str:
+    ended = re.sub(r"(?<!\\)((?:\\\\)*)[ \t]+\Z", r"\1", text)
+    return re.sub(r"\\(.)", _escaped, ended, flags=re.DOTALL)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "" if match[1] == "\n" else match[1]

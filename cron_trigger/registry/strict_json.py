@@ -1,0 +1,112 @@
+"""JSON, strictly: what a registry and a request's body are written in.
+
+Knows what JSON does not say by itself: a key given twice, numbers without end, nesting
+without bound, and what people write by mistake.  Promises ValueError with a sentence's
+end that says where the fault is and what to do.  Pure functions, called by the
+registry's checker and by the web's fields; any thread may.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+import math
+from typing import Any, Dict, Iterable, List, NoReturn, Sequence, Tuple
+
+#: Levels of JSON: a registry has five, a request three.
+NESTING = 20
+BYTE_ORDER_MARK = "\ufeff"
+Json = Any
+#: Made once: `json.dumps` makes an encoder for each call with options.
+json_text = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class JsonObject(Dict[str, Json]):
+    """A JSON object that remembers what it was given twice."""
+
+    def __init__(self, pairs: Sequence[Tuple[str, Json]]) -> None:
+        super().__init__(pairs)
+        self.twice: List[str] = []
+        self._pairs: Sequence[Tuple[str, Json]] = ()
+        if len(self) < len(pairs):
+            counts = collections.Counter(key for key, _ in pairs)
+            self.twice = [key for key, count in counts.items() if count > 1]
+            self._pairs = pairs
+
+    def all_items(self) -> Iterable[Tuple[str, Json]]:
+        """Return keys and values in the order of the text, repeated ones, too."""
+        return self._pairs or self.items()
+
+
+def _no_json(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):  # 1e999
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
+#: Made once: `json.loads` makes a decoder for each call with options.
+STRICT_READER = json.JSONDecoder(
+    object_pairs_hook=JsonObject, parse_float=_finite_number, parse_constant=_no_json
+)
+
+
+def parse_json(text: str) -> Json:
+    """Return what strict JSON says: no NaN, no endless nesting; else ValueError.
+
+    Objects come back as `JsonObject`, so that a key given twice can be refused.  A
+    byte order mark, which some editors write, is no part of the text.
+    """
+    text = text[1:] if text.startswith(BYTE_ORDER_MARK) else text
+    try:
+        value = STRICT_READER.decode(text)
+        _check_depth(value)
+        # A lone surrogate ("\ud800") parses, and fails wherever it is written.
+        if "\\" in text:
+            json_text(value).encode("utf-8")
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(_mistake(text, error.pos) or str(error)) from None
+    return value
+
+
+def _mistake(text: str, place: int) -> str:
+    """Return what people often write where JSON ends to be JSON; "" for the rest."""
+    before, rest = text[:place].rstrip(), text[place:].lstrip()
+    if rest.startswith(","):  # where Python 3.13 sees a comma before an end
+        before, rest = text[: place + 1], rest[1:].lstrip()
+    if before.endswith(",") and rest[:1] in ("}", "]") and rest:
+        return f"take away the comma before the {rest[0]} ({_line(text, len(before))})"
+    if rest.startswith(("//", "/*", "#")):
+        return f"JSON has no comments; take it away ({_line(text, place + 1)})"
+    if rest.startswith("'"):
+        return f"""write " instead of ' ({_line(text, place + 1)})"""
+    if before[-1:] in ('"', "}", "]", "e", "l") and rest.startswith(('"', "{", "[")):
+        return f"a comma is missing ({_line(text, len(before))})"
+    return ""
+
+
+def _line(text: str, length: int) -> str:
+    """Return the place of the last of `text`'s first characters, for people."""
+    lines = text[:length].split("\n")
+    return f"line {len(lines)}, column {len(lines[-1])}"
+
+
+def _check_depth(value: Json) -> None:
+    """Refuse what is nested so deeply that it could not be written again."""
+    level = [value]
+    for _ in range(NESTING):
+        objects = [inner.values() for inner in level if isinstance(inner, dict)]
+        arrays = [inner for inner in level if isinstance(inner, list)]
+        level = list(itertools.chain(*objects, *arrays))
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")

@@ -1,0 +1,73 @@
+"""Texts for people and logs: made safe, short, and in one spelling.
+
+Knows how a foreign text is shown on one line, how a refused value is, which names look
+alike, and what a signal is called.  Promises never to raise and never to send a control
+character on.  Pure functions, called from every room.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import signal
+from typing import Iterable, Optional
+
+from cron_trigger.registry.strict_json import Json
+
+CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
+#: What ends a line, or turns the order of what follows, in some programs' eyes.
+LINE_CONTROL = re.compile("[\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+#: What Python makes of bytes of a command line that are not UTF-8 (PEP 383).
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+#: Exit statuses above 128 that programs do not end with by themselves.
+SIGNAL_STATUSES = (*range(132, 138), 139, 143, 152, 159)
+
+
+def signal_name(exit_code: Optional[int]) -> Optional[str]:
+    """Return the signal that a shell's exit status (128 + number) surely stands for.
+
+    `git config` exits with 129, others with 130 or 141: those prove nothing.
+    """
+    if exit_code is None or exit_code not in SIGNAL_STATUSES:
+        return None
+    return signal.Signals(exit_code - 128).name
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """Return `text` on one line, safe for a log or terminal: CWE-117, CWE-150."""
+    cut = text if len(text) <= limit else text[:limit] + "…"
+    if cut.isprintable():
+        return cut
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut
+    )
+
+
+def article(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def shown(value: Json, secret: bool = False) -> str:
+    """Return a refused value for a message, short, and never a password."""
+    if secret:
+        return "another value"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+@functools.cache
+def camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+def nearest(word: str, known: Iterable[str]) -> Optional[str]:
+    """Return the known name that `word` probably means, None without a likely one."""
+    import difflib  # a misspelt name is rare, and the import takes a millisecond
+
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word[:80].lower(), by_lower, 1, 0.7)
+    return by_lower[found[0]] if found else None

@@ -1,0 +1,146 @@
+"""Trust: who else could change what root is about to run, read or write.
+
+Knows every folder, link and file on the way to a path, and what a safe one looks like.
+Promises to say who may change it and a remedy that takes nothing from a user or a
+group: what is theirs stays theirs, and root uses a copy.  Pure looks at the file
+system, called by registry/file.py and runs/; any thread may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shlex
+import stat
+from typing import Iterable, Iterator, Optional, Tuple
+
+#: Places that many use: nothing in them is taken from others by a chmod.  The first
+#: are meant with all that is below.
+SHARED_BELOW = ("/home/", "/srv/", "/mnt/", "/media/", "/export/")
+SHARED = ("/home", "/srv", "/mnt", "/media", "/export", "/tmp", "/var/tmp", "/dev/shm")
+
+
+def writable_by_others(path: str, *trusted: int, what: str = "script") -> Optional[str]:
+    """Return who else may replace the file `path`, and the remedy; or None.
+
+    Looks at the file, and at every folder and link on the way to it: whoever may
+    write one of them may put another file in this place.
+    A sticky folder (/tmp) is held to be safe for what trusted users own in it.
+    `trusted` are user ids beside root's; `what` is script, registry or interpreter.
+    """
+    ids = {0, *trusted}
+    for place, status in places_of(path):
+        fault = _place_fault(place, status, ids)
+        if fault:
+            remedy = _chmod(place, status, ids) or _elsewhere(what, path, status.st_uid)
+            return f"{fault}: {remedy}"
+    return None
+
+
+def folder_fault(folder: str) -> Optional[str]:
+    """Return who else may put links into a folder of root's, and the remedy; or None.
+
+    A folder above it may be its group's: Ubuntu's /var/log is that of syslog.
+    """
+    other = "name another folder, one that root alone may write"
+    with contextlib.suppress(OSError):
+        status = os.stat(folder)
+        if status.st_uid == 0 and status.st_mode & 0o022:
+            chmod = f"chmod go-w {shlex.quote(folder)}"
+            remedy = other if is_shared(folder, status) else chmod
+            return f"others may write {folder}: {remedy}"
+        if status.st_uid != 0:
+            return f"{folder} belongs to {_user(status.st_uid)}: {other}"
+    for place, status in places_of(folder):
+        fault = _place_fault(place, status, {0}, group=False)
+        if fault:
+            return f"{fault}: {_chmod(place, status, {0}) or other}"
+    return None
+
+
+def places_of(path: str) -> Iterator[Tuple[str, os.stat_result]]:
+    """Yield all that leads to a file: folders, links and their targets, itself.
+
+    Each link by itself, as the kernel goes: of a chain of links, the one in the middle
+    lies neither on the first path nor on the last.  It ends where nothing is there:
+    that is somebody else's message.
+    """
+    left = os.path.join(os.getcwd(), path).split("/")[::-1]
+    folder, links = "", 0  # without the slash at its end
+    with contextlib.suppress(OSError):
+        yield "/", os.lstat("/")
+        while left and links <= 40:  # path_resolution(7)
+            name = left.pop()
+            if name == "..":
+                folder = folder.rpartition("/")[0]
+            if name in ("", ".", ".."):
+                continue
+            place = f"{folder}/{name}"
+            status = os.lstat(place)
+            yield place, status
+            if not stat.S_ISLNK(status.st_mode):
+                folder = place
+                continue
+            target = os.readlink(place)
+            left += target.split("/")[::-1]
+            folder, links = "" if target.startswith("/") else folder, links + 1
+
+
+def _place_fault(
+    place: str, status: os.stat_result, trusted: Iterable[int], group: bool = True
+) -> Optional[str]:
+    """Return who may change a place beside those who are trusted, or None."""
+    if status.st_uid not in trusted:
+        return f"{place} belongs to {_user(status.st_uid)}"
+    mode = status.st_mode
+    sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
+    if stat.S_ISLNK(mode) or sticky:
+        return None
+    if mode & stat.S_IWOTH:
+        return f"others may write {place}"
+    if group and mode & stat.S_IWGRP:
+        return f"its group may write {place}"
+    return None
+
+
+def _chmod(place: str, status: os.stat_result, trusted: Iterable[int]) -> Optional[str]:
+    """Return the chmod that makes a place safe; None where it would take it away."""
+    if status.st_uid not in trusted or is_shared(place, status):
+        return None
+    letter = "o" if status.st_mode & stat.S_IWOTH else "g"
+    return f"chmod {letter}-w {shlex.quote(place)}"
+
+
+def is_shared(place: str, status: os.stat_result) -> bool:
+    """Tell whether others were given a place of root's on purpose."""
+    for_a_group = status.st_mode & stat.S_IWGRP and status.st_gid != 0
+    known = place in SHARED or place.startswith(SHARED_BELOW)
+    return status.st_uid == 0 and bool(for_a_group or known)
+
+
+def _elsewhere(what: str, path: str, owner: int) -> str:
+    """Return how to have a safe copy of what lies in somebody else's place."""
+    if what == "interpreter":
+        return "use one that is installed for the whole host"
+    folder, mode = "/usr/local/sbin/", 755
+    if what == "registry":
+        folder, mode = "/etc/cron-trigger-server/", 644
+    copy = f"sudo install -D -m {mode} -t {folder} {shlex.quote(path)}"
+    if what == "registry":
+        return f"keep a copy that is root's ({copy})"
+    name = _name(owner)
+    setting = f'"user": "{name}"' if owner and name else "another user"
+    return f"use a copy that is root's ({copy}), or set {setting} in the entry"
+
+
+def _user(user_id: int) -> str:
+    name = _name(user_id)
+    return f"user {user_id} ({name})" if name else f"user {user_id}"
+
+
+def _name(user_id: int) -> Optional[str]:
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return None

@@ -1,0 +1,138 @@
+"""What runs now: the runs that this process watches.
+
+Whoever started or found a run puts it here, whoever records its end takes it out.  Any
+thread may ask.  `Running._lock` guards the two tables and is never held while anything
+is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import Dict, List, Optional, Set
+
+from cron_trigger.host.lock import PidFile, read_lock, read_pid_file
+from cron_trigger.host.loop import Timer
+from cron_trigger.host.processes import TICKS, Family, Process, process, started_of
+from cron_trigger.registry.records import Run
+
+
+class ActiveRun:
+    """A run that this process watches.  `done` is set once its end is recorded.
+
+    `mutex` is held while a cancel, a time limit or the end decides what becomes of the
+    run, so that the first of them wins.  It is never held while a disk, another
+    process or a family is waited for, but for one write of the history.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        pid_file: str,
+        kill_after_s: float,
+        timeout_s: Optional[float] = None,
+        lock: Optional[int] = None,
+        child: Optional[subprocess.Popen[bytes]] = None,
+        began_s: Optional[float] = None,
+    ) -> None:
+        self.run = run
+        self.kill_after_s = kill_after_s
+        self.timeout_s = timeout_s
+        #: Our copy of the keeper's lock: the cron stays locked until it is closed.
+        self.lock = lock
+        #: The keeper, where it is this process's child; kept until it is reaped, or
+        #: subprocess would reap it by itself and with it the resource usage.
+        self.child = child
+        #: On the boot clock; None where it began before this boot, or nobody knows.
+        self.began_s = began_s
+        self.started = started_of(run.keeper_started)
+        if began_s is None and self.started is not None:
+            self.began_s = self.started / TICKS
+        self.family = Family(run.pid or 0, self.started)
+        self.mutex = threading.Lock()
+        self.done = threading.Event()
+        #: True once somebody records the end; it is not asked for twice.
+        self.ending = False
+        self.pidfd: Optional[int] = None
+        self.timeout: Optional[Timer] = None
+        #: Who has got SIGTERM, and when on the boot clock the first of them did.
+        self.told: Set[Process] = set()
+        self.told_s: Optional[float] = None
+        #: Further locks, on files that took the place of a removed PID file.
+        self.more_locks: List[int] = []
+        self._pid_file = pid_file
+
+    def note(self, kind: str) -> Path:
+        """Return a place beside the PID file, where a note of this run may stand."""
+        # A dot, which no cron's name begins with.
+        return Path(self._pid_file).with_name(f".{self.run.cron_name}.{kind}")
+
+    def alive(self) -> bool:
+        """Return True while the keeper lives."""
+        if self.done.is_set():
+            return False
+        now = process(self.run.pid or 0)
+        return now is not None and now.alive and now.started == self.started
+
+    def written(self) -> PidFile:
+        """Return what the keeper wrote, in the file that it has open, whatever its
+        name is by now; nothing where another keeper wrote it.
+        """
+        found = read_lock(self.lock) if self.lock is not None else PidFile()
+        if found.pid is None:
+            found = read_pid_file(self._pid_file)
+        return found if found.pid == self.run.pid else PidFile()
+
+    def holds(self, file: os.stat_result) -> bool:
+        """Tell whether one of our locks is one on this very file."""
+        for lock in (self.lock, *self.more_locks):
+            with contextlib.suppress(OSError, TypeError):
+                held = os.fstat(lock)  # type: ignore[arg-type]
+                if (held.st_dev, held.st_ino) == (file.st_dev, file.st_ino):
+                    return True
+        return False
+
+    def close(self) -> None:
+        """Let go of the keeper and of the lock."""
+        for descriptor in (self.pidfd, self.lock, *self.more_locks):
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+        self.pidfd = self.lock = None
+        self.more_locks = []
+
+
+class Running:
+    """The table of active runs, by id and by cron."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the two below
+        self._by_id: Dict[int, ActiveRun] = {}
+        self._by_cron: Dict[str, ActiveRun] = {}
+
+    def add(self, active: ActiveRun) -> None:
+        with self._lock:
+            self._by_id[active.run.id] = active
+            self._by_cron[active.run.cron_name] = active
+
+    def remove(self, active: ActiveRun) -> None:
+        with self._lock:
+            self._by_id.pop(active.run.id, None)
+            if self._by_cron.get(active.run.cron_name) is active:
+                del self._by_cron[active.run.cron_name]
+
+    def get(self, run_id: int) -> Optional[ActiveRun]:
+        with self._lock:
+            return self._by_id.get(run_id)
+
+    def of_cron(self, cron_name: str) -> Optional[ActiveRun]:
+        with self._lock:
+            return self._by_cron.get(cron_name)
+
+    def by_cron(self) -> Dict[str, ActiveRun]:
+        """Return a copy of the table: cron name to its active run."""
+        with self._lock:
+            return dict(self._by_cron)

@@ -1,0 +1,24 @@
+"""Changes: how a part below tells the parts above that something is different now.
+
+Made first and handed down by constructor; whoever wants to hear joins when it is made
+itself.  Any thread may tell, so a listener must not wait for anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List
+
+
+class Changes:
+    """Calls each listener with what it is called with."""
+
+    def __init__(self) -> None:
+        self._listeners: List[Callable[..., Any]] = []
+
+    def listen(self, listener: Callable[..., Any]) -> None:
+        """Have a listener called from now on; before the server serves."""
+        self._listeners.append(listener)
+
+    def __call__(self, *about: Any) -> None:
+        for listener in self._listeners:
+            listener(*about)

@@ -1,0 +1,185 @@
+"""What the crontab should have run: the next time of each schedule, and what is late.
+
+The server starts nothing of it.  At a due time plus the cron's `late` it asks whether a
+run has begun since, by whichever way, or the lock is held just now; a `flock` line that
+came and went unseen can't be told.  Each missed time is one `cron.late`; after a time
+without a server, one for each cron says how many there were.
+
+The loop's thread judges, any may ask.  `Lateness._lock` guards the table and is not
+held while the history is asked.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from dataclasses import replace
+from datetime import datetime
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from cron_trigger.history.schedules import Judged
+from cron_trigger.history.store import Store
+from cron_trigger.host.loop import Loop
+from cron_trigger.host.walltimer import WallTimer
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.schedules import Schedule
+from cron_trigger.registry.times import epoch_of, now_text
+from cron_trigger.runs.runner import Runner
+
+#: A crontab's `run` is a moment slower than its minute; cron itself may be early.
+EARLY_S = 2.0
+
+
+def next_time(schedule: Schedule, now_s: float) -> Tuple[float, Optional[str]]:
+    """Return the next due time, and as ISO 8601 with the host's offset."""
+    due_s = schedule.next_after(now_s)
+    if not due_s:
+        return float("inf"), None
+    return due_s, datetime.fromtimestamp(due_s).astimezone().isoformat()
+
+
+def is_late(cron: Cron, judged: Mapping[str, Judged], history: Store) -> bool:
+    """Return True from a missed time until a run begins."""
+    known = judged.get(cron.name)
+    if cron.schedule is None or known is None or known.missed_s is None:
+        return False
+    begun = history.last_start(cron.name)
+    return not begun or epoch_of(begun) < known.missed_s - EARLY_S
+
+
+class Lateness:
+    """Watches the schedules of the registry."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        history: Store,
+        runner: Runner,
+        loop: Loop,
+        say: Callable[[str, str], None],
+        on_change: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._history = history
+        self._runner = runner
+        self._say = say
+        self._on_change = on_change
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the two below
+        self._judged: Dict[str, Judged] = {}
+        self._next: Dict[str, Tuple[Schedule, float, Optional[str]]] = {}
+        self._timer = WallTimer(loop, self.tick)
+
+    # ---- asked by anybody
+
+    def next_run_at(self, cron: Cron) -> Optional[str]:
+        """Return the next time of its schedule, ISO 8601 with the host's offset."""
+        return self._next_of(cron)[1]
+
+    def _next_of(self, cron: Cron) -> Tuple[float, Optional[str]]:
+        """Return the next due time and its text, found once until it has passed."""
+        if cron.schedule is None:
+            return float("inf"), None
+        now_s = self._clock()
+        known = self._next.get(cron.name)
+        if known is None or known[0] is not cron.schedule or known[1] <= now_s:
+            known = (cron.schedule, *next_time(cron.schedule, now_s))
+            with self._lock:
+                self._next[cron.name] = known
+        return known[1:]
+
+    def late(self, cron: Cron) -> bool:
+        """Return True from a missed time until a run begins."""
+        return is_late(cron, self._judged, self._history)
+
+    # ---- the loop's thread
+
+    def start(self) -> None:
+        """Judge what was due while no server ran, then each time as it comes."""
+        time.tzset()  # /etc/localtime may be another by now
+        known = self._history.judged()
+        with self._lock:
+            self._judged = known
+        for cron in self._registry.crons().values():
+            self._judge(cron, at_once=True)
+        self._arm()
+
+    def tick(self) -> None:
+        """See to what is due or overdue, and wake again for what comes next.
+
+        Also called when the registry has changed.
+        """
+        time.tzset()
+        for cron in self._registry.crons().values():
+            self._judge(cron, at_once=False)
+        self._arm()
+
+    def _judge(self, cron: Cron, at_once: bool) -> None:
+        """Judge the times of one cron up to now; `at_once` tells of them as one."""
+        schedule, now_s = cron.schedule, self._clock()
+        if schedule is None:
+            return
+        known = self._judged.get(cron.name)
+        if known is None or known.schedule != schedule.text or known.judged_s > now_s:
+            # What was due before the schedule was known is not late.
+            self._record(Judged(cron.name, schedule.text, now_s))
+            return
+        due = list(schedule.due_between(known.judged_s, now_s - cron.late_s))
+        if not due:
+            return
+        missed = self._missed(cron, due)
+        last_missed = due[-1] if missed and missed[-1] == due[-1] else None
+        judged = replace(known, judged_s=due[-1], missed_s=last_missed)
+        if not missed:
+            self._record(judged)
+        elif at_once:
+            self._record(judged, missed[-1], len(missed))
+        else:
+            for due_s in missed:
+                self._record(replace(judged, judged_s=max(due_s, due[-1])), due_s)
+
+    def _missed(self, cron: Cron, due: Sequence[float]) -> List[float]:
+        """Return the times at which no run began soon enough."""
+        begun = self._history.starts_since(cron.name, now_text(due[0] - EARLY_S))
+        starts = sorted(map(epoch_of, begun))
+
+        def came(due_s: float) -> bool:
+            place = bisect.bisect_left(starts, due_s - EARLY_S)
+            return place < len(starts) and starts[place] <= due_s + cron.late_s
+
+        missed = [due_s for due_s in due if not came(due_s)]
+        # It runs, from before its time: whoever came then was told so.
+        held = cron.name in {*self._runner.running(), *self._runner.external()}
+        return missed[:-1] if held and missed and missed[-1] == due[-1] else missed
+
+    def _record(
+        self, judged: Judged, due_s: Optional[float] = None, count: int = 1
+    ) -> None:
+        with self._lock:
+            self._judged[judged.cron_name] = judged
+        name, late = judged.cron_name, None
+        if due_s is not None:
+            late = {"cronName": name, "dueAt": now_text(due_s), "missed": count}
+            text = f"{name} did not run at {now_text(due_s)} as scheduled"
+            self._say("warning", text + f" (missed: {count})" * (count > 1))
+        self._history.judge(judged, late)
+        self._on_change(name)
+
+    def _arm(self) -> None:
+        """Wake at the next due time, which shows another one, and when one is late."""
+        moments = []
+        for cron in self._registry.crons().values():
+            known = self._judged.get(cron.name)
+            if cron.schedule and known:
+                moments.append(self._next_of(cron)[0])
+                after = cron.schedule.next_after(known.judged_s)
+                moments.append(after + cron.late_s if after else float("inf"))
+        first = min(moments, default=float("inf"))
+        self._timer.arm(first if first < float("inf") else None)
+
+    def close(self) -> None:
+        """Judge nothing more."""
+        self._timer.close()

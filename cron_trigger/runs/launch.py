@@ -1,0 +1,366 @@
+"""From a trigger to a script that runs.
+
+    registry.get -> prepare (all checks, no lock yet) -> lock -> history.begin
+        -> keeper.start -> history.started -> answer
+
+Any thread may trigger, but the loop's.  Between processes, and between threads, flock
+on the PID file decides who runs a cron.  A cron's mutex in here only lets the losers of
+a stampede be told of the run that won; whatever hangs in a launch (a dead mount) holds
+up no other cron, no end and no event.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import hmac
+import os
+import stat
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import DefaultDict, Dict, Iterator, List, Mapping, Optional
+
+from cron_trigger.host import keeper
+from cron_trigger.host.lock import LockTable, empty_pid_file, take_lock
+from cron_trigger.host.processes import boot_time_s, process
+from cron_trigger.host.users import User
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.errors import LaunchError, Refusal
+from cron_trigger.registry.parameters import ParameterValue, value_text
+from cron_trigger.registry.records import FAILED, RUNNING, Key, Run, Trigger, replace
+from cron_trigger.registry.times import now_text
+from cron_trigger.runs.active import ActiveRun, Running
+from cron_trigger.runs.ending import Ending
+from cron_trigger.runs.ground import Ground
+from cron_trigger.runs.logs import Logs
+from cron_trigger.runs.output import RunLog, framing_line
+from cron_trigger.runs.recovery import Recovery, write_note
+from cron_trigger.runs.scripts import Scripts
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a launch needs of the registry and the host, checked."""
+
+    cron: Cron
+    values: Mapping[str, ParameterValue]
+    arguments: List[str]
+    environment: Mapping[str, str]
+    user: Optional[User]
+
+
+class Launch:
+    """Starts runs, each cron once at a time."""
+
+    #: Launches wait so long for one another: a fifth more of them get through when
+    #: threads don't contend at each system call.  For speed alone.
+    TURN_S = 0.05
+    #: A trigger waits so long for one of the same cron that came just before it, and
+    #: for the record of an end that it comes right after.
+    PATIENCE_S = 2.0
+
+    def __init__(
+        self,
+        ground: Ground,
+        running: Running,
+        ending: Ending,
+        recovery: Recovery,
+        scripts: Scripts,
+        logs: Logs,
+        lock_table: Optional[LockTable] = None,
+    ) -> None:
+        self._on = ground
+        self._scripts = scripts
+        self._logs = logs
+        self._running = running
+        self._ending = ending
+        self._recovery = recovery
+        self._lock_table = lock_table
+        self._turn = threading.Lock()  # taken after a cron's mutex; guards nothing
+        self._mutexes: DefaultDict[str, threading.Lock] = collections.defaultdict(
+            threading.Lock
+        )
+
+    def trigger(self, request: Trigger) -> Run:
+        """Start a cron; return its run.  Refusals say why not.
+
+        `already_running`, `unknown_cron`, `invalid_params`, `launch_failed`,
+        `idempotency_mismatch`.
+        """
+        try:
+            cron = self._on.registry.get(request.cron_name)
+            values = cron.resolve(request.params)
+        except Refusal:
+            known = self._replayed_run(request)
+            if known:  # a retry gets its answer, whatever the registry has by now
+                return known
+            raise
+        with self._one_at_a_time(cron.name):
+            return self._replayed_run(request) or self._start(cron, values, request)
+
+    def _start(
+        self, cron: Cron, values: Mapping[str, ParameterValue], request: Trigger
+    ) -> Run:
+        asked = self._asked_run(cron, values, request)
+        try:
+            prepared = self._prepare(cron, values)
+        except LaunchError as error:
+            why: Optional[str] = str(error)
+        else:
+            why = None
+        lock = self._take_lock(asked, request)
+        try:
+            if why is not None:
+                raise self._not_started(asked, request, why)
+            return self._launch(prepared, asked, request, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self, cron_name: str) -> Iterator[None]:
+        mutex = self._mutexes[cron_name]
+        if not mutex.acquire(timeout=self.PATIENCE_S):
+            raise self._busy(cron_name)
+        mine = self._turn.acquire(timeout=self.TURN_S)
+        try:
+            yield
+        finally:
+            if mine:
+                self._turn.release()
+            mutex.release()
+
+    # ---- idempotency
+
+    def replay(self, request: Trigger) -> Optional[Key]:
+        """Return what the request's idempotency key stands for already, if it does."""
+        if request.idempotency_key is None:
+            return None
+        name, key = request.cron_name, request.idempotency_key
+        found = self._on.history.key(name, key, self._on.clock())
+        if found and not hmac.compare_digest(found.digest, request.digest()):
+            raise Refusal(
+                "idempotency_mismatch",
+                f'The Idempotency-Key was used for another request for "{name}" within '
+                "the last day; use a new key for a new request.",
+            )
+        return found
+
+    def _replayed_run(self, request: Trigger) -> Optional[Run]:
+        found = self.replay(request)
+        return self._on.history.run(found.run_id) if found and found.run_id else None
+
+    def key_for(self, request: Trigger) -> Optional[Key]:
+        """Return the idempotency key to record with what the request leads to."""
+        if request.idempotency_key is None:
+            return None
+        return Key(
+            request.cron_name,
+            request.idempotency_key,
+            request.digest(),
+            self._on.clock(),
+        )
+
+    # ---- the lock
+
+    def _take_lock(self, asked: Run, request: Trigger) -> int:
+        """Return the cron's lock, with its earlier runs settled; else a Refusal."""
+        name = asked.cron_name
+        path = self._on.settings.pid_file(name)
+        deadline_s = time.monotonic() + self.PATIENCE_S
+        while True:
+            try:
+                lock = take_lock(path)
+            except OSError as error:
+                why = f"its PID file {path} cannot be opened ({error.strerror})"
+                if error.errno == errno.ELOOP:
+                    why += ": it is a link, which is not followed; remove it"
+                raise self._not_started(asked, request, why) from None
+            if lock is not None and self._settled(name, lock):
+                return lock
+            if lock is not None:
+                os.close(lock)
+            # A client that has seen the end of a run may come before its lock is free.
+            active = self._running.of_cron(name)
+            left_s = deadline_s - time.monotonic()
+            if not (active and active.ending and active.done.wait(max(0.0, left_s))):
+                raise self._busy(name)
+
+    def _settled(self, cron_name: str, lock: int) -> bool:
+        """Record what ran before, by what the PID file says that is soon emptied.
+
+        Return False where something of it goes on though the lock was free, as after
+        its PID file was removed: it has a copy of this lock then.
+        """
+        active = self._running.of_cron(cron_name)
+        if active:
+            if not active.ending:
+                active.more_locks.append(os.dup(lock))
+            return False
+        runs = self._on.history.running(cron_name)
+        return all(self._recovery.settle(run, lock) for run in runs)
+
+    def _busy(self, cron_name: str) -> Refusal:
+        active = self._running.of_cron(cron_name)
+        run = active.run if active else None
+        if run is None:
+            run = next(iter(self._on.history.running(cron_name)), None)
+        holders = self._lock_table.holders() if self._lock_table else {}
+        pid = run.pid if run and run.pid else holders.get(cron_name)
+        return Refusal(
+            "already_running",
+            f'"{cron_name}" is running already and is never started twice; '
+            "wait for its end.",
+            runId=run.id if run else None,
+            pid=pid,
+            startedAt=run.started_at if run else None,
+        )
+
+    # ---- the launch
+
+    def _prepare(self, cron: Cron, values: Mapping[str, ParameterValue]) -> Prepared:
+        """Check all that a launch needs; else LaunchError.  No lock is held yet."""
+        user = self._scripts.user_of(cron)
+        environment = self._scripts.environment(cron, user)
+        for name, value in values.items():
+            environment[cron.parameters[name].variable] = value_text(value)
+        arguments = self._scripts.arguments(cron, values, user, environment["PATH"])
+        self._scripts.check_directory(cron)
+        other = user if user.uid != os.geteuid() else None
+        return Prepared(cron, values, arguments, environment, other)
+
+    def _asked_run(
+        self, cron: Cron, values: Mapping[str, ParameterValue], request: Trigger
+    ) -> Run:
+        """Return the run that a request asks for; it has no id yet."""
+        return Run(
+            id=0,
+            cron_name=cron.name,
+            status=RUNNING,
+            started_at=now_text(self._on.clock()),
+            trigger=request.source,
+            requested_by=request.requested_by,
+            client=request.client,
+            params=cron.shown(values),
+            log_file=cron.log_path,
+        )
+
+    def _launch(self, prepared: Prepared, run: Run, request: Trigger, lock: int) -> Run:
+        """Start the keeper, which gets a copy of the lock; ours goes to the ActiveRun.
+
+        A kill before `begin` leaves nothing, one after it a row that the next start
+        settles, by what the keeper wrote into the PID file.
+        """
+        try:
+            log, not_kept = self._logs.open_for(prepared.cron.log_path)
+        except LaunchError as error:
+            raise self._not_started(run, request, str(error)) from None
+        if not_kept:
+            run = replace(run, error=f"Its output was not kept: {not_kept}.")
+        try:
+            # From here on the PID file speaks of this run, or says nothing.
+            empty_pid_file(lock)
+            run = self._begin(run, request, log)
+            began_s = boot_time_s()
+            child = self._start_keeper(prepared, run, lock, log)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            why = f"the system refused to start it ({error})"
+            raise self._not_started(run, request, why) from None
+        finally:
+            os.close(log)
+        return self._started(prepared.cron, run, lock, child, began_s)
+
+    def _started(
+        self,
+        cron: Cron,
+        run: Run,
+        lock: int,
+        child: subprocess.Popen[bytes],
+        began_s: float,
+    ) -> Run:
+        own = process(child.pid)  # a zombie at the worst: it is not reaped yet
+        run = replace(run, pid=child.pid, keeper_started=own.mark if own else None)
+        active = ActiveRun(
+            run,
+            self._on.settings.pid_file(cron.name),
+            cron.kill_after_s,
+            cron.timeout_s,
+            lock,
+            child,
+            began_s,
+        )
+        # Recorded first: the loop may see the keeper go the moment it is watched.
+        self._on.history.started(run)
+        self._ending.watch(active)
+        self._on.say(
+            "info",
+            f"run {run.id} of {run.cron_name} started "
+            f"({run.asked_by()}), pid {run.pid}",
+        )
+        self._on.changed(run.cron_name)
+        return run
+
+    def _begin(self, run: Run, request: Trigger, log: int) -> Run:
+        """Record the run, and write its first line into its log."""
+        status = os.fstat(log)
+        if stat.S_ISREG(status.st_mode):
+            run = replace(run, log_inode=status.st_ino, log_start=status.st_size)
+        run = self._on.history.begin(run, self.key_for(request), request.scheduled)
+        write_note(self._on.settings.pid_file(run.cron_name), run)
+        line = framing_line(f"run {run.id} started ({run.asked_by()})").encode()
+        with contextlib.suppress(OSError):
+            if os.write(log, line) == len(line):
+                # What another left running may have written to the log since the look.
+                end = os.lseek(log, 0, os.SEEK_CUR)
+                return replace(run, log_start=end - len(line))
+        return replace(run, log_inode=None)  # without its head it can't be found
+
+    def _start_keeper(
+        self, prepared: Prepared, run: Run, lock: int, log: int
+    ) -> subprocess.Popen[bytes]:
+        cron = prepared.cron
+        own: Dict[str, str] = {
+            "CRON_NAME": cron.name,
+            "CRON_RUN_ID": str(run.id),
+            "CRON_TRIGGER": run.trigger,
+        }
+        return keeper.start(
+            cron.name,
+            prepared.arguments,
+            cron.directory,
+            {**prepared.environment, **own},
+            prepared.user,
+            lock,
+            log,
+        )
+
+    def _not_started(self, run: Run, request: Trigger, why: str) -> Refusal:
+        """Record a run that failed to start; return what to tell the client."""
+        if not run.id:
+            run = self._on.history.begin(run, None, request.scheduled)
+        self._on.history.release(run, began=True)
+        ended = replace(
+            run,
+            status=FAILED,
+            completed_at=now_text(self._on.clock()),
+            duration_ms=0,
+            error=f"Not started: {why}.",
+        )
+        log = RunLog(ended)  # there if the launch came as far as its first line
+        if log.descriptor is not None:
+            ended = replace(ended, log_end=log.end())
+        self._on.history.end(ended)
+        log.write_line(f"run {run.id} failed: {ended.error}")
+        log.close()
+        self._on.say(
+            "error",
+            f"run {run.id} of {run.cron_name} failed to start "
+            f"({run.asked_by()}): {why}",
+        )
+        self._on.changed(run.cron_name)
+        return Refusal(
+            "launch_failed", f'"{run.cron_name}" was not started: {why}.', runId=run.id
+        )

@@ -1,0 +1,141 @@
+"""One run's own bytes in its cron's log, while it runs and after.
+
+Whoever shows or follows a run's output reads it here, and the lines that stand around
+it are written here.  A log may be rotated by rename at any time, so a run's part is
+found by the file's inode, and believed only if the run's first line stands at its
+place: an inode may be given to another file.  A `RunLog` is used by one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import datetime, timezone
+from typing import Iterator, Optional
+
+from cron_trigger.registry.records import Run
+
+
+def framing_line(text: str) -> str:
+    """Return a line that stands before or after a run's output."""
+    stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return f"[{stamp}] {text}\n"
+
+
+class RunLog:
+    """One run's part of a log."""
+
+    def __init__(self, run: Run) -> None:
+        """Open the file; `descriptor` is None where the output is not kept."""
+        self.run = run
+        self.descriptor: Optional[int] = None
+        self.start = 0
+        if run.log_file and run.log_inode is not None and run.log_start is not None:
+            self._find(run.log_file, run.log_start)
+
+    def _find(self, path: str, log_start: int) -> None:
+        for candidate in self._candidates(path):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(
+                    candidate,
+                    os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK,
+                )
+                head = self._head(descriptor, log_start)
+                if head is not None:
+                    self.descriptor, self.start = descriptor, log_start + head
+                    return
+                os.close(descriptor)
+
+    def _candidates(self, path: str) -> Iterator[str]:
+        """Yield the log, then its rotated names (`x.log.1`, `x.log-20261123`)."""
+        yield path
+        folder, name = os.path.split(path)
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                rotated = entry.name.startswith(name) and entry.name != name
+                if rotated and entry.inode() == self.run.log_inode:
+                    yield entry.path
+
+    def _head(self, descriptor: int, log_start: int) -> Optional[int]:
+        """Return the length of the run's first line if it stands at `log_start`."""
+        if os.fstat(descriptor).st_ino != self.run.log_inode:
+            return None
+        head = os.pread(descriptor, 4096, log_start)
+        line, newline, _ = head.partition(b"\n")
+        mark = f"] run {self.run.id} started (".encode()
+        return len(line) + 1 if newline and mark in line[:60] else None
+
+    def end(self) -> int:
+        """Return where the run's output ends so far."""
+        assert self.descriptor is not None
+        size = os.fstat(self.descriptor).st_size
+        return max(
+            self.start,
+            size if self.run.log_end is None else min(size, self.run.log_end),
+        )
+
+    def tail_start(self, end: int, lines: int) -> int:
+        """Return where the last `lines` lines before `end` begin."""
+        assert self.descriptor is not None
+        position, missing = end, lines
+        if (
+            lines
+            and end > self.start
+            and os.pread(self.descriptor, 1, end - 1) == b"\n"
+        ):
+            missing += 1
+        while missing > 0 and position > self.start:
+            size = min(65536, position - self.start)
+            block = os.pread(self.descriptor, size, position - size)
+            found = block.count(b"\n")
+            if found < missing:
+                missing -= found
+                position -= size
+                continue
+            cut = len(block)
+            for _ in range(missing):
+                cut = block.rindex(b"\n", 0, cut)
+            return position - size + cut + 1
+        return position if lines else end
+
+    def blocks(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` to `end`."""
+        assert self.descriptor is not None
+        while start < end:
+            block = os.pread(self.descriptor, min(65536, end - start), start)
+            if not block:
+                return
+            start += len(block)
+            yield block
+
+    def fault(self) -> Optional[str]:
+        """Return why the output of a run that ends now may not be whole, or None."""
+        if self.run.log_inode is None:
+            return None
+        if self.descriptor is None:
+            return "Its output is gone: its log was removed while it ran."
+        with contextlib.suppress(OSError):
+            if not os.fstatvfs(self.descriptor).f_bavail:
+                return "Its output may not be whole: the disk of its log is full."
+        return None
+
+    def write_line(self, text: str) -> None:
+        """Append a framing line to the file that has the output, wherever it is now."""
+        if self.descriptor is None:
+            return
+        with contextlib.suppress(OSError):
+            path = f"/proc/self/fd/{self.descriptor}"
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                size = os.fstat(descriptor).st_size
+                partial = size and os.pread(self.descriptor, 1, size - 1) != b"\n"
+                line = ("\n" if partial else "") + framing_line(text)
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None

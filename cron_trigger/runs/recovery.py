@@ -1,0 +1,314 @@
+"""What became of runs that this process did not start, or started in an earlier life.
+
+A keeper is known again by its number *and* its start, which the history has; where its
+starter was killed before it could record them, by the locked PID file that it has open
+as its standard input.  What is left of a family whose keeper is gone is ended before
+anybody else gets the lock.
+
+Called at a server's start, at a message of `run NAME`, before runs are shown, and by a
+launch that found the lock free.  Any thread may call, the loop's too: what takes time
+goes to a thread of `Ending`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Optional, Set
+
+from cron_trigger.host.keeper import copy_of_lock, keeps
+from cron_trigger.host.lock import PidFile, read_lock, read_pid_file, take_lock
+from cron_trigger.host.processes import (
+    TICKS,
+    Family,
+    Process,
+    boot_time_s,
+    process,
+    send,
+    started_of,
+)
+from cron_trigger.registry.records import INTERRUPTED, Run, replace
+from cron_trigger.registry.strict_json import json_text
+from cron_trigger.registry.times import epoch_of, now_text
+from cron_trigger.runs.active import ActiveRun, Running
+from cron_trigger.runs.ending import Ending, with_outcome
+from cron_trigger.runs.ground import Ground
+
+NEVER_BEGAN = "The server was killed before the script began."
+
+
+class Recovery:
+    """Settles what is recorded as running and is not watched here."""
+
+    #: A run whose starter is at work is looked at again after so long, and later ever
+    #: more seldom; one that nobody has settled after the second time is settled here.
+    AGAIN_S = 0.05
+    AGAIN_LIMIT_S = 5.0
+    LEFT_ALONE_S = 3.0
+    KILL_AFTER_S = 10.0
+
+    def __init__(
+        self,
+        ground: Ground,
+        running: Running,
+        ending: Ending,
+    ) -> None:
+        self._on = ground
+        self._running = running
+        self._ending = ending
+        # One look at a time: two threads would each adopt the same run.
+        self._lock = threading.RLock()
+        self._looking: Set[int] = set()  # runs that are looked at again; under _lock
+
+    def settle_all(self) -> None:
+        """Find what became of the runs that an earlier server left.  At start, once."""
+        for run in self._on.history.running():
+            self._find(run)
+        self._adopt_unrecorded()
+
+    def sync(self) -> None:
+        """Learn of runs that a command line has begun or ended."""
+        for run in self._on.history.running():
+            if self._running.get(run.id) is None:
+                self._find(run)
+                self._on.changed(run.cron_name)
+
+    def _find(self, found: Run) -> None:
+        """Watch a run that is recorded as running again, or have its end recorded."""
+        path = self._on.settings.pid_file(found.cron_name)
+        with self._lock:
+            if self._running.get(found.id):
+                return
+            lock = _try_lock(path)
+            try:
+                # Asked under the lock: its end may have been recorded meanwhile.
+                run = self._on.history.run(found.id)
+                if run is None or not run.running:
+                    return
+                if lock is None:
+                    self._find_held(run, path)
+                else:
+                    self.settle(run, lock, at_once=False)
+            finally:
+                if lock is not None:
+                    os.close(lock)
+
+    # ---- somebody holds the lock
+
+    def _find_held(self, run: Run, path: str) -> None:
+        written = read_pid_file(path)
+        keeper = self._keeper(run, written, path)
+        if keeper and keeper.alive:
+            self._adopt(run, keeper, path)
+            return
+        # Whoever started it is about to record its start or its end, or was killed,
+        # and somebody else's `flock` has the lock since.
+        known = run.pid is not None and keeper is None
+        if known and self._on.clock() - self._gone_s(run, written) > self.LEFT_ALONE_S:
+            self.settle(run, None, at_once=False)
+        else:
+            self._find_again(run)
+
+    def _gone_s(self, run: Run, written: PidFile) -> float:
+        """Return since when a keeper may be gone: its status, or its start."""
+        ours = written.pid == run.pid and written.exit_code is not None
+        return written.written_s if ours else epoch_of(run.started_at)
+
+    def _keeper(self, run: Run, written: PidFile, path: str) -> Optional[Process]:
+        """Return a run's keeper, where it is still there."""
+        pid = run.pid or written.pid
+        found = process(pid) if pid else None
+        if found is None:
+            return None
+        if run.keeper_started is not None:
+            return found if found.mark == run.keeper_started else None
+        return found if keeps(found.pid, path) else None
+
+    def _adopt(
+        self, run: Run, keeper: Process, path: str, more_lock: Optional[int] = None
+    ) -> None:
+        """Watch a keeper that another process started."""
+        known = replace(run, pid=keeper.pid, keeper_started=keeper.mark)
+        if run.pid is None or run.keeper_started is None:
+            self._on.history.started(known)
+        active = self._active(known, None)
+        if more_lock is not None:
+            active.more_locks.append(os.dup(more_lock))
+        self._on.history.note_under_way(known)
+        self._ending.watch(active)
+        if active.pidfd is not None:
+            active.lock = copy_of_lock(active.pidfd, path)
+        self._let_go(active)
+        if known.end_reason:
+            self._ending.go_on(active)
+        self._on.changed(run.cron_name)
+
+    def _let_go(self, active: ActiveRun) -> None:
+        """Have a script go on that a server held still when it was killed."""
+        note = active.note("held")
+        script = active.family.script() if note.exists() else None
+        if script:
+            send(script, signal.SIGCONT)
+            note.unlink(missing_ok=True)
+
+    def _active(self, run: Run, lock: Optional[int]) -> ActiveRun:
+        cron = self._on.registry.crons().get(run.cron_name)
+        return ActiveRun(
+            run,
+            self._on.settings.pid_file(run.cron_name),
+            cron.kill_after_s if cron else self.KILL_AFTER_S,
+            cron.timeout_s if cron else None,
+            lock,
+        )
+
+    def _find_again(self, run: Run) -> None:
+        """Look for a run a little later, at longer intervals the older it is."""
+        if run.id in self._looking:
+            return
+        self._looking.add(run.id)
+
+        def look() -> None:
+            with self._lock:
+                self._looking.discard(run.id)
+            self._find(run)
+
+        age_s = self._on.clock() - epoch_of(run.started_at)
+        delay_s = min(max(self.AGAIN_S, age_s / 10), self.AGAIN_LIMIT_S)
+        self._on.loop.call_later(delay_s, look)
+
+    # ---- nobody holds the lock but we
+
+    def settle(self, run: Run, lock: Optional[int], at_once: bool = True) -> bool:
+        """Record a run whose keeper let go of the lock.  Return True if all is over.
+
+        `lock` is ours (or nobody's to have, None): the caller closes it.  Where the
+        run goes on without it, or something of it is left that must end first, a copy
+        of it stays taken.  `at_once` allows a look at all processes in this thread.
+        """
+        path = self._on.settings.pid_file(run.cron_name)
+        with self._lock:
+            known = self._on.history.run(run.id)
+            if known is not None and not known.running:
+                return True
+            if self._running.get(run.id):
+                return False
+            written = read_lock(lock) if lock is not None else read_pid_file(path)
+            keeper = self._keeper(run, written, path)
+            if keeper and keeper.alive:  # its PID file was removed
+                self._adopt(run, keeper, path, lock)
+                return False
+            ours = run.pid is None or written.pid == run.pid
+            written = written if ours else PidFile()
+            if self._may_be_left(run, written, at_once):
+                active = self._active(run, os.dup(lock) if lock is not None else None)
+                self._running.add(active)
+                self._ending.interrupt(active)
+                return False
+        self._record(run, written)
+        return True
+
+    def _may_be_left(self, run: Run, written: PidFile, at_once: bool) -> bool:
+        """Tell whether processes of a run must be ended before it is recorded.
+
+        Not where its script ended by itself: what it left stays alone.
+        """
+        started = started_of(run.keeper_started)
+        by_itself = written.exit_code is not None and run.end_reason is None
+        if by_itself or run.pid is None or started is None:
+            return False
+        return not at_once or bool(Family(run.pid, started).look())
+
+    def _record(self, run: Run, written: PidFile) -> None:
+        """Record the end of a run by what its PID file said."""
+        if run.pid is None and written.pid:
+            run = replace(run, pid=written.pid)
+            self._on.history.started(run)
+        if written.pid and written.exit_code is not None:
+            run = replace(
+                with_outcome(run, written.exit_code),
+                completed_at=now_text(written.written_s),
+                duration_ms=round(self._took_s(run, written.written_s) * 1000),
+            )
+        else:
+            run = self._without_status(run)
+        self._ending.record(run)
+        self._on.changed(run.cron_name)
+
+    def _without_status(self, run: Run) -> Run:
+        run = replace(run, completed_at=now_text(self._on.clock()))
+        if run.pid is None:
+            self._on.history.release(run, began=False)
+            return replace(run, status=INTERRUPTED, error=NEVER_BEGAN)
+        return with_outcome(run, None)
+
+    def _took_s(self, run: Run, written_s: float) -> float:
+        """Return how long a run took that ended while nobody looked.
+
+        By the boot clock, from which its end is as far away as the file's time is from
+        now.  Where that can't be (the clock was set since), by the wall clock.
+        """
+        by_wall_s = max(0.0, written_s - epoch_of(run.started_at))
+        started = started_of(run.keeper_started)
+        if started is None:
+            return by_wall_s
+        since_s = boot_time_s() - started / TICKS
+        ago_s = self._on.clock() - written_s
+        return since_s - ago_s if 0 <= ago_s <= since_s else by_wall_s
+
+    # ---- nobody knows of it
+
+    def _adopt_unrecorded(self) -> None:
+        """Record runs that are under way but not in the history, which was lost."""
+        # Not by the table of locks: in a container it has none of a dead server.
+        for path in self._on.settings.run_dir.glob("*.pid"):
+            written = read_pid_file(path)
+            known = self._running.of_cron(path.stem)
+            if written.pid is None or written.exit_code is not None or known:
+                continue
+            keeper = process(written.pid)
+            if keeper is None or not keeper.alive or not keeps(keeper.pid, str(path)):
+                continue
+            noted = read_note(path)
+            known_run = self._on.history.run(noted.id) if noted else None
+            if noted is None or (known_run and not known_run.running):
+                continue
+            self._adopt(self._on.history.begin(noted), keeper, str(path))
+
+
+def note_of(pid_file: Path) -> Path:
+    """Return where a run is noted beside its PID file; no cron's name has a dot first.
+
+    The history may be lost while a run goes on and no server does.
+    """
+    return pid_file.with_name(f".{pid_file.stem}.run")
+
+
+def write_note(pid_file: str, run: Run) -> None:
+    """Note a run that is about to start; without room it is in the history alone."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        descriptor = os.open(note_of(Path(pid_file)), flags, 0o600)
+        try:
+            os.write(descriptor, json_text(vars(run)).encode("utf-8", "replace"))
+        finally:
+            os.close(descriptor)
+
+
+def read_note(pid_file: Path) -> Optional[Run]:
+    """Return the run that was noted last for a cron; None without one."""
+    try:
+        run = Run(**json.loads(note_of(pid_file).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return run if run.cron_name == pid_file.stem else None
+
+
+def _try_lock(path: str) -> Optional[int]:
+    try:
+        return take_lock(path)
+    except OSError:
+        return None

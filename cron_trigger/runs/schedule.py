@@ -1,0 +1,292 @@
+"""Planned triggers: each fires once, at its time, or says why not.
+
+Called by requests, which plan and cancel, and by the loop at a due time.  They survive
+in the history; what is kept here is kept for the timer's sake.  `Schedule._lock` guards
+that, and is never held while anything is started.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+import time
+from typing import Callable, Dict, Mapping, Optional, Set
+
+from cron_trigger.history.store import Store
+from cron_trigger.host.loop import Loop
+from cron_trigger.host.networks import client_of
+from cron_trigger.host.rates import Rates
+from cron_trigger.host.walltimer import WallTimer
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.parameters import ParameterValue
+from cron_trigger.registry.records import (
+    CANCELLED,
+    MISSED,
+    PENDING,
+    SKIPPED,
+    Scheduled,
+    Trigger,
+    replace,
+)
+from cron_trigger.registry.texts import printable
+from cron_trigger.registry.times import duration_text, epoch_of, now_text
+from cron_trigger.runs.runner import Runner
+
+#: A scheduled trigger that came due while the server was down still runs this late.
+SCHEDULE_LATE_S = 3600.0
+#: Pending ones of all clients, and of each.
+SCHEDULED_LIMIT, SCHEDULED_SHARE = 1000, 500
+#: Each stays in the history when it has ended; so a client that plans and cancels in a
+#: loop may plan SCHEDULED_SHARE at once, and then one in so many seconds.
+PLANNED_EVERY_S = 30.0
+
+
+class Schedule:
+    """The scheduled triggers: fires each at its time.
+
+    Pending ones stand in the history, and here for the timer's sake.  What fires
+    one is an SQL `update ... where status = 'pending'` in the same transaction as the
+    run's row, so that no restart fires it twice, no kill loses it, and a cancel that
+    comes first wins.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        store: Store,
+        registry: Registry,
+        loop: Loop,
+        say: Callable[[str, str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._runner = runner
+        self._store = store
+        self._registry = registry
+        self._say = say
+        self._clock = clock
+        self._loop = loop
+        self._lock = threading.Lock()  # guards the two below, and the timer
+        self._pending: Dict[int, Scheduled] = {}
+        #: The crons whose triggers a thread fires just now.
+        self._firing: Set[str] = set()
+        self._rates = Rates(SCHEDULED_SHARE, PLANNED_EVERY_S)
+        self._timer = WallTimer(loop, self.tick)
+
+    def start(self) -> None:
+        """Take up what is pending; give up what came due over an hour ago.
+
+        At start, and whenever the history can be read again.
+        """
+        now_s = self._clock()
+        for entry in self._store.pending():
+            if entry.due_s < now_s - SCHEDULE_LATE_S:
+                late = duration_text(round((now_s - entry.due_s) * 1000))
+                why = f"The server was not running at that time; it is {late} late."
+                self._end(replace(entry, status=MISSED, reason=why))
+            else:
+                with self._lock:
+                    self._pending[entry.id] = entry
+        self.tick()
+
+    def tick(self) -> None:
+        """See to what is due, and arm the timer for what comes next.
+
+        Each cron's triggers are fired in a thread of their own, one after the other: a
+        launch that hangs delays no other cron, no end of a run and no event.
+        """
+        now_s = self._clock()
+        with self._lock:
+            due = {e.cron_name for e in self._pending.values() if e.due_s <= now_s}
+            due -= self._firing
+            self._firing |= due
+        for name in sorted(due):
+            work = functools.partial(self._fire_all, name)
+            try:
+                threading.Thread(target=work, name=f"plan {name}", daemon=True).start()
+            except RuntimeError:  # no memory, say: a second later there may be some
+                with self._lock:
+                    self._firing.discard(name)
+                self._loop.call_later(1.0, self.tick)
+                return
+        self._arm()
+
+    def _arm(self) -> None:
+        """Wake for the next trigger that no thread sees to already."""
+        now_s = self._clock()
+        with self._lock:
+            times = [
+                entry.due_s
+                for entry in self._pending.values()
+                if entry.due_s > now_s or entry.cron_name not in self._firing
+            ]
+            self._timer.arm(min(times) if times and not self._runner.closing else None)
+
+    def is_firing(self) -> bool:
+        """Return True while a trigger that is due is being started."""
+        return bool(self._firing)
+
+    def _fire_all(self, cron_name: str) -> None:
+        """Fire what is due of one cron, the earliest first."""
+        while True:
+            with self._lock:
+                due = [
+                    (entry.due_s, entry.id)
+                    for entry in self._pending.values()
+                    if entry.cron_name == cron_name and entry.due_s <= self._clock()
+                ]
+                # Under the lock: a trigger that falls due now finds us here, or gone.
+                if not due or self._runner.closing:
+                    self._firing.discard(cron_name)
+                    break
+                entry = self._pending[min(due)[1]]
+            self._fire(entry)
+        self._arm()
+
+    def _fire(self, entry: Scheduled) -> None:
+        request = Trigger(
+            entry.cron_name,
+            "schedule",
+            entry.params,
+            entry.requested_by,
+            entry.client,
+            scheduled=entry,
+        )
+        try:
+            self._runner.trigger(request)
+        except Refusal as refusal:
+            if refusal.code == "shutting_down":
+                return
+            recorded = refusal.extra.get("runId") is not None
+            if refusal.code != "launch_failed" or not recorded:
+                return self._end(replace(entry, status=SKIPPED, reason=refusal.message))
+        except Exception as error:  # one that fails must not keep the others waiting
+            why = f"The server met a fault of its own: {error!r}."
+            return self._end(replace(entry, status=SKIPPED, reason=why))
+        with self._lock:
+            self._pending.pop(entry.id, None)
+        self._runner.changed(entry.cron_name)
+
+    def _end(self, entry: Scheduled) -> None:
+        with self._lock:
+            self._pending.pop(entry.id, None)
+        if self._store.end_scheduled(entry):
+            self._say(
+                "warning",
+                f"scheduled trigger {entry.id} of {entry.cron_name} "
+                f"{entry.status}: {entry.reason}",
+            )
+        self._runner.changed(entry.cron_name)
+
+    def create(self, request: Trigger) -> Scheduled:
+        """Plan a trigger; refusals as for a trigger, and `too_many_scheduled`."""
+        self._runner.refuse_if_closing()
+        try:
+            cron = self._registry.get(request.cron_name)
+            values = cron.resolve(request.params)
+        except Refusal:
+            known = self._replayed(request)
+            if known:  # a retry gets its answer, whatever the registry has by now
+                return known
+            raise
+        with self._lock:
+            known = self._replayed(request)
+            if known:
+                return known
+            self._check(cron, request)
+            key = self._runner.key_for(request)
+            created = self._store.schedule(self._asked(cron, values, request), key)
+            self._pending[created.id] = created
+        self._arm()
+        self._say(
+            "info",
+            f"scheduled trigger {created.id} of {cron.name} for "
+            f"{created.run_at} (http {request.client})",
+        )
+        self._runner.changed(cron.name)
+        return created
+
+    def _asked(
+        self, cron: Cron, values: Mapping[str, ParameterValue], request: Trigger
+    ) -> Scheduled:
+        """Return the scheduled trigger that a request asks for; it has no id yet."""
+        return Scheduled(
+            0,
+            cron.name,
+            str(request.run_at),
+            PENDING,
+            cron.shown(values),
+            request.requested_by,
+            created_at=now_text(self._clock()),
+            client=request.client,
+        )
+
+    def _replayed(self, request: Trigger) -> Optional[Scheduled]:
+        found = self._runner.replay(request)
+        return self._store.scheduled(found.scheduled_id or 0) if found else None
+
+    def _check(self, cron: Cron, request: Trigger) -> None:
+        if epoch_of(str(request.run_at)) <= self._clock():
+            raise Refusal(
+                "invalid_request",
+                f'"runAt" must be in the future, got {request.run_at}.',
+            )
+        secret = next((n for n in request.params if cron.parameters[n].secret), None)
+        if secret:
+            raise Refusal(
+                "invalid_params",
+                f'"{secret}" is a password, which is never stored: a planned trigger '
+                "can't have one.",
+                errors={secret: "can't be kept for a planned trigger"},
+            )
+        self._check_share(client_of(request.client) if request.client else "nobody")
+
+    def _check_share(self, client: str) -> None:
+        """Return where a client may plan one more; else `too_many_scheduled`."""
+        callers = [entry.client for entry in self._pending.values()]
+        mine = sum(1 for caller in callers if caller and client_of(caller) == client)
+        if mine >= SCHEDULED_SHARE or len(callers) >= SCHEDULED_LIMIT:
+            raise Refusal(
+                "too_many_scheduled",
+                f"Too many planned triggers are pending (at most {SCHEDULED_SHARE} of "
+                f"one client and {SCHEDULED_LIMIT} of all); cancel some or wait.",
+            )
+        wait_s = math.ceil(self._rates.take(client))
+        if wait_s:
+            raise Refusal(
+                "too_many_scheduled",
+                "Too many triggers were planned within a short time; try again in "
+                f"{wait_s} s.",
+                {"Retry-After": str(wait_s)},
+            )
+
+    def cancel(self, scheduled_id: int, by: str) -> Scheduled:
+        """Cancel a pending trigger; else `not_found` or `not_pending`."""
+        entry = self._store.scheduled(scheduled_id)
+        if entry is None:
+            raise Refusal("not_found", f"There is no planned trigger {scheduled_id}.")
+        cancelled = replace(entry, status=CANCELLED, reason=f"Cancelled by {by}.")
+        ended = entry.status != PENDING
+        if ended or not self._store.end_scheduled(cancelled):
+            raise Refusal(
+                "not_pending",
+                f"Planned trigger {scheduled_id} has ended already; only a pending one "
+                "can be cancelled.",
+            )
+        with self._lock:
+            self._pending.pop(scheduled_id, None)
+        self._arm()
+        self._say(
+            "notice",
+            f"scheduled trigger {scheduled_id} of {entry.cron_name} is cancelled by "
+            f"{printable(by)}",
+        )
+        self._runner.changed(entry.cron_name)
+        return cancelled
+
+    def close(self) -> None:
+        """Fire nothing more."""
+        with self._lock:
+            self._timer.close()

@@ -1,0 +1,266 @@
+"""Api: what each route does, once its request has been let in and read.
+
+A method's name is its route's action; it takes a request, returns an answer, or raises
+the refusal that any depth below may raise.  Connections' threads call, many at once;
+the parts that it asks guard themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import time
+from typing import Dict, Optional
+
+from cron_trigger.history.answers import RUNS_PAGE, RUNS_PAGE_LIMIT
+from cron_trigger.history.store import Store
+from cron_trigger.registry.crons import CRON_NAME
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.parameters import INTEGER_LIMIT
+from cron_trigger.registry.records import Run, Trigger
+from cron_trigger.registry.strict_json import Json, json_text
+from cron_trigger.registry.texts import printable
+from cron_trigger.runs.lateness import Lateness
+from cron_trigger.runs.runner import Runner
+from cron_trigger.runs.schedule import Schedule
+from cron_trigger.web.events import Broadcaster
+from cron_trigger.web.fields import (
+    invalid,
+    query_flag,
+    query_number,
+    query_statuses,
+    query_time,
+    read_fields,
+    read_requested_by,
+    read_trigger,
+)
+from cron_trigger.web.metrics import Metrics
+from cron_trigger.web.outputs import Outputs
+from cron_trigger.web.page import Page
+from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.views import Views
+from cron_trigger.web.wire import (
+    UNBUFFERED,
+    Answer,
+    Body,
+    Request,
+    json_answer,
+    json_text_answer,
+    whole_number,
+)
+
+#: How long the end of a run may be waited for, and how often the client is looked at.
+WAIT_S, WAIT_POLL_S, FIND_S = 60, 0.2, 0.05
+LAST_EVENT_ID = 10**18 - 1
+
+
+class Api:
+    """The answers."""
+
+    def __init__(
+        self,
+        port: int,
+        registry: Registry,
+        store: Store,
+        runner: Runner,
+        schedule: Schedule,
+        broadcaster: Broadcaster,
+        views: Views,
+        lateness: Lateness,
+        page: Page,
+        followers: Places,
+    ) -> None:
+        self.port = port
+        self._registry = registry
+        self._store = store
+        self._runner = runner
+        self._schedule = schedule
+        self._broadcaster = broadcaster
+        self._views = views
+        self._lateness = lateness
+        self._followers = followers
+        self._outputs = Outputs(store, runner, self._run, followers)
+        self.page, self.page_file = page.index, page.file
+        self.interface = page.interface
+
+    def health(self, request: Request) -> Answer:
+        return json_answer(200, self._views.health(self.port))
+
+    # ---- triggers
+
+    def trigger(self, request: Request) -> Answer:
+        trigger = read_trigger(request)
+        # Asked before, which tells a retry from the first one: afterwards both are
+        # the same run.
+        replay = {"Idempotent-Replay": "true"} if self._runner.replay(trigger) else {}
+        if trigger.run_at is not None:
+            planned = self._schedule.create(trigger)
+            head = self._accepted(trigger, "Cron execution scheduled", None)
+            more = {"scheduledId": planned.id, "runAt": planned.run_at}
+            return json_answer(202, {**head, **more}, replay)
+        run = self._runner.trigger(trigger)
+        message = "Cron execution started in background"
+        head = self._accepted(trigger, message, run.log_file)
+        more = {"runId": run.id, "pid": run.pid, "startedAt": run.started_at}
+        # Relative, so that it holds behind a proxy's path as well.
+        headers = {"Location": f"runs/{run.id}", **replay}
+        return json_answer(202, {**head, **more}, headers)
+
+    def _accepted(
+        self, trigger: Trigger, message: str, log_file: Optional[str]
+    ) -> Dict[str, Json]:
+        """Return what answers to a trigger begin with.
+
+        A retry is answered although its cron has left the registry: then without words.
+        """
+        cron = self._registry.crons().get(trigger.cron_name)
+        return {
+            "success": True,
+            "cronName": trigger.cron_name,
+            "description": cron.description if cron else None,
+            "message": message,
+            "logFile": log_file or (cron.log_path if cron else None),
+        }
+
+    def scheduled(self, request: Request) -> Answer:
+        entries = [*self._store.pending(), *self._store.ended_scheduled()]
+        views = [entry.view() for entry in entries]
+        return json_answer(200, {"success": True, "scheduled": views})
+
+    def cancel_scheduled(self, request: Request) -> Answer:
+        by = self._asked_by(request)
+        entry = self._schedule.cancel(request.id, by)
+        return json_answer(200, {"success": True, "scheduled": entry.view()})
+
+    def _asked_by(self, request: Request) -> str:
+        fields = read_fields(request, ("requestedBy",))
+        return read_requested_by(fields) or request.address
+
+    # ---- crons and runs
+
+    def crons(self, request: Request) -> Answer:
+        return Answer(200, self._views.crons())
+
+    def cron(self, request: Request) -> Answer:
+        entry = self._views.cron(request.part)
+        host = json_text(self._views.host)
+        text = f'{{"success": true, "host": {host}, "cron": {entry}}}'
+        return json_text_answer(text)
+
+    def runs(self, request: Request) -> Answer:
+        query = request.query
+        limit = query_number(query, "limit", 1, RUNS_PAGE_LIMIT, RUNS_PAGE) or 1
+        before = query_number(query, "before", 1, INTEGER_LIMIT - 1)
+        statuses, cron_name = query_statuses(query), query.get("cron")
+        since, until = query_time(query, "since"), query_time(query, "until")
+        if cron_name is not None and not CRON_NAME.fullmatch(cron_name):
+            raise invalid(
+                f'"cron" must be a cron\'s name, got "{printable(cron_name, 80)}".'
+            )
+        self._runner.sync()
+        # One more than asked for tells if there is a following page.
+        found = self._store.run_texts(
+            cron_name, statuses, before, limit + 1, since, until
+        )
+        page = found[:limit]
+        following = json_text(page[-1][0] if len(found) > limit else None)
+        listed = ", ".join(text for _, text in page)
+        return json_text_answer(
+            f'{{"success": true, "runs": [{listed}], "next": {following}}}'
+        )
+
+    def run(self, request: Request) -> Answer:
+        wait_s = query_number(request.query, "wait", 0, WAIT_S, 0) or 0
+        run = self._run(request.id)
+        if not wait_s or not run.running:
+            return self._run_answer(run)
+        place = self._followers.take(request.client)
+        if place is None:
+            raise overloaded("Too many clients wait for runs to end", 1)
+        return Answer(
+            200,
+            later=functools.partial(
+                self._run_later, run, time.monotonic() + wait_s, place
+            ),
+            release=functools.partial(self._followers.give, place),
+        )
+
+    def _run_later(
+        self, run: Run, until_s: float, place: Place, at_once: bool
+    ) -> Optional[Answer]:
+        """Return a run when it has ended or the time is over; None a moment later."""
+        active = self._runner.active(run.id)
+        left_s = until_s - time.monotonic()
+        if active and left_s > 0 and not at_once:
+            active.done.wait(min(left_s, WAIT_POLL_S))
+        run = self._runner_or_store(run.id) or run  # gone: it was pruned meanwhile
+        over = at_once or place.lost or time.monotonic() >= until_s
+        if run.running and not over:
+            if active is None:
+                time.sleep(FIND_S)  # somebody else's, which is found in a moment
+            return None
+        return self._run_answer(run)
+
+    def _run_answer(self, run: Run) -> Answer:
+        return json_answer(200, {"success": True, "run": run.view()})
+
+    def _runner_or_store(self, run_id: int) -> Optional[Run]:
+        active = self._runner.active(run_id)
+        run = active.run if active else self._store.run(run_id)
+        if run and run.running and active is None:
+            self._runner.sync()  # the crontab began it, and its message is on the way
+            run = self._store.run(run_id)
+        return run
+
+    def _run(self, run_id: int) -> Run:
+        """Return a run as it is now; else `not_found`."""
+        run = self._runner_or_store(run_id)
+        if run is None:
+            raise Refusal("not_found", f"There is no run {run_id}.")
+        return run
+
+    def run_log(self, request: Request) -> Answer:
+        query = request.query
+        lines = query_number(query, "tail", 0, 10**9)
+        first = query_number(query, "from", 0, INTEGER_LIMIT - 1)
+        follow = query_flag(query, "follow")
+        if lines is not None and first is not None:
+            raise invalid('"tail" and "from" exclude each other; send one of them.')
+        run = self._run(request.id)
+        return self._outputs.answer(run, request.client, lines, first, follow)
+
+    def cancel_run(self, request: Request) -> Answer:
+        by = self._asked_by(request)
+        run = self._runner.cancel(request.id, by)
+        return json_answer(202, {"success": True, "run": run.view()})
+
+    # ---- streams and figures
+
+    def events(self, request: Request) -> Answer:
+        self._runner.refuse_if_closing()
+        text = request.headers.get("last-event-id")
+        last = whole_number(text, 0, LAST_EVENT_ID) if text is not None else None
+        if text is not None and last is None:
+            raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")
+        place = self._broadcaster.reserve(request.client)
+
+        def hand_over(connection: socket.socket) -> None:
+            self._broadcaster.join(connection, last, place)
+
+        return Answer(
+            200,
+            Body(b"retry: 2000\n\n"),
+            "text/event-stream; charset=utf-8",
+            UNBUFFERED,
+            hand_over=hand_over,
+            release=functools.partial(self._broadcaster.release, place),
+            lasting=True,
+        )
+
+    def metrics(self, request: Request) -> Answer:
+        figures = Metrics(
+            self._registry, self._store, self._runner, self._views, self._lateness
+        )
+        body = Body(figures.text().encode())
+        return Answer(200, body, "text/plain; version=0.0.4; charset=utf-8")

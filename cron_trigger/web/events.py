@@ -1,0 +1,262 @@
+"""Events: what happens, sent to every client of `/events` as it happens.
+
+One thread, the loop's, serves all streams and never waits: a slow reader fills its own
+backlog until it is dropped.  A connection's thread sends what its client missed, then
+hands its socket over by `join`.  `Broadcaster._lock` guards the streams and what each
+has been sent; nothing that waits for a client is done while it is held.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from typing import Any, Callable, Dict, List, Optional
+
+from cron_trigger.history.store import Store
+from cron_trigger.host.loop import Loop
+from cron_trigger.registry.records import Event
+from cron_trigger.registry.strict_json import json_text
+from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.views import Views
+
+STREAM_BACKLOG_BYTES = 1 << 20
+STREAM_COMMENT_S = 15.0
+
+
+class Stream:
+    """A client of `/events`: its socket, and what it did not take yet."""
+
+    def __init__(self, connection: socket.socket, position: int, place: Place) -> None:
+        self.connection = connection
+        self.place = place
+        self.descriptor = connection.fileno()
+        #: The id of the last event that was sent or queued.
+        self.position = position
+        self.backlog = bytearray()
+        #: What the loop watches it for.
+        self.watched = 0
+
+    def send(self, data: bytes) -> bool:
+        """Send or queue; never wait.  Return False where it is to be dropped."""
+        if not self.backlog:
+            try:
+                data = data[self.connection.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                return False
+        self.backlog += data
+        return len(self.backlog) <= STREAM_BACKLOG_BYTES
+
+    def flush(self) -> bool:
+        """Send what is queued, as far as it goes; return False as `send`."""
+        queued, self.backlog = bytes(self.backlog), bytearray()
+        return self.send(queued)
+
+    def gone(self) -> bool:
+        """Return True if the client has closed, or sent what nobody asked for.
+
+        The answer said that the connection closes after it, so no request may follow;
+        one who sends without end would keep the loop, and so all runs' ends, busy.
+        """
+        try:
+            self.connection.recv(4096)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+
+class Broadcaster:
+    """Sends each event to every stream, from the loop's thread, without waiting."""
+
+    #: How often it is looked whether the registry has changed, while there are streams.
+    LOOK_S = 1.0
+    #: After a trigger, streams wait so long: its answer goes out before all of them
+    #: are written to.
+    PAUSE_S = 0.002
+
+    def __init__(
+        self,
+        store: Store,
+        loop: Loop,
+        views: Views,
+        places: Places,
+        look: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """`look` is called in the loop's thread each second while there are streams."""
+        self._store = store
+        self._loop = loop
+        self._views = views
+        self._places = places
+        self._look_now = look
+        self._lock = threading.Lock()
+        self._streams: Dict[int, Stream] = {}
+        self._listeners: List[Callable[[Event], None]] = []
+        self._cursor = store.last_event_id()
+        # Set by any thread, taken back by the loop's; one wake-up too many is harmless.
+        self._pumping = False
+        self._commenting = False
+        self._looking = False
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Call with each event, in the loop's thread."""
+        self._listeners.append(listener)
+
+    def wake(self) -> None:
+        """Have new events sent; from any thread, as often as one likes."""
+        # Seen without the lock: who joins wakes by itself, after it was added.
+        if self._pumping or not (self._streams or self._listeners):
+            return
+        self._pumping = True
+        if self._loop.is_here():
+            self._loop.call_soon(self._pump)
+        else:
+            self._loop.call_later(self.PAUSE_S, self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if not self._streams and not self._listeners:
+            return
+        with self._lock:
+            while True:
+                events = self._store.events_after(self._cursor)
+                for event in events:
+                    self._cursor = event.id
+                    self._send(event)
+                if not events:
+                    return
+
+    def _send(self, event: Event) -> None:
+        data = b""
+        for stream in list(self._streams.values()):
+            if stream.position < event.id:
+                stream.position = event.id
+                data = data or self.sse(event)
+                self._keep(stream, stream.send(data))
+        for listener in self._listeners:
+            listener(event)
+
+    def sse(self, event: Event) -> bytes:
+        """Return an event as the HTML standard has it (9.2.6).  JSON has no newline.
+
+        The host is added, and to the end of a run its cron's entry as it is now, so
+        that nobody need ask for it.
+        """
+        data = event.data[:-1]
+        if event.name == "run.finished":
+            run = event.run()
+            entry = self._views.ended(run["cronName"], run["id"])
+            data += f', "cron": {entry or "null"}'
+        data += f', "host": {json_text(self._views.host)}}}'
+        return f"id: {event.id}\nevent: {event.name}\ndata: {data}\n\n".encode()
+
+    def _keep(self, stream: Stream, well: bool) -> None:
+        """Drop a stream that is not well; wait for room where it has a backlog."""
+        if not well:
+            self._streams.pop(stream.descriptor, None)
+            self._places.give(stream.place)
+            self._loop.unwatch(stream.descriptor)
+            stream.connection.close()
+            return
+        events = select.EPOLLIN | (select.EPOLLOUT if stream.backlog else 0)
+        if events != stream.watched:
+            stream.watched = events
+            self._loop.watch(
+                stream.descriptor, lambda ready: self._ready(stream, ready), events
+            )
+
+    def _ready(self, stream: Stream, ready: int) -> None:
+        with self._lock:
+            if self._streams.get(stream.descriptor) is not stream:
+                return
+            well = not (ready & ~select.EPOLLOUT and stream.gone())
+            self._keep(stream, well and stream.flush())
+
+    def reserve(self, client: str) -> Place:
+        """Take a place for one more stream, until `release`; else `overloaded`.
+
+        Whoever reads nothing can't be told from one to whom nothing was sent; so the
+        oldest of the greediest client goes, once it has had its place for a while.
+        """
+        place = self._places.take(client)
+        if place is None:
+            raise overloaded("Too many event streams are open; close one", 15)
+        return place
+
+    def release(self, place: Place) -> None:
+        """Give a place back, unless its stream has joined and counts by itself."""
+        with self._lock:
+            if all(stream.place is not place for stream in self._streams.values()):
+                self._places.give(place)
+
+    def join(
+        self, connection: socket.socket, last_event_id: Optional[int], place: Place
+    ) -> None:
+        """Send what a client missed, then take its socket over.
+
+        Called in the connection's thread, which may wait for the client; only the
+        last look, under the lock, makes sure that nothing falls in between.
+        """
+        position = last_event_id
+        while position is not None:
+            events = self._store.events_after(position)
+            if not events:
+                break
+            connection.sendall(b"".join(map(self.sse, events)))
+            position = events[-1].id
+        with self._lock:
+            newest = self._store.last_event_id()
+            position = newest if position is None else min(position, newest)
+            missed = self._store.events_after(position)
+            position = missed[-1].id if missed else position
+            stream = Stream(connection, position, place)
+            connection.setblocking(False)
+            if not self._streams and not self._listeners:
+                self._cursor = stream.position
+            self._streams[stream.descriptor] = stream
+            place.leave = lambda: self._loop.call_soon(lambda: self._push_out(stream))
+            sent = stream.send(b": joined\n\n" + b"".join(map(self.sse, missed)))
+            # It may have been pushed out before it could be told so.
+            self._keep(stream, sent and not place.lost)
+            self._start_comments()
+            self._start_looks()
+        self.wake()
+
+    def _push_out(self, stream: Stream) -> None:
+        """End a stream whose place another one has; its client may come again."""
+        with self._lock:
+            if self._streams.get(stream.descriptor) is stream:
+                self._keep(stream, False)
+
+    def _start_comments(self) -> None:
+        if not self._commenting:
+            self._commenting = True
+            self._loop.call_later(STREAM_COMMENT_S, self._comment)
+
+    def _comment(self) -> None:
+        with self._lock:
+            for stream in list(self._streams.values()):
+                self._keep(stream, stream.send(b":\n\n"))
+            self._commenting = False
+            if self._streams:
+                self._start_comments()
+
+    def _start_looks(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._loop.call_later(self.LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if self._streams:
+            self._look_now()
+            self._start_looks()
+
+    def close(self) -> None:
+        """End every stream."""
+        with self._lock:
+            for stream in list(self._streams.values()):
+                self._keep(stream, False)

@@ -1,0 +1,174 @@
+"""Notifier: the end of each run, POSTed to one URL, and never in anybody's way.
+
+The loop's thread puts, a thread of its own takes and waits for the address; the queue
+between them is bounded and guards itself.  What can't be delivered in three attempts
+is logged and given up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import queue
+import socket
+import threading
+import urllib.parse
+from typing import Callable, Dict, Mapping, Optional
+
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.records import COMPLETED, Event
+from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.times import duration_text
+
+
+class Notifier:
+    """POSTs the end of each run to one URL, from a thread of its own."""
+
+    TIMEOUT_S = 10.0
+    PAUSES_S = (1.0, 5.0)
+    QUEUE = 1000
+    #: RuntimeError: no thread could be started.
+    FAULTS = (OSError, http.client.HTTPException, ValueError, RuntimeError)
+
+    def __init__(
+        self,
+        url: str,
+        host: str,
+        registry: Registry,
+        say: Callable[[str, str], None],
+    ) -> None:
+        self._url = urllib.parse.urlsplit(url)
+        self._host = host
+        self._registry = registry
+        self._say = say
+        self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(self.QUEUE)
+        self._thread: Optional[threading.Thread] = None
+        self._stopping = threading.Event()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event; called by the loop, so it never waits."""
+        if event.name == "cron.late":
+            late = json.loads(event.data)["cron"]
+            cron = self._registry.crons().get(late["cronName"])
+            return None if cron and cron.notify == "never" else self._put_late(late)
+        if event.name != "run.finished":
+            return
+        run = event.run()
+        cron = self._registry.crons().get(run["cronName"])
+        wanted = cron.notify if cron else "always"
+        if wanted == "never" or (wanted == "failure" and run["status"] == COMPLETED):
+            return
+        body = {
+            "event": event.name,
+            "host": self._host,
+            "run": run,
+            "text": self._text(run),
+        }
+        self._put(body)
+
+    def _put_late(self, late: Mapping[str, Json]) -> None:
+        since = "" if late["missed"] == 1 else f" ({late['missed']} times missed)"
+        text = f"⏰ {late['cronName']} did not run at {late['dueAt']}{since}"
+        head = {"event": "cron.late", "host": self._host}
+        self._put({**head, "cron": late, "text": text})
+
+    def _put(self, body: Dict[str, Json]) -> None:
+        try:
+            self._queue.put_nowait(body)
+        except queue.Full:
+            self._say(
+                "error",
+                f"the notification of {_about(body)} was dropped: "
+                f"{self.QUEUE} are waiting",
+            )
+        self._start()
+
+    def _start(self) -> None:
+        """Start the thread, with the first event or, if none could be, the next."""
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._work, name="notifier", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no memory, or too many threads
+            self._say("error", f"notifications wait: {error}")
+        else:
+            self._thread = thread
+
+    def _text(self, run: Mapping[str, Json]) -> str:
+        mark = "✅" if run["status"] == COMPLETED else "❌"
+        how = run["signal"] or f"exit {run['exitCode']}"
+        if run["exitCode"] is None:
+            how = run["error"] or "exit status unknown"
+        elif run["durationMs"] is not None:
+            how += f" after {duration_text(run['durationMs'])}"
+        return f"{mark} {run['cronName']} {run['status']}: {how}"
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._deliver(self._queue.get())
+            self._queue.task_done()
+
+    def _deliver(self, body: Mapping[str, Json]) -> None:
+        for pause_s in (*self.PAUSES_S, None):
+            try:
+                return self._post(json.dumps(body).encode())
+            except self.FAULTS as error:
+                why = str(error) or type(error).__name__
+            if pause_s is None:
+                self._say(
+                    "error",
+                    f"the notification of {_about(body)} failed three times: {why}",
+                )
+            elif self._stopping.wait(pause_s):
+                return
+
+    def _post(self, body: bytes) -> None:
+        """POST once; raises OSError, HTTPException or ValueError."""
+        secure = self._url.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = kind(
+            self._url.hostname or "", self._url.port, timeout=self.TIMEOUT_S
+        )
+        target = urllib.parse.urlunsplit(
+            ("", "", self._url.path or "/", self._url.query, "")
+        )
+        # The timeout above is one of each step: a byte now and then would prolong it.
+        late = threading.Event()
+        limit = threading.Timer(self.TIMEOUT_S, self._break_off, [connection, late])
+        limit.daemon = True
+        limit.start()
+        try:
+            connection.request(
+                "POST", target, body, {"Content-Type": "application/json"}
+            )
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            if not late.is_set():
+                raise
+        finally:
+            limit.cancel()
+            connection.close()
+        if late.is_set():
+            raise ValueError(f"it did not answer within {self.TIMEOUT_S:g} s")
+        if not 200 <= status < 300:
+            raise ValueError(f"it answered {status}")
+
+    def _break_off(
+        self, connection: http.client.HTTPConnection, late: threading.Event
+    ) -> None:
+        late.set()
+        with contextlib.suppress(OSError, AttributeError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give up what waits."""
+        self._stopping.set()
+        waiting = self._queue.unfinished_tasks
+        if waiting:
+            self._say("error", f"{waiting} notifications were not sent before the stop")
+
+
+def _about(body: Mapping[str, Json]) -> str:
+    return f"run {body['run']['id']}" if "run" in body else str(body["text"])

@@ -1,0 +1,121 @@
+"""Outputs: a run's own part of its cron's log as an answer, whole, in part or live.
+
+What is promised is that nobody else's bytes are in it, also where the log was rotated
+or the run ends just now.  Connections' threads call; each answer has its log open by
+itself, and `places` bounds how many are followed.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Iterator, Optional, Tuple
+
+from cron_trigger.history.store import Store
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.records import Run
+from cron_trigger.runs.output import RunLog
+from cron_trigger.runs.runner import Runner
+from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer
+
+FOLLOW_POLL_S = 0.02
+
+
+class Outputs:
+    """Answers with what runs printed."""
+
+    def __init__(
+        self, store: Store, runner: Runner, find: Callable[[int], Run], places: Places
+    ) -> None:
+        """`find` returns a run as it is now; else `not_found`."""
+        self._store = store
+        self._runner = runner
+        self._find = find
+        self._places = places
+
+    def answer(
+        self,
+        run: Run,
+        client: str,
+        lines: Optional[int],
+        first: Optional[int],
+        follow: bool,
+    ) -> Answer:
+        """Return the output: its last `lines`, or all from the byte `first` on."""
+        if run.log_inode is None and run.pid is None:
+            return Answer(200, content_type=TEXT_TYPE)
+        log = RunLog(run)
+        if log.descriptor is None:
+            raise Refusal(
+                "not_found",
+                f"The output of run {run.id} is no longer there: its log was rotated "
+                "away, or could not be written.",
+            )
+        try:
+            start, end = self._measured(log, lines, first or 0)
+            if follow and run.running:
+                return self._live(log, start, client)
+        except BaseException:
+            log.close()
+            raise
+        return Answer(
+            200,
+            content_type=TEXT_TYPE,
+            length=end - start,
+            stream=log.blocks(start, end),
+            release=log.close,
+        )
+
+    def _measured(
+        self, log: RunLog, lines: Optional[int], first: int
+    ) -> Tuple[int, int]:
+        """Return where a run's output, or its last lines, begin and end so far."""
+        end = log.end()
+        # The line after the output is written once the end is recorded: where it is
+        # recorded by now, that line may have been in what was measured.
+        log.run = self._store.run(log.run.id) or log.run
+        end = min(end, log.end())
+        if lines is not None:
+            return log.tail_start(end, lines), end
+        return min(log.start + first, end), end
+
+    def _live(self, log: RunLog, start: int, client: str) -> Answer:
+        place = self._places.take(client)
+        if place is None:
+            raise overloaded("Too many logs are being followed; close one", 15)
+
+        def release() -> None:
+            log.close()
+            self._places.give(place)
+
+        return Answer(
+            200,
+            content_type=TEXT_TYPE,
+            headers=UNBUFFERED,
+            stream=self._followed(log, start, place),
+            release=release,
+            lasting=True,
+        )
+
+    def _followed(self, log: RunLog, start: int, place: Place) -> Iterator[bytes]:
+        """Yield a run's output as it comes, b"" while there is none.
+
+        The line that follows the output is written after the keeper was reaped; so
+        what is in the file while the keeper is seen after is the run's own.
+        """
+        while True:
+            active = self._runner.active(log.run.id)
+            end = log.end()
+            if active is None:
+                log.run = self._find(log.run.id)
+                end = log.end()
+            elif not active.alive():
+                end = start
+            for block in log.blocks(start, end):
+                start += len(block)
+                yield block
+            if active is None:
+                return
+            if place.lost:  # another reader has it
+                raise ConnectionError
+            active.done.wait(FOLLOW_POLL_S)
+            yield b""

@@ -1,0 +1,190 @@
+"""Sending: an answer becomes bytes on a connection, and never the wrong number of them.
+
+`BaseHTTPRequestHandler.send_response` and its kin are not used: head and body would go
+out in two writes, each with its delay, and there is no limit for a client that does
+not read.  One thread uses one Sender; nothing is shared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import functools
+import http
+import re
+import select
+import socket
+import time
+from typing import Callable, Iterator, List, Optional, Tuple
+
+from cron_trigger import SERVICE
+from cron_trigger.web.wire import BODY_BYTES, PACKED_BYTES, Answer, Request
+
+SEND_S = 10.0
+COMMON_HEADERS = (
+    f"Server: {SERVICE}\r\n"
+    "X-Content-Type-Options: nosniff\r\n"
+    "X-Frame-Options: DENY\r\n"
+    "Referrer-Policy: no-referrer\r\n"
+    "Cross-Origin-Resource-Policy: same-origin\r\n"
+)
+#: What another origin's page may read besides the body.
+EXPOSED = (
+    "Access-Control-Expose-Headers: Location, Idempotent-Replay, Retry-After\r\n"
+    "Vary: Origin\r\n"
+)
+#: Statuses that never have a body (RFC 9110, 6.4.1).
+BODILESS = (204, 304)
+
+
+def takes_gzip(request: Optional[Request]) -> bool:
+    """Return True if a client takes compressed bodies (RFC 9110, 12.5.3)."""
+    given = request.headers.get("accept-encoding", "") if request else ""
+    for item in given.lower().split(","):
+        coding, _, weight = item.partition(";")
+        if coding.strip() in ("gzip", "x-gzip"):
+            return not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
+    return False
+
+
+def head_of(answer: Answer, more: List[str]) -> bytes:
+    """Return status line and headers, up to the empty line."""
+    lines = [
+        f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}\r\n"
+        f"{COMMON_HEADERS}Cache-Control: {answer.cache}\r\n"
+        f"Date: {_date_of(int(time.time()))}\r\n"
+        f"Content-Security-Policy: {answer.policy}\r\n"
+        f"Content-Type: {answer.content_type}\r\n"
+    ]
+    lines += [f"{name}: {value}\r\n" for name, value in answer.headers.items()]
+    return "".join([*lines, *more, "\r\n"]).encode("latin-1", "replace")
+
+
+@functools.lru_cache(maxsize=2)
+def _date_of(epoch_s: int) -> str:
+    """Return a time as HTTP writes it; kept, since it is the same for a second."""
+    return email.utils.formatdate(epoch_s, usegmt=True)
+
+
+def short_answer(answer: Answer) -> bytes:
+    """Return all bytes of an answer after which the connection is closed."""
+    length = f"Content-Length: {len(answer.body)}\r\n"
+    return head_of(answer, [length, "Connection: close\r\n"]) + answer.body.plain
+
+
+def _encoded(request: Optional[Request], answer: Answer) -> Tuple[bytes, List[str]]:
+    """Return the body as it is to be sent, and the headers that say so."""
+    if len(answer.body) < PACKED_BYTES:
+        return answer.body.plain, []
+    vary = "Vary: Accept-Encoding\r\n"
+    if answer.status in BODILESS or not takes_gzip(request):
+        return answer.body.plain, [vary]
+    return answer.body.packed, [vary, "Content-Encoding: gzip\r\n"]
+
+
+class Sender:
+    """Sends answers on a connection.
+
+    `on_wait` is called before it waits for a client that does not take all at once.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        on_wait: Callable[[], None],
+        is_closing: Callable[[], bool],
+    ) -> None:
+        self._connection = connection
+        self._on_wait = on_wait
+        self._is_closing = is_closing
+
+    def go_on(self) -> None:
+        """Tell a client that asked first to send its body."""
+        self._connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def send(
+        self,
+        request: Optional[Request],
+        answer: Answer,
+        close: bool,
+        origin: Optional[str] = None,
+    ) -> bool:
+        """Send an answer.  Return False where the connection must be closed after it.
+
+        Head and body go in one piece where there is no stream.
+        """
+        body, more = _encoded(request, answer)
+        length = len(body) if answer.stream is None else answer.length
+        chunked = length is None and not (request and request.old)
+        close = close or bool(answer.hand_over) or (length is None and not chunked)
+        if chunked:
+            more.append("Transfer-Encoding: chunked\r\n")
+        elif length is not None and not (answer.hand_over or answer.status in BODILESS):
+            more.append(f"Content-Length: {length}\r\n")
+        if origin:
+            more.append(f"Access-Control-Allow-Origin: {origin}\r\n{EXPOSED}")
+        if close:
+            more.append("Connection: close\r\n")
+        head = head_of(answer, more)
+        bodiless = answer.status in BODILESS or (request and request.method == "HEAD")
+        self._push(head if bodiless or answer.stream is not None else head + body)
+        if answer.stream is not None and not bodiless:
+            self._send_stream(answer.stream, chunked, length)
+        return not close
+
+    def _push(self, data: bytes) -> None:
+        """Send; raises OSError where the client does not take it within 10 s.
+
+        Who reads slowly has no place in work any more, or 64 of them would keep all
+        others out.  The connection waits for its client, so it may be pushed out.
+        """
+        self._connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            data = data[self._connection.send(data) :]
+        if data:
+            self._on_wait()
+            self._connection.settimeout(SEND_S)
+            self._connection.sendall(data)
+
+    def _send_stream(
+        self, stream: Iterator[bytes], chunked: bool, length: Optional[int]
+    ) -> None:
+        sent = 0
+        for block in stream:
+            if not block:
+                self.check_client()
+            else:
+                self._push(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+                sent += len(block)
+        if length not in (None, sent):
+            # The script has cut its log meanwhile.  The next answer on this connection
+            # would be read as the rest of this one.
+            raise ConnectionError
+        if chunked:
+            self._push(b"0\r\n\r\n")
+
+    def check_client(self) -> None:
+        """Raise ConnectionError if the client has gone or the server is to stop."""
+        if self._is_closing():
+            raise ConnectionError
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        if poll.poll(0) and not self._connection.recv(1, socket.MSG_PEEK):
+            raise ConnectionError
+
+    def linger(self) -> None:
+        """Take in what the client still sends, for a moment.
+
+        Closing with bytes unread resets the connection, and the client might never
+        see why it was refused (RFC 9112, 9.6).
+        """
+        deadline_s = time.monotonic() + 1.0
+        taken = 0
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+            while taken < 4 * BODY_BYTES:
+                self._connection.settimeout(max(0.001, deadline_s - time.monotonic()))
+                data = self._connection.recv(65536)
+                if not data:
+                    return
+                taken += len(data)

@@ -1,0 +1,392 @@
+"""The server: a connection's way from the accepting thread to its own, and to its end.
+
+    accept: source, place -> thread: reader -> access -> fields -> work -> api -> sender
+
+What is promised is that a stranger costs no thread, no place and no time, and that no
+crowd keeps `/health` from its answer.  `HttpServer.accept` is called by one thread;
+each `Handler` runs in its own.  `places.py` guards what they share; `closing` is set
+once and only read by others.
+
+`http.server` gives the threads, the order of setup, handle and finish, and the closing
+of sockets.  Its reading and writing of HTTP is replaced: see `reader.py`, `sender.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.server
+import socket
+import sys
+import time
+from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
+
+from cron_trigger.host.loop import Loop
+from cron_trigger.host.networks import address_of, client_of
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.texts import printable
+from cron_trigger.web.access import Access
+from cron_trigger.web.api import Api
+from cron_trigger.web.fields import read_body, read_query
+from cron_trigger.web.places import Limit, Limits, Place, Places, overloaded
+from cron_trigger.web.reader import REQUEST_S, Reader, parse_head
+from cron_trigger.web.refusals import RefusalLog
+from cron_trigger.web.routes import PREFLIGHT, ROUTES, Route, find_routes, methods_of
+from cron_trigger.web.sender import SEND_S, Sender, short_answer
+from cron_trigger.web.wire import Answer, Request, json_answer, refusal_answer
+
+IDLE_S = 60.0
+#: A stop waits this long for the request of a connection that was just let in.
+ARRIVAL_S = 0.3
+SEND_BUFFER_BYTES = 1 << 17
+#: A refused connection is closed so long after its answer, which would be lost if it
+#: were closed at once; of a flood, only so many are kept.
+REFUSED_S, REFUSED_KEPT = 1.0, 16
+#: What the system says where it has no descriptor or memory left.
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+PREFLIGHT_HEADERS = {
+    "Access-Control-Allow-Headers": "Content-Type, X-Trigger-Secret, Authorization, "
+    "Idempotency-Key, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One connection.  Runs in a thread of its own."""
+
+    server: HttpServer
+
+    def setup(self) -> None:
+        self.connection = self.request
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.address = str(address_of(self.client_address[0]))
+        self.place = self.server.place_of(self.connection)
+        self.work: Optional[Place] = None
+        self.reader = Reader(self.connection)
+        self.sender = Sender(self.connection, self._wait, lambda: self.server.closing)
+
+    def finish(self) -> None:
+        """Nothing to flush: the base class would, on files that we do not make."""
+
+    def handle(self) -> None:
+        """Serve requests until the connection is to be closed."""
+        idle_s = REQUEST_S
+        # The client may go, or its connection be closed in its wait.
+        with contextlib.suppress(OSError, ValueError):
+            while self._serve_one(idle_s):
+                idle_s = IDLE_S
+
+    def _serve_one(self, idle_s: float) -> bool:
+        """Read and answer one request.  Return True if another may follow."""
+        self.server.connections.wait(self.place)
+        if not self.reader.wait(idle_s):
+            return False
+        request: Optional[Request] = None
+        unread = False
+        try:
+            request = parse_head(self.reader.head(), self.address)
+            answer = self._answer(request)
+        except Refusal as refusal:
+            answer = self._refused(request, refusal)
+            unread = request is None or (request.has_body and not request.body)
+        try:
+            return self._send(request, answer, unread)
+        finally:
+            self._leave_work()
+            if answer.release:
+                answer.release()
+
+    def _answer(self, request: Request) -> Answer:
+        """Check a request, read its body and do what it asks for; else a Refusal."""
+        access, method = self.server.access, request.method
+        routes, request.part = find_routes(request.path)
+        route = routes.get("GET" if method == "HEAD" else method)
+        if method == "OPTIONS" and access.origin_listed(request):
+            route = PREFLIGHT
+        access.check(request, route)
+        if route is None:
+            raise _no_route(request, routes)
+        request.query = read_query(request, route)
+        request.body = read_body(request, route, self.reader, self.sender.go_on)
+        if route is PREFLIGHT:
+            allowed = {"Access-Control-Allow-Methods": methods_of(routes)}
+            return Answer(204, headers={**allowed, **PREFLIGHT_HEADERS})
+        self._begin_work(route)
+        return self._act(request, route)
+
+    def _act(self, request: Request, route: Route) -> Answer:
+        """Do what a route is for; a fault of our own is logged, not shown."""
+        try:
+            answer: Answer = getattr(self.server.api, route.action)(request)
+            return answer
+        except Refusal:
+            raise
+        except Exception as error:
+            self.server.say("error", f"internal error: {error!r} at {_trace(error)}")
+            short = isinstance(error, OSError) and error.errno in SHORT
+            if short or isinstance(error, MemoryError):
+                raise _out_of_room() from None
+            return json_answer(
+                500,
+                {
+                    "success": False,
+                    "error": "The server met a fault of its own; its log says more.",
+                    "code": "internal_error",
+                },
+            )
+
+    def _refused(self, request: Optional[Request], refusal: Refusal) -> Answer:
+        what = f"{request.method} {request.path}" if request else "a request"
+        self.server.refusals.add(self.address, self.place.client, what, refusal)
+        return refusal_answer(refusal)
+
+    def _send(self, request: Optional[Request], answer: Answer, unread: bool) -> bool:
+        """Send an answer; return True if another request may follow."""
+        if answer.later:
+            self._leave_work()  # but not its connection: a stop lets it be answered
+            answer = self._awaited(answer.later)
+        elif answer.lasting:
+            self._wait()
+        close = unread or not request or not request.keep_alive or self.server.closing
+        origin = self.server.access.origin_listed(request) if request else None
+        kept = self.sender.send(request, answer, close, origin)
+        if answer.hand_over and request and request.method != "HEAD":
+            self._hand_over(answer.hand_over)
+        elif unread or (close and self.reader.has_more()):
+            self.sender.linger()
+        return kept
+
+    def _awaited(self, later: Callable[[bool], Optional[Answer]]) -> Answer:
+        """Wait for an answer as long as it takes, or until its client has gone."""
+        while True:
+            answer = later(self.server.closing)
+            if answer:
+                return answer
+            if not self.server.closing:
+                self.sender.check_client()
+
+    def _hand_over(self, take: Callable[[socket.socket], None]) -> None:
+        """Give the connection away; nothing more is read from it here."""
+        self.server.forget(self.connection)
+        given = socket.socket(fileno=self.connection.detach())
+        try:
+            given.settimeout(SEND_S)
+            take(given)
+        except BaseException:
+            given.close()
+            raise
+
+    # ---- work
+
+    def _begin_work(self, route: Route) -> None:
+        """Take a place in work; else `overloaded`.  `/health` always has one."""
+        if not self.server.connections.hold(self.place):
+            raise ConnectionError  # pushed out just now, before anything was done
+        if route.action == "health":
+            return
+        self.work = self.server.take_work(self.place.client, route)
+
+    def _leave_work(self) -> None:
+        if self.work:
+            self.server.work.give(self.work)
+            self.work = None
+
+    def _wait(self) -> None:
+        """The request is worked on no more; its connection waits for its client."""
+        self._leave_work()
+        self.server.connections.wait(self.place)
+
+
+def _no_route(request: Request, routes: Mapping[str, Route]) -> Refusal:
+    if not routes:
+        named = [r for r in ROUTES if r.action != "page_file"]
+        listed = ", ".join(f"{r.method} {r.path}" for r in named)
+        return Refusal(
+            "not_found",
+            f'There is no "{printable(request.path, 80)}" here; there are: {listed}.',
+        )
+    allowed = methods_of(dict(routes))
+    return Refusal(
+        "method_not_allowed",
+        f"This address takes {allowed}, not {printable(request.method, 20)}.",
+        {"Allow": allowed},
+    )
+
+
+def _trace(error: Exception) -> str:
+    """Return where an error was raised, on one line."""
+    frames = []
+    trace = error.__traceback__
+    while trace:
+        frames.append(f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return " > ".join(frames)
+
+
+def _out_of_room() -> Refusal:
+    return overloaded("The system has no descriptor, thread or memory left", 1)
+
+
+class HttpServer(http.server.ThreadingHTTPServer):
+    """Accepts connections, each in a thread, within bounds."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 1024
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        api: Api,
+        access: Access,
+        loop: Loop,
+        say: Callable[[str, str], None],
+        limits: Limits,
+    ) -> None:
+        self.address_family = listener.family
+        address = listener.getsockname()
+        super().__init__(address, Handler, bind_and_activate=False)
+        self.socket.close()
+        # Each connection inherits it.  By itself it would grow to some megabytes, which
+        # 256 clients that read nothing could make the kernel keep (tcp(7)).
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self.socket = listener
+        self.server_address = address
+        self.api = api
+        self.access = access
+        self.say = say
+        self.refusals = RefusalLog(say)
+        self.closing = False
+        #: Open connections; those that wait for their client may be pushed out.
+        self.connections = Places(limits.connections, safe_s=0.0)
+        self.work = Places(limits.work)
+        self._limits = limits
+        self._loop = loop
+        #: By connection, its place; each key is used by one thread at a time.
+        self._places: Dict[socket.socket, Place] = {}
+        #: Refused ones that are closed a moment later; the accepting thread adds, the
+        #: loop's takes away, and an end of a deque is safe for both.
+        self._refused: Deque[socket.socket] = Deque()
+
+    # ---- the accepting thread
+
+    def accept(self) -> None:
+        """Take the next connection, if there still is one."""
+        self._handle_request_noblock()  # type: ignore[attr-defined]
+
+    def get_request(self) -> Tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in SHORT and error.errno != errno.EAGAIN:
+                self.connections.push_out()
+                time.sleep(0.05)  # let go of the listener until one was closed
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a new thread, or refuse it here and now."""
+        address = str(address_of(client_address[0]))
+        client = client_of(address)
+        if not self.access.sources.allow(address):
+            return self._turn_away(request, address, client, _stranger(address))
+        place = self.connections.take(client, lambda: _shut(request))
+        if place is None:
+            refusal = overloaded("Too many requests are in progress", 1)
+            return self._turn_away(request, address, client, refusal)
+        self._places[request] = place
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread could be started
+            self.forget(request)
+            self._turn_away(request, address, client, _out_of_room())
+
+    def _turn_away(
+        self, request: socket.socket, address: str, client: str, refusal: Refusal
+    ) -> None:
+        """Answer without a thread, without waiting, and close a moment later.
+
+        At once, unread bytes would reset the connection and the answer be lost.
+        """
+        self.refusals.add(address, client, "a connection", refusal)
+        with contextlib.suppress(OSError):
+            request.setblocking(False)
+            request.send(short_answer(refusal_answer(refusal)))
+            request.shutdown(socket.SHUT_WR)
+        self._refused.append(request)
+        if len(self._refused) > REFUSED_KEPT:
+            self._close_refused()
+        else:
+            self._loop.call_later(REFUSED_S, self._close_refused)
+
+    def _close_refused(self) -> None:
+        with contextlib.suppress(IndexError):
+            self._refused.popleft().close()
+
+    # ---- connections' threads
+
+    def place_of(self, connection: socket.socket) -> Place:
+        """Return the place that a connection was given when it was accepted."""
+        return self._places[connection]
+
+    def take_work(self, client: str, route: Route) -> Place:
+        """Take a place in work; else `overloaded`."""
+        limits = self._limits
+        limit: Limit = limits.triggers if route.action == "trigger" else limits.work
+        place = self.work.take(client, limit=limit)
+        if place is None:
+            raise overloaded(
+                f"Too many requests in progress (at most {limit.share} of one client "
+                f"and {limit.total} of all)",
+                1,
+            )
+        return place
+
+    def forget(self, connection: socket.socket) -> None:
+        """Count a connection no more: it is closed, or somebody else's."""
+        place = self._places.pop(connection, None)
+        if place:
+            self.connections.give(place)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.forget(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        self.say("error", f"internal error on a connection: {error!r}")
+
+    # ---- the end
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until the requests in work, or on their way, are answered."""
+        deadline_s = time.monotonic() + timeout_s
+        while self._is_busy() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+
+    def _is_busy(self) -> bool:
+        """Tell whether a request is in work, or a connection so fresh that its own
+        request may still come: whoever was let in is served, not told to come again.
+        """
+        fresh_s = time.monotonic() - ARRIVAL_S
+        return any(s is None or s > fresh_s for s in self.connections.since())
+
+    def close_connections(self) -> None:
+        """Close what is still open."""
+        for connection in list(self._places):
+            _shut(connection)
+        while self._refused:
+            self._close_refused()
+
+
+def _shut(connection: socket.socket) -> None:
+    """End a connection that another thread reads or writes; that thread closes it."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _stranger(address: str) -> Refusal:
+    return Refusal(
+        "forbidden",
+        f"The address {address} may not use this server; list its network in "
+        "CRON_TRIGGER_ALLOW.",
+    )

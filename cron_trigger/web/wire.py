@@ -1,0 +1,129 @@
+"""What crosses the wire: a request as it was read, an answer as it will be sent.
+
+Values only, made by one thread for one connection; nothing here reads or sends.  What
+is promised is that a body is compressed at most once, however often it is sent.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import socket
+import zlib
+from dataclasses import dataclass, field
+from typing import Callable, Dict, Iterator, Mapping, Optional
+
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.strict_json import Json, json_text
+
+BODY_BYTES = 65536
+API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+JSON_TYPE = "application/json; charset=utf-8"
+TEXT_TYPE = "text/plain; charset=utf-8"
+#: Shorter bodies fit into a packet as they are.
+PACKED_BYTES = 1400
+#: A proxy must pass a stream on as it comes (nginx keeps it back by default).
+UNBUFFERED = {"X-Accel-Buffering": "no"}
+
+
+@dataclass
+class Request:
+    """A request as it was read.  Header names are lower case, values as latin-1."""
+
+    method: str
+    path: str
+    query_text: str
+    headers: Dict[str, str]
+    #: The peer's address, and whom it counts as.
+    address: str
+    client: str
+    keep_alive: bool = True
+    old: bool = False  # HTTP/1.0
+    body: bytes = b""
+    #: What its route makes of the path and the query.
+    part: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def chunked(self) -> bool:
+        return "transfer-encoding" in self.headers
+
+    @property
+    def has_body(self) -> bool:
+        text = self.headers.get("content-length", "0")
+        return self.chunked or not re.fullmatch(r"0{1,19}", text)
+
+    @property
+    def id(self) -> int:
+        """The number in the path."""
+        return int(self.part)
+
+
+class Body:
+    """Bytes to send, as they are or compressed."""
+
+    def __init__(self, plain: bytes = b"") -> None:
+        self.plain = plain
+
+    @functools.cached_property
+    def packed(self) -> bytes:
+        packer = zlib.compressobj(5, zlib.DEFLATED, 31)  # with the head of gzip
+        return packer.compress(self.plain) + packer.flush()
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+
+@dataclass
+class Answer:
+    """What goes back.  `stream` instead of `body`, with `length` where it is known."""
+
+    status: int
+    body: Body = field(default_factory=Body)
+    content_type: str = JSON_TYPE
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stream: Optional[Iterator[bytes]] = None
+    length: Optional[int] = None
+    #: Takes the connection over after the head was sent.
+    hand_over: Optional[Callable[[socket.socket], None]] = None
+    #: Called when the answer was sent, or could not be.
+    release: Optional[Callable[[], None]] = None
+    #: The answer may take as long as a run; it has a limit of its own.
+    lasting: bool = False
+    #: Instead of an answer that is not ready: waits for it a moment and returns it, or
+    #: None; told that there is no more time, it returns the answer as it is now.
+    later: Optional[Callable[[bool], Optional[Answer]]] = None
+    policy: str = API_POLICY
+    cache: str = "no-store"
+
+
+def json_answer(
+    status: int, value: Json, headers: Optional[Mapping[str, str]] = None
+) -> Answer:
+    """Return an answer that carries JSON."""
+    return json_text_answer(json_text(value), status, headers)
+
+
+def json_text_answer(
+    text: str, status: int = 200, headers: Optional[Mapping[str, str]] = None
+) -> Answer:
+    """Return an answer of JSON that is written already."""
+    body = Body(text.encode("utf-8", "replace"))
+    return Answer(status, body, headers=headers or {})
+
+
+def refusal_answer(refusal: Refusal) -> Answer:
+    """Return the one shape that all errors have."""
+    return json_answer(refusal.status, refusal.answer(), refusal.headers)
+
+
+def whole_number(text: str, low: int, high: int) -> Optional[int]:
+    """Return the number that decimal digits stand for, None where it is out of bounds.
+
+    No sign, no blanks, no other script's digits, all of which `int` takes; and at most
+    19 of them, since `int` takes the longer the more it gets (CVE-2020-10735).
+    """
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        return None
+    number = int(text)
+    return number if low <= number <= high else None

@@ -1,0 +1,312 @@
+"""`trigger`, `log`, `cancel`, `events`: the command line as a client of a server."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import unittest
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from support import PROGRAM, Server, need, wait_until
+
+from cron_trigger import client
+
+SECRET = "S3cret-of-this-test-0123456789"
+REGISTRY: Dict[str, Any] = {
+    "ok": {
+        "description": "Is well",
+        "command": ["echo", "{n}", "{word}"],
+        "parameters": {"n": {"type": "integer"}, "word": {"type": "string"}},
+    },
+    "fails": {"description": "Fails", "command": ["sh", "-c", "seq 1 30; exit 3"]},
+    "sleeps": {"description": "Sleeps", "command": ["sleep", "60"]},
+    "counts": {
+        "description": "Counts until a file is there",
+        "command": [
+            *("sh", "-c"),
+            "i=0; while [ ! -e go ]; do i=$((i+1)); echo $i; sleep 0.01; done; exit 4",
+        ],
+    },
+    "missing": {"description": "Is not there", "command": "nowhere.sh"},
+}
+
+
+class ClientCase(unittest.TestCase):
+    """Tests that share a server."""
+
+    server: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = Server(REGISTRY)
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.server.start()
+
+    def call(
+        self, *words: str, url: Optional[str] = None, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(PROGRAM), *words, f"--url={url or self.url()}"],
+            capture_output=True,
+            text=True,
+            env={**self.server.clean_environ(), **environ},
+            timeout=60,
+            check=False,
+        )
+
+    def spawn(self, *words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), *words, f"--url={self.url()}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.server.clean_environ(),
+        )
+        self.addCleanup(process.stdout.close)  # type: ignore[union-attr]
+        self.addCleanup(process.stderr.close)  # type: ignore[union-attr]
+        self.addCleanup(process.wait, 20)
+        self.addCleanup(process.kill)
+        return process
+
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}"
+
+    def assert_sentence(
+        self, done: subprocess.CompletedProcess[str], status: int, *words: str
+    ) -> None:
+        self.assertEqual((done.returncode, done.stdout), (status, ""), done.stderr)
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+
+
+class TriggerTest(ClientCase):
+    def test_it_says_which_run_it_is_and_who_asked(self) -> None:
+        done = self.call("trigger", "ok")
+        self.assertRegex(done.stdout, r"^run \d+ of ok started: cron-trigger log \d")
+        run = self.server.ended(int(done.stdout.split()[1]))
+        self.assertRegex(run["requestedBy"], r"^\S+@\S+$")
+        told = json.loads(self.call("trigger", "ok", "--json").stdout)
+        self.assertEqual(told["cronName"], "ok")
+
+    def test_with_wait_the_exit_status_is_the_runs(self) -> None:
+        for name, status in (("ok", 0), ("fails", 3)):
+            done = self.call("trigger", name, "--wait")
+            self.assertEqual((done.returncode, done.stdout), (status, ""))
+            self.assertIn(f": exit {status} after ", done.stderr)
+
+    def test_with_follow_its_output_is_shown_meanwhile(self) -> None:
+        done = self.call("trigger", "fails", "--follow")
+        numbers = "".join(f"{number}\n" for number in range(1, 31))
+        self.assertEqual((done.returncode, done.stdout), (3, numbers))
+
+    def test_parameters_have_their_type(self) -> None:
+        done = self.call("trigger", "ok", "--follow", "--param=n=7", "--param=word=8")
+        self.assertEqual((done.returncode, done.stdout), (0, "7 8\n"))
+        for parameter, why in (("n=x", "n expected an integer"), ("n", "KEY=VALUE")):
+            done = self.call("trigger", "ok", f"--param={parameter}")
+            self.assert_sentence(done, 64, why)
+
+    def test_what_is_refused_has_its_exit_status(self) -> None:
+        run_id = self.server.trigger("sleeps").json["runId"]
+        self.assert_sentence(self.call("trigger", "sleeps"), 75, "is running already")
+        self.assertEqual(self.call("cancel", str(run_id)).returncode, 0)
+        self.server.ended(run_id)
+        self.assert_sentence(self.call("trigger", "nix"), 64, 'no cron "nix"')
+        self.assert_sentence(self.call("trigger", "missing"), 126, "is missing")
+        self.assert_sentence(self.call("trigger", "ok", "--at=soon"), 64, "--at takes")
+        together = self.call("trigger", "ok", "--at=2100-01-01T00:00", "--wait")
+        self.assert_sentence(together, 64, "--at cannot go with")
+
+    def test_a_time_without_an_offset_is_this_hosts(self) -> None:
+        done = self.call("trigger", "ok", "--at=2100-01-01T10:00", TZ="Asia/Tokyo")
+        self.assertRegex(done.stdout, r"^planned trigger 1: 2100-01-01T10:00:00\+09:00")
+
+    def test_a_run_is_cancelled_in_the_name_of_who_asks(self) -> None:
+        process = self.spawn("trigger", "sleeps", "--wait")
+        run = wait_until(
+            lambda: self.server.get("/runs?cron=sleeps&status=running").json["runs"],
+            what="the run",
+        )[0]
+        self.assertIn("is being cancelled", self.call("cancel", f"{run['id']}").stdout)
+        self.assertEqual(process.wait(20), 143)
+        self.assertIn("@", self.server.run(run["id"])["cancelledBy"])
+        again = self.call("cancel", f"{run['id']}")
+        self.assert_sentence(again, 1, "is not running any more")
+
+
+class LogTest(ClientCase):
+    def test_the_whole_output_or_its_end(self) -> None:
+        run_id = str(self.server.completed("fails")["id"])
+        self.assertEqual(self.call("log", run_id).stdout.split()[-1], "30")
+        for more in ((), ("--follow",)):
+            done = self.call("log", run_id, "--tail=2", *more)
+            self.assertEqual((done.returncode, done.stdout), (0, "29\n30\n"))
+        self.assert_sentence(self.call("log", "999"), 1, "no run 999")
+        self.assertEqual(self.call("log", "x").returncode, 64)
+
+    def test_control_c_ends_it_quietly(self) -> None:
+        run_id = self.server.trigger("sleeps").json["runId"]
+        for words in (("log", str(run_id), "--follow"), ("events",)):
+            process = self.spawn(*words)
+            wait_until(functools.partial(is_connected, process), what="a connection")
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(20), 130)
+            assert process.stderr
+            self.assertEqual(process.stderr.read(), "")
+        self.call("cancel", str(run_id))
+
+
+def is_connected(process: subprocess.Popen[str]) -> bool:
+    """Tell whether a process has a socket."""
+    folder = Path(f"/proc/{process.pid}/fd")
+    with contextlib.suppress(OSError):  # one was closed meanwhile
+        return any(os.readlink(fd).startswith("socket:") for fd in folder.iterdir())
+    return False
+
+
+class RestartTest(unittest.TestCase):
+    """A server that restarts meanwhile is waited for."""
+
+    call, spawn, url = ClientCase.call, ClientCase.spawn, ClientCase.url
+
+    def setUp(self) -> None:
+        self.server = Server(REGISTRY)
+        self.addCleanup(self.server.__exit__)
+        self.server.start()
+
+    def restart(self) -> None:
+        port = self.server.port
+        self.server.kill()
+        self.server.start(port=port)
+
+    def test_an_output_is_followed_without_a_gap_or_a_repetition(self) -> None:
+        process = self.spawn("trigger", "counts", "--follow")
+        assert process.stdout
+        lines = [process.stdout.readline() for _ in range(5)]
+        self.restart()
+        lines += [process.stdout.readline() for _ in range(50)]
+        self.server.stop()
+        (self.server.folder / "go").touch()
+        self.server.start(port=self.server.port)
+        lines += process.stdout.readlines()
+        self.assertEqual(process.wait(30), 4)
+        self.assertEqual(lines, [f"{n}\n" for n in range(1, len(lines) + 1)])
+
+    def test_each_event_comes_once(self) -> None:
+        process = self.spawn("events", "--json")
+        assert process.stdout
+        wait_until(lambda: is_connected(process))
+        self.server.completed("ok")
+        events = [json.loads(process.stdout.readline()) for _ in range(2)]
+        self.restart()
+        self.server.completed("fails")
+        events += [json.loads(process.stdout.readline()) for _ in range(2)]
+        self.assertEqual(
+            [(one["event"], one["data"]["run"]["cronName"]) for one in events],
+            [
+                ("run.started", "ok"),
+                ("run.finished", "ok"),
+                ("run.started", "fails"),
+                ("run.finished", "fails"),
+            ],
+        )
+        process.terminate()
+
+
+class AddressTest(ClientCase):
+    def test_an_address_that_ends_in_trigger_is_taken_too(self) -> None:
+        for end in ("/", "/trigger", "/trigger/"):
+            done = self.call("trigger", "ok", "--wait", url=self.url() + end)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_the_path_of_a_proxy_is_kept(self) -> None:
+        asked = []
+
+        class Proxy(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked.append(self.path)
+                self.send_error(502)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+            threading.Thread(target=proxy.handle_request, name="proxy").start()
+            url = f"http://127.0.0.1:{proxy.server_address[1]}/crons/trigger"
+            done = self.call("cancel", "5", url=url)
+        self.assertEqual(asked, ["/crons/runs/5/cancel"])
+        self.assert_sentence(done, 1, "answers 502 Bad Gateway", "correct --url")
+
+    def test_what_is_no_address_is_78_and_nobody_there_is_1(self) -> None:
+        for url in ("ftp://x", "x", "http://", "http://a:b"):
+            done = self.call("trigger", "ok", url=url)
+            self.assert_sentence(done, 78, "must be an address")
+        done = self.call("events", url="http://127.0.0.1:1")
+        self.assert_sentence(
+            done, 1, "No server answers at http://127.0.0.1:1", "--url"
+        )
+
+    def test_the_address_may_be_a_variable_or_a_port(self) -> None:
+        port = str(self.server.port)
+        for words, environ in (
+            (("trigger", "ok", "--wait"), {"CRON_TRIGGER_URL": self.url()}),
+            (("trigger", "ok", "--wait"), {"CRON_TRIGGER_PORT": port}),
+            (("trigger", "ok", "--wait", "--port", port), {}),
+        ):
+            done = subprocess.run(
+                [sys.executable, str(PROGRAM), *words],
+                env={**self.server.clean_environ(), **environ},
+                capture_output=True,
+                timeout=30,
+                check=False,
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+
+class SecretTest(ClientCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = Server(REGISTRY, {"CRON_TRIGGER_SECRET": SECRET})
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.server.start()
+        cls.server.environ.clear()
+
+    def test_it_comes_from_a_variable_or_a_file(self) -> None:
+        file = self.server.folder / "secret"
+        file.write_text(f"{SECRET}\n")
+        file.chmod(0o600)
+        for environ in (
+            {"CRON_TRIGGER_SECRET": SECRET},
+            {"CRON_TRIGGER_SECRET_FILE": str(file)},
+        ):
+            done = self.call("trigger", "ok", "--wait", **environ)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_without_a_right_one_it_is_78_with_the_remedy(self) -> None:
+        for environ in ({}, {"CRON_TRIGGER_SECRET": "wrong-but-long-enough"}):
+            done = self.call("trigger", "ok", **environ)
+            self.assert_sentence(done, 78, "Set CRON_TRIGGER_SECRET")
+
+    def test_the_installed_one_is_taken_for_this_host_alone(self) -> None:
+        need(not client.SECRET_HEADER.exists(), "a service is installed here")
+        header = self.server.folder / "secret.header"
+        header.write_text(f"X-Trigger-Secret: {SECRET}\n")
+        before, client.SECRET_HEADER = client.SECRET_HEADER, header
+        self.addCleanup(setattr, client, "SECRET_HEADER", before)
+        here = client.client_of({"url": self.url()}, {})
+        self.assertEqual(here.ask("GET", "scheduled")["scheduled"], [])
+        for url in ("http://192.0.2.1:9998", "https://crons.example.org/"):
+            self.assertIsNone(client.client_of({"url": url}, {})._secret)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,526 @@
+"""A run is its family: what belongs to a run ends with it, and nothing else does."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import ctypes
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Dict, List
+
+from support import FULL, Server, need, need_command, need_full, wait_until
+
+from cron_trigger.host import processes
+
+#: Marks each of its lives in a file of its own, by the boot clock, then sleeps.
+WORK = """#!/usr/bin/env python3
+import os, signal, sys, time
+took = float(sys.argv[1])
+name = f"work.{os.getpid()}"
+with open(name + ".new", "w") as file:
+    file.write(f"{os.environ['CRON_RUN_ID']} {time.clock_gettime(7)}\\n")
+os.rename(name + ".new", name)
+end = time.clock_gettime(7) + took
+while time.clock_gettime(7) < end:
+    time.sleep(0.01)
+    with open(name + ".last", "w") as file:
+        file.write(str(time.clock_gettime(7)))
+"""
+#: Ways in which scripts start what they do.
+SHAPES: Dict[str, List[str]] = {
+    "plain": ["./work.py", "60"],
+    "timeout": ["bash", "-c", "timeout 60 ./work.py 60"],
+    "monitor": ["bash", "-c", "set -m; ./work.py 60 & wait"],
+    "xargs": ["bash", "-c", "printf '60\\n60\\n' | xargs -n 1 -P 2 ./work.py"],
+    "setsid": ["bash", "-c", "setsid -w ./work.py 60"],
+    "pipe": ["bash", "-c", "./work.py 60 | cat"],
+    "background": ["bash", "-c", "./work.py 60 & sleep 60"],
+    "runuser": ["runuser", "-u", "nobody", "-m", "--", "./work.py", "60"],
+}
+REGISTRY: Dict[str, Any] = {
+    **{
+        name: {"description": name, "command": command, "killAfter": "2s"}
+        for name, command in SHAPES.items()
+    },
+    "limited": {
+        "description": "Limited",
+        "command": ["bash", "-c", "timeout 60 ./work.py 60"],
+        "timeout": "1s",
+    },
+    "cleans-up": {
+        "description": "Its shell ends at once, its worker later",
+        "command": ["bash", "-c", "./cleaner.sh & wait"],
+    },
+    "patient": {
+        "description": "Needs longer than most to clean up",
+        "command": "cleaner.sh",
+        "killAfter": "30s",
+    },
+    "exact": {"description": "Ends at its limit", "command": ["sleep", "1"]},
+    "prints": {"description": "Prints", "command": ["python3", "prints.py"]},
+    "git": {"description": "129", "command": ["sh", "-c", "exit 129"]},
+    "brief": {"description": "Brief", "command": ["true"]},
+}
+CLEANER = """#!/bin/sh
+trap 'until [ -e go ]; do sleep 0.02; done; echo cleaned; exit 0' TERM
+touch ready
+while :; do sleep 0.02; done
+"""
+
+
+def needs_root() -> None:
+    need(os.geteuid() == 0, "another user's processes need root")
+
+
+def prepared(**options: Any) -> Server:
+    server = Server(REGISTRY, start=False, **options)
+    server.script("work.py", WORK)
+    server.script("cleaner.sh", CLEANER)
+    server.script(
+        "prints.py", "import time\nfor i in range(50):\n print(i); time.sleep(.1)"
+    )
+    server.folder.chmod(0o777 | 0o1000)
+    return server
+
+
+def workers(server: Server) -> List[int]:
+    """Return the PIDs of workers that are alive."""
+    marks = (path.name.split(".")[1:] for path in server.folder.glob("work.*"))
+    pids = {int(parts[0]) for parts in marks if parts[0].isdigit()}
+    found = ((pid, processes.process(pid)) for pid in pids)
+    return [pid for pid, one in found if one and one.alive]
+
+
+def working(server: Server, count: int = 1) -> List[int]:
+    return list(wait_until(lambda: len(found := workers(server)) >= count and found))
+
+
+class FamilyCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.server = prepared()
+        self.addCleanup(self.server.__exit__)
+        self.addCleanup(self.end_workers)
+        self.server.start()
+
+    def end_workers(self) -> None:
+        for pid in workers(self.server):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def cancel(self, run_id: int) -> Any:
+        return self.server.request("POST", f"/runs/{run_id}/cancel")
+
+
+class Cancel(FamilyCase):
+    def test_whatever_a_script_started_ends_with_it(self) -> None:
+        shapes = list(SHAPES) if FULL else ["timeout", "setsid", "monitor"]
+        for name in shapes:
+            if name == "runuser":
+                needs_root()
+            with self.subTest(name):
+                run_id = self.server.trigger(name).json["runId"]
+                working(self.server, 2 if name == "xargs" else 1)
+                self.assertEqual(self.cancel(run_id).status, 202)
+                run = self.server.ended(run_id)
+                self.assertEqual(run["status"], "cancelled")
+                self.assertEqual(workers(self.server), [])
+
+    def test_a_time_limit_ends_the_family_too(self) -> None:
+        run_id = self.server.trigger("limited").json["runId"]
+        working(self.server)
+        self.assertEqual(self.server.ended(run_id)["status"], "timed_out")
+        self.assertEqual(workers(self.server), [])
+
+    def test_until_the_last_process_is_gone_it_runs_and_is_stopping(self) -> None:
+        run_id = self.server.trigger("cleans-up").json["runId"]
+        wait_until((self.server.folder / "ready").exists)
+        answer = self.cancel(run_id).json["run"]
+        self.assertEqual((answer["status"], answer["stopping"]), ("running", True))
+        pid = answer["pid"]
+        # The shell, and with it the keeper, is gone; its worker cleans up.
+        wait_until(lambda: not (one := processes.process(pid)) or not one.alive)
+        run = self.server.run(run_id)
+        self.assertEqual((run["status"], run["stopping"]), ("running", True))
+        refused = self.server.trigger("cleans-up")
+        self.assertEqual((refused.status, refused.json["runId"]), (409, run_id))
+        self.assertEqual(self.server.command("run", "cleans-up").returncode, 75)
+        flock = need_command("flock")
+        path = str(self.server.run_dir / "cleans-up.pid")
+        self.assertEqual(subprocess.call([flock, "-n", "-E", "7", path, "true"]), 7)
+        (self.server.folder / "go").touch()
+        run = self.server.ended(run_id)
+        self.assertEqual((run["status"], run["stopping"]), ("cancelled", False))
+        self.assertEqual(self.server.get(f"/runs/{run_id}/log").text[-8:], "cleaned\n")
+
+    def test_a_clean_up_has_as_long_as_its_entry_says(self) -> None:
+        need_full()
+        run_id = self.server.trigger("patient").json["runId"]
+        wait_until((self.server.folder / "ready").exists)
+        self.cancel(run_id)
+        time.sleep(11)  # longer than the default
+        self.assertTrue(self.server.run(run_id)["stopping"])
+        (self.server.folder / "go").touch()
+        self.assertEqual(self.server.ended(run_id)["exitCode"], 0)
+
+    def test_a_script_that_ended_by_itself_is_not_cancelled(self) -> None:
+        for _ in range(500 if FULL else 40):
+            run_id = self.server.trigger("brief").json["runId"]
+            reply = self.cancel(run_id)
+            run = self.server.ended(run_id)
+            with self.subTest(run=run, reply=reply.text):
+                if run["exitCode"] == 0:
+                    self.assertEqual((run["status"], reply.status), ("completed", 409))
+                else:
+                    self.assertEqual(
+                        (run["status"], run["exitCode"]), ("cancelled", 143)
+                    )
+
+    def test_a_limit_as_long_as_the_script_takes_calls_no_success_a_failure(
+        self,
+    ) -> None:
+        need_full()
+        entries = {f"e{i}": {**REGISTRY["exact"], "timeout": "1s"} for i in range(300)}
+        self.server.write_registry(entries)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            ids = list(
+                pool.map(lambda n: self.server.trigger(n).json["runId"], entries)
+            )
+        for run_id in ids:
+            run = self.server.ended(run_id, 60)
+            wanted = "completed" if run["exitCode"] == 0 else "timed_out"
+            self.assertEqual(run["status"], wanted, run)
+
+    def test_what_is_printed_is_seen_as_it_comes(self) -> None:
+        run_id = self.server.trigger("prints").json["runId"]
+        path = f"/runs/{run_id}/log"
+        wait_until(lambda: self.server.get(path).text.startswith("0\n1\n"))
+        self.cancel(run_id)
+        self.server.ended(run_id)
+        self.assertTrue(self.server.get(path).text.startswith("0\n1\n"))
+
+    def test_a_signal_is_claimed_only_where_it_is_sure(self) -> None:
+        run = self.server.completed("git")
+        self.assertEqual((run["exitCode"], run["signal"]), (129, None))
+
+
+class KeeperKilled(FamilyCase):
+    """An OOM killer may take the keeper alone: nobody else gets in meanwhile."""
+
+    def started(self) -> Any:
+        told = self.server.trigger("timeout").json
+        working(self.server)
+        return told
+
+    def assert_no_overlap(self, told: Any, path: Path) -> None:
+        """While the family lives, the lock is not free."""
+        while workers(self.server):
+            held = subprocess.run(["flock", "-n", str(path), "true"], check=False)
+            if held.returncode == 0:
+                self.assertEqual(workers(self.server), [])
+                return
+        self.assertEqual(self.server.ended(told["runId"])["status"], "interrupted")
+
+    def test_under_the_server_that_started_it(self) -> None:
+        need_command("flock")
+        told = self.started()
+        os.kill(told["pid"], signal.SIGKILL)
+        self.assert_no_overlap(told, self.server.run_dir / "timeout.pid")
+        run = self.server.ended(told["runId"])
+        self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
+        self.assertIn("keeper was killed", run["error"])
+
+    def test_under_a_server_that_found_it(self) -> None:
+        need_command("flock")
+        told = self.started()
+        self.server.kill()
+        self.server.start()
+        wait_until(lambda: self.server.run(told["runId"])["status"] == "running")
+        os.kill(told["pid"], signal.SIGKILL)
+        self.assert_no_overlap(told, self.server.run_dir / "timeout.pid")
+
+    def test_under_run_alone(self) -> None:
+        need_command("flock")
+        self.server.stop()
+        line = self.server.spawn("run", "timeout")
+        pids = working(self.server)
+        path = self.server.run_dir / "timeout.pid"
+        os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
+        while workers(self.server):
+            held = subprocess.run(["flock", "-n", str(path), "true"], check=False)
+            self.assertTrue(held.returncode or not workers(self.server), pids)
+        line.communicate(timeout=20)
+        self.assertNotEqual(line.returncode, 0)
+
+    def test_with_nobody_up_the_next_start_ends_what_is_left_first(self) -> None:
+        # In the keeper's session: a session of its own can't be found without it.
+        told = self.server.trigger("background").json
+        working(self.server)
+        self.server.kill()
+        os.kill(told["pid"], signal.SIGKILL)
+        self.server.start()
+        reply = wait_until(
+            lambda: (r := self.server.trigger("background")).status == 202 and r
+        )
+        self.assertEqual(self.server.run(told["runId"])["status"], "interrupted")
+        ids = {
+            (self.server.folder / f"work.{pid}").read_text().split()[0]
+            for pid in working(self.server)
+        }
+        self.assertEqual(ids, {str(reply.json["runId"])})
+
+
+class Strangers(FamilyCase):
+    """Another user's process is neither believed nor waited for."""
+
+    def setUp(self) -> None:
+        needs_root()
+        super().setUp()
+
+    def nobody(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
+        entry = pwd.getpwnam("nobody")
+        process = subprocess.Popen(
+            command, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[], **options
+        )
+
+        def end() -> None:
+            process.kill()
+            process.wait()
+
+        self.addCleanup(end)
+        return process
+
+    def test_a_forged_environment_makes_no_member(self) -> None:
+        told = self.server.trigger("plain").json
+        working(self.server)
+        forged = {"CRON_NAME": "plain", "CRON_RUN_ID": str(told["runId"])}
+        stranger = self.nobody("sleep", "60", env={**os.environ, **forged})
+        self.cancel(told["runId"])
+        self.server.ended(told["runId"])
+        self.assertIsNone(stranger.poll())
+        self.assertNotIn(str(stranger.pid), self.server.log_text())
+
+    def test_a_pid_that_is_anothers_by_now_is_not_adopted(self) -> None:
+        told = self.server.trigger("plain").json
+        pids = working(self.server)
+        self.server.kill()
+        for pid in (told["pid"], *pids):
+            os.kill(pid, signal.SIGKILL)
+        env = {"CRON_NAME": "plain", "CRON_RUN_ID": str(told["runId"])}
+        stranger = self.nobody("sleep", "60", env=env)
+        path = self.server.run_dir / "plain.pid"
+        path.write_text(f"{stranger.pid}\n")
+        self.server.start()
+        self.assertEqual(self.server.ended(told["runId"])["status"], "interrupted")
+        self.assertEqual(self.server.trigger("plain").status, 202)
+        self.assertIsNone(stranger.poll())
+
+    def test_a_huge_environment_costs_nothing(self) -> None:
+        """Many processes of 5 MiB each, which somebody would have to read."""
+        need(Path("/usr/bin/python3").exists(), "/usr/bin/python3 is not there")
+        hog = "import os,time;[os.fork() for _ in range(5)];time.sleep(60)"
+        env = {f"V{i}": "x" * 131_000 for i in range(12)}
+        self.nobody("/usr/bin/python3", "-c", hog, env=env, start_new_session=True)
+        told = self.server.trigger("plain").json
+        working(self.server)
+        self.cancel(told["runId"])
+        run = self.server.ended(told["runId"], 10)
+        self.assertEqual(run["status"], "cancelled")
+        self.assertEqual(self.server.completed("brief")["status"], "completed")
+
+
+class Start(unittest.TestCase):
+    def test_a_script_that_no_process_could_be_made_for_did_not_start(self) -> None:
+        needs_root()
+        entry = pwd.getpwnam("nobody")
+        registry = {
+            "crowded": {"description": "A", "command": ["true"], "user": "nobody"}
+        }
+        # One process is the keeper; the script would be one too many for this user.
+        others = _others_of(entry.pw_uid)
+        python = ["prlimit", f"--nproc={others + 1}", sys.executable]
+        need_command("prlimit")
+        with Server(registry, python=python) as server:
+            run = server.completed("crowded")
+            self.assertEqual((run["status"], run["exitCode"]), ("failed", None))
+            self.assertIn("could make no further process", run["error"])
+
+    def test_without_pidfd_open_there_is_no_start(self) -> None:
+        code = (
+            "import os, sys; sys.path.insert(0, sys.argv.pop(1)); "
+            "os.pidfd_open = lambda *a: (_ for _ in ()).throw(OSError(38, 'no')); "
+            "from cron_trigger.cli import main; sys.exit(main(sys.argv[1:]))"
+        )
+        path = str(Path(__file__).resolve().parent.parent)
+        server = Server(program=("-c", code, path), start=False)
+        with server:
+            done = server.command("serve", "--port=0")
+            self.assertEqual(done.returncode, 78, done.stderr)
+            self.assertIn("pidfd_open", done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1)
+
+    def test_as_the_first_process_of_a_container_it_reaps_what_is_left(self) -> None:
+        needs_root()
+        unshare = need_command("unshare")
+        leaver = ["sh", "-c", "for i in 1 2 3 4 5; do sleep 0.1 & done"]
+        registry = {"leaver": {"description": "A", "command": leaver}}
+        python = [unshare, "-pf", "--mount-proc", "--kill-child", sys.executable]
+        with Server(registry, python=python) as server:
+            assert server.process
+            for _ in range(3):
+                server.completed("leaver")
+            (child,) = processes_below(server.process.pid)
+            left = processes_below(child)
+            wait_until(lambda: not set(left) & set(processes_below(child)))
+            self.assertEqual(server.completed("leaver")["exitCode"], 0)
+
+
+def _others_of(uid: int) -> int:
+    """Return how many threads a user has."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_uid == uid:
+                count += len(list((path / "task").iterdir()))
+    return count
+
+
+def processes_below(pid: int) -> List[int]:
+    return [p for p, one in processes.processes().items() if one.parent == pid]
+
+
+class Surroundings(unittest.TestCase):
+    """The same from the button, a plan, `run` in a crontab's line, sudo."""
+
+    SHOW = """#!/bin/sh
+env | grep -v '^CRON_RUN_ID=\\|^CRON_TRIGGER=\\|^PWD=\\|^SHLVL=\\|^_=\\|^OLDPWD=' | sort
+umask; id -G; tty; ulimit -n; ulimit -c
+"""
+
+    def test_a_script_finds_the_same_from_every_side(self) -> None:
+        registry = {"show": {"description": "Shows", "command": "show.sh"}}
+        environ = {"SECRET_OF_A_SHELL": "x", "INVOCATION_ID": "y", "HOME": "/nowhere"}
+        with Server(registry, environ) as server:
+            server.script("show.sh", self.SHOW)
+            run = server.completed("show")
+            button = server.get(f"/runs/{run['id']}/log").text
+            server.environ = {"PATH": "/usr/bin:/bin", "SHELL": "/bin/false"}
+            os.umask(0o077)
+            self.addCleanup(os.umask, 0o022)
+            self.assertEqual(server.command("run", "show").returncode, 0)
+            (newest,) = server.get("/runs?limit=1").json["runs"]
+            line = server.get(f"/runs/{newest['id']}/log").text
+        mine = pwd.getpwuid(os.geteuid())
+        for text in (button, line):
+            self.assertIn(f"HOME={mine.pw_dir}\n", text)
+            self.assertIn("PYTHONUNBUFFERED=1\n", text)
+            self.assertIn("\n0022\n", text)
+            self.assertNotIn("SECRET_OF_A_SHELL", text)
+        if os.geteuid() == 0:  # an ordinary user's server passes on its own PATH
+            self.assertEqual(button, line)
+
+    def test_a_cron_runs_as_the_user_of_its_entry(self) -> None:
+        needs_root()
+        entry = {
+            "description": "Who",
+            "command": ["sh", "-c", "id -un; echo $HOME; id -G; env"],
+            "user": "nobody",
+            "parameters": {"word": {"type": "string", "format": "password"}},
+        }
+        with Server({"who": entry}) as server:
+            run = server.completed("who", params={"word": "hidden"})
+            lines = server.get(f"/runs/{run['id']}/log").text.splitlines()
+            nobody = pwd.getpwnam("nobody")
+            groups = os.getgrouplist("nobody", nobody.pw_gid)
+            self.assertEqual(lines[:2], ["nobody", nobody.pw_dir])
+            self.assertEqual(sorted(map(int, lines[2].split())), sorted(groups))
+            self.assertIn("CRON_PARAM_WORD=hidden", lines)
+
+    def test_the_script_may_belong_to_its_user_and_is_cancelled_like_others(
+        self,
+    ) -> None:
+        needs_root()
+        entry = {"description": "Own", "command": "own.sh", "user": "nobody"}
+        with Server({"own": entry, "root": {**entry, "user": "root"}}) as server:
+            server.script("own.sh", "#!/bin/sh\nexec sleep 60\n")
+            nobody = pwd.getpwnam("nobody")
+            os.chown(server.folder / "own.sh", nobody.pw_uid, -1)
+            self.assertEqual(server.trigger("root").status, 500)
+            server.folder.chmod(0o755)
+            run_id = server.trigger("own").json["runId"]
+            self.assertEqual(server.trigger("own").status, 409)
+            server.request("POST", f"/runs/{run_id}/cancel")
+            self.assertEqual(server.ended(run_id)["status"], "cancelled")
+
+
+class HungLaunch(unittest.TestCase):
+    def test_a_plan_whose_launch_hangs_delays_nobody_else(self) -> None:
+        """A `node --version` that takes seconds stands for a dead mount."""
+        registry = {
+            "hung": {
+                "description": "Hangs",
+                "command": "x.ts",
+                "environment": {"PATH": "/nowhere"},
+            },
+            "brief": {"description": "Brief", "command": ["sleep", "0.2"]},
+        }
+        with Server(registry) as server:
+            server.script("x.ts", "", 0o644)
+            (server.folder / "bin").mkdir()
+            server.script("bin/node", "#!/bin/sh\nexec sleep 4\n")
+            registry["hung"]["environment"] = {"PATH": f"{server.folder}/bin"}
+            server.write_registry(registry)
+            moment = time.time() + 0.3
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+            run_at = f"{text}.{int(moment * 1000) % 1000:03}Z"
+            self.assertEqual(server.trigger("hung", runAt=run_at).status, 202)
+            deadline_s = time.monotonic() + 3
+            while time.monotonic() < deadline_s:
+                run = server.completed("brief")
+                self.assertLess(run["durationMs"], 2000)
+
+
+class Look(unittest.TestCase):
+    def test_a_name_with_blanks_and_parentheses_is_read(self) -> None:
+        libc = ctypes.CDLL(None)
+        before = Path("/proc/self/comm").read_bytes().strip()
+        libc.prctl(15, b"a) S 1 (b", 0, 0, 0)  # PR_SET_NAME
+        try:
+            one = processes.process(os.getpid())
+        finally:
+            libc.prctl(15, before, 0, 0, 0)
+        assert one
+        self.assertEqual((one.parent, one.session), (os.getppid(), os.getsid(0)))
+
+    def test_a_number_that_is_anothers_by_now_gets_no_signal(self) -> None:
+        sleeper = subprocess.Popen(["sleep", "60"])
+        try:
+            one = processes.process(sleeper.pid)
+            assert one
+            earlier = processes.Process(
+                one.pid, one.started - 1, one.parent, one.session, "S", 0
+            )
+            self.assertFalse(processes.send(earlier, signal.SIGKILL))
+            self.assertIsNone(sleeper.poll())
+        finally:
+            sleeper.kill()
+            sleeper.wait()
+
+    def test_what_has_ended_can_not_be_held_still(self) -> None:
+        ended = subprocess.Popen(["true"])
+        one = wait_until(
+            lambda: (p := processes.process(ended.pid)) and not p.alive and p
+        )
+        with processes.held_still(one) as living:
+            self.assertFalse(living)
+        ended.wait()
+
+
+if __name__ == "__main__":
+    unittest.main()

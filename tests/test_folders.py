@@ -1,0 +1,128 @@
+"""The run folder, removed or full: what runs still runs once, and keeps its end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import unittest
+from pathlib import Path
+from typing import Any
+
+from support import Server, need, need_command, wait_until
+
+STAY = "#!/bin/sh\necho begun >>begun\nuntil [ -e go ]; do sleep 0.02; done\nexit 5\n"
+REGISTRY = {
+    "stay": {"description": "Stays", "command": "stay.sh"},
+    "brief": {"description": "Brief", "command": ["true"]},
+}
+
+
+class FolderCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.server = Server(REGISTRY, start=False)
+        self.addCleanup(self.server.__exit__)
+        self.server.script("stay.sh", STAY)
+
+    def begun(self) -> Any:
+        told = self.server.trigger("stay").json
+        wait_until((self.server.folder / "begun").exists)
+        return told
+
+    def locked(self) -> bool:
+        """Tell whether `flock -n` of a crontab's line is kept out."""
+        path = self.server.run_dir / "stay.pid"
+        command = ["flock", "-n", "-E", "7", str(path), "true"]
+        return path.exists() and subprocess.call(command) == 7
+
+    def assert_ends_once(self, run_id: int) -> None:
+        (self.server.folder / "go").touch()
+        run = self.server.ended(run_id)
+        self.assertEqual((run["status"], run["exitCode"]), ("failed", 5), run)
+        self.assertEqual((self.server.folder / "begun").read_text(), "begun\n")
+        self.assertEqual(self.server.completed("brief")["exitCode"], 0)
+
+
+class Removed(FolderCase):
+    def setUp(self) -> None:
+        super().setUp()
+        need_command("flock")
+        self.server.start()
+
+    def test_the_folder_is_made_again_and_locked_at_once(self) -> None:
+        told = self.begun()
+        shutil.rmtree(self.server.run_dir)
+        wait_until(self.locked, 2, "the lock on the new PID file")
+        self.assertEqual(self.server.run_dir.stat().st_mode & 0o777, 0o700)
+        health = self.server.get("/health").json
+        self.assertEqual(health["status"], "degraded")
+        self.assertIn("removed while the server ran", health["problems"][0])
+        self.assertIn("removed while the server ran", self.server.log_text())
+        refused = self.server.trigger("stay")
+        self.assertEqual((refused.status, refused.json["runId"]), (409, told["runId"]))
+        self.assertEqual(self.server.command("run", "stay").returncode, 75)
+        self.assert_ends_once(told["runId"])
+        self.assertFalse(self.locked())
+
+    def test_its_files_alone_are_made_again_too(self) -> None:
+        told = self.begun()
+        for path in self.server.run_dir.iterdir():
+            path.unlink()
+        wait_until(self.locked, 2, "the lock on the new PID file")
+        # A crontab's run tells of itself on the socket, which was removed as well.
+        wait_until((self.server.run_dir / "events.sock").exists)
+        self.assertEqual(self.server.command("run", "brief").returncode, 0)
+        second = self.server.command("serve", "--port=0", "--host=127.0.0.1")
+        self.assertEqual(second.returncode, 75)
+        self.assert_ends_once(told["runId"])
+
+    def test_a_restart_meanwhile_changes_nothing(self) -> None:
+        told = self.begun()
+        shutil.rmtree(self.server.run_dir)
+        wait_until(self.locked, 2, "the lock on the new PID file")
+        self.server.kill()
+        self.server.start()
+        wait_until(lambda: self.server.trigger("stay").status == 409)
+        self.assert_ends_once(told["runId"])
+
+    def test_removed_while_no_server_runs_the_run_is_found_again(self) -> None:
+        told = self.begun()
+        self.server.kill()
+        shutil.rmtree(self.server.run_dir)
+        self.server.start()
+        self.assertEqual(self.server.trigger("stay").json["runId"], told["runId"])
+        wait_until(self.locked, 2, "the lock on the new PID file")
+        self.assert_ends_once(told["runId"])
+
+
+class Full(FolderCase):
+    def test_a_first_run_on_a_full_disk_keeps_its_status_through_a_kill(self) -> None:
+        need(os.geteuid() == 0, "only root can mount")
+        self.server.run_dir.mkdir()
+        folder = self.server.run_dir
+        mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(folder)]
+        need(subprocess.call(mount) == 0, "no tmpfs can be mounted here")
+        self.addCleanup(subprocess.call, ["umount", "-l", str(folder)])
+        self.server.start()
+        filler = self.fill(folder)
+        told = self.begun()
+        self.server.kill()
+        (self.server.folder / "go").touch()
+        wait_until(lambda: not Path(f"/proc/{told['pid']}").exists())
+        self.server.start()
+        run = self.server.ended(told["runId"])
+        self.assertEqual((run["status"], run["exitCode"]), ("failed", 5), run)
+        filler.unlink()
+
+    def fill(self, folder: Path) -> Path:
+        path = folder / "filler"
+        with open(path, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"x" * 4096)
+            except OSError:
+                return path
+
+
+if __name__ == "__main__":
+    unittest.main()

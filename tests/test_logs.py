@@ -1,0 +1,121 @@
+"""Logs, whatever becomes of their folder: nothing stops, and nothing goes unsaid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import unittest
+from pathlib import Path
+from typing import List
+
+from support import Server, need, need_command, wait_until
+
+REGISTRY = {
+    "brief": {"description": "Brief", "command": ["echo", "said"]},
+    "stay": {"description": "Stays", "command": "stay.sh"},
+    "much": {"description": "Much", "command": ["head", "-c", "40000000", "/dev/zero"]},
+}
+STAY = "#!/bin/sh\necho one\nuntil [ -e go ]; do sleep 0.02; done\necho two\n"
+
+
+class LogCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.server = Server(REGISTRY, start=False)
+        self.addCleanup(self.server.__exit__)
+        self.server.script("stay.sh", STAY)
+
+    def problems(self) -> List[str]:
+        return list(self.server.get("/health").json.get("problems", []))
+
+    def mount(self, options: str) -> Path:
+        """Put a file system of its own in the log folder's place."""
+        need(os.geteuid() == 0, "only root can mount")
+        need_command("mount")
+        folder = self.server.log_dir
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False
+        )
+        need(done.returncode == 0, "no tmpfs can be mounted here")
+
+        def unmount() -> None:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+
+        self.addCleanup(unmount)
+        return folder
+
+
+class Removed(LogCase):
+    def test_it_is_made_again_and_a_run_under_way_says_what_it_lost(self) -> None:
+        self.server.start()
+        run_id = self.server.trigger("stay").json["runId"]
+        wait_until(lambda: "one\n" in self.server.log_text("stay"))
+        shutil.rmtree(self.server.log_dir)
+        run = self.server.completed("brief")
+        self.assertEqual((run["status"], run["error"]), ("completed", None))
+        self.assertEqual(self.server.get(f"/runs/{run['id']}/log").text, "said\n")
+        self.assertEqual(stat.S_IMODE(self.server.log_dir.stat().st_mode), 0o755)
+        (self.server.folder / "go").touch()
+        run = self.server.ended(run_id)
+        self.assertEqual((run["status"], run["exitCode"]), ("completed", 0))
+        self.assertIn("its log was removed", run["error"])
+
+    def test_a_link_in_its_place_is_not_written_through(self) -> None:
+        need(os.geteuid() == 0, "only root is led astray")
+        above = self.server.folder / "above"
+        above.mkdir()
+        above.chmod(0o775)  # as Ubuntu's /var/log is its group's
+        self.server.log_dir = above / "log"
+        target = self.server.folder / "target"
+        target.mkdir()
+        self.server.start()
+        self.server.completed("brief")
+        os.rename(above / "log", above / "moved")
+        (above / "log").symlink_to(target)
+        os.lchown(above / "log", 65534, 65534)
+        self.server.trigger("brief")
+        self.assertEqual(os.listdir(target), [])
+
+    def test_a_stricter_mode_is_kept(self) -> None:
+        self.server.log_dir.mkdir()
+        self.server.log_dir.chmod(0o750)
+        self.server.start()
+        self.server.completed("brief")
+        self.assertEqual(stat.S_IMODE(self.server.log_dir.stat().st_mode), 0o750)
+
+
+class Disk(LogCase):
+    def test_read_only_it_is_told_by_the_run_and_by_health(self) -> None:
+        folder = self.mount("size=8m,mode=755")
+        self.server.start()
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        run = self.server.completed("brief")
+        self.assertEqual((run["status"], run["exitCode"]), ("completed", 0))
+        self.assertIn("output was not kept", run["error"])
+        self.assertIn("Read-only file system", run["error"])
+        self.assertTrue([p for p in self.problems() if "Read-only" in p])
+        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+        wait_until(lambda: not [p for p in self.problems() if "Read-only" in p])
+        self.assertIsNone(self.server.completed("brief")["error"])
+
+    def test_a_disk_that_is_nearly_full_degrades_health_before_output_is_lost(
+        self,
+    ) -> None:
+        folder = self.mount("size=8m,mode=755")
+        (folder / "filler").write_bytes(b"x" * (7900 << 10))
+        self.server.start()
+        (problem,) = self.problems()
+        self.assertIn("KiB left", problem)
+        self.assertIsNone(self.server.completed("brief")["error"])
+        run = self.server.completed("much")
+        self.assertEqual(run["status"], "failed")  # head says so itself
+        self.assertIn("may not be whole", run["error"])
+        with contextlib.suppress(OSError):
+            self.assertLess((self.server.log_dir / "much.log").stat().st_size, 40000000)
+
+
+if __name__ == "__main__":
+    unittest.main()

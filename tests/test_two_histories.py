@@ -1,0 +1,470 @@
+"""Two full disks, locks, histories that are cut, swapped or of another version."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Set, Tuple
+
+from flat import m
+from support import FULL, PROGRAM, Server, patched, wait_until
+from test_store import DiskCase, Folder
+
+SOON = "m.Database.RETRY_S = 0.1"
+#: Holds a history as a program does that takes its time: until its input ends.
+LOCKER = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("begin exclusive")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Have another process hold a history."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCKER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout and process.stdin
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.stdin.close()
+
+
+class FullDisks(DiskCase):
+    """Both disks are full: room was taken before."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = self.mount("disk")
+        self.server.state_dir = folder / "state"
+        self.server.run_dir = folder / "run"
+        self.folder = folder
+
+    def test_no_told_run_is_lost_and_no_key_starts_twice(self) -> None:
+        self.server.start()
+        self.once()
+        filler = self.fill(self.folder)
+        body, key = {"cronName": "stay"}, {"Idempotency-Key": "k"}
+        told = [self.server.completed("brief")["id"] for _ in range(8)]
+        stays = self.server.request("POST", "/trigger", body, key).json["runId"]
+        wait_until(lambda: str(stays) in self.begun())
+        self.assertTrue(self.degraded())
+        self.restart()
+        again = self.server.request("POST", "/trigger", body, key)
+        self.assertEqual((again.status, again.json["runId"]), (202, stays))
+        for run_id in told:
+            self.assertEqual(self.server.run(run_id)["exitCode"], 3)
+        self.assertEqual(self.let_go(stays)["exitCode"], 3)
+        filler.unlink()
+        wait_until(lambda: not self.degraded())
+        rows = self.server.rows("select id, exit_code from cron_executions")
+        self.assertLessEqual({(run_id, 3) for run_id in (*told, stays)}, set(rows))
+        self.assertEqual(len(self.begun()), 2)
+
+    def test_a_planned_trigger_is_taken_and_survives(self) -> None:
+        self.server.start()
+        self.once()
+        filler = self.fill(self.folder)
+        self.server.completed("brief")
+        moment = m.now_text(time.time() + 3600)
+        planned = self.server.trigger("stay", runAt=moment)
+        self.assertEqual(planned.status, 202, planned.text)
+        self.restart()
+        (entry,) = self.server.get("/scheduled").json["scheduled"]
+        self.assertEqual(
+            (entry["id"], entry["status"]), (planned.json["scheduledId"], "pending")
+        )
+        cancelled = self.server.request("DELETE", f"/scheduled/{entry['id']}")
+        self.assertEqual(cancelled.status, 200)
+        filler.unlink()
+        wait_until(lambda: not self.degraded())
+        rows = self.server.rows("select id, status from scheduled_triggers")
+        self.assertEqual(rows, [(entry["id"], "cancelled")])
+
+    def test_where_no_room_can_be_taken_it_is_said_before_it_matters(self) -> None:
+        self.server.run_dir.mkdir()
+        filler = self.fill(self.folder)
+        os.truncate(filler, filler.stat().st_size - 4 * 4096)
+        self.server.state_dir = self.server.folder / "elsewhere"
+        self.server.start()
+        health = self.server.get("/health").json
+        self.assertEqual(health["status"], "degraded")
+        self.assertIn("No room", " ".join(health["problems"]))
+        self.assertEqual(self.server.completed("brief")["exitCode"], 3)
+
+
+class Locked(DiskCase):
+    """Another program has the history for a while."""
+
+    def events(self) -> List[Tuple[int, str, int]]:
+        rows = self.server.rows("select id, event, data from events order by id")
+        return [
+            (i, name, json.loads(data).get("run", {}).get("id"))
+            for i, name, data in rows
+        ]
+
+    def test_each_event_once_though_server_and_crontab_both_wrote(self) -> None:
+        self.server.start()
+        first = self.server.completed("brief")["id"]
+        seconds = 14 if FULL else 2
+        told: List[int] = []
+        lines = 0
+        with locked(self.server.state_dir / "history.db"):
+            deadline_s = time.monotonic() + seconds
+            while time.monotonic() < deadline_s:
+                if self.server.command("run", "brief").returncode == 3:
+                    lines += 1
+                told.append(self.server.completed("brief")["id"])
+                if len(told) % 3 == 2:
+                    self.restart()
+        wait_until(lambda: not self.degraded())
+        events = self.events()
+        self.assertEqual(len({i for i, *_ in events}), len(events))
+        kinds = collections.Counter(event[1:] for event in events)
+        self.assertEqual(set(kinds.values()), {1}, kinds)
+        rows = self.server.rows("select id from cron_executions")
+        self.assertLessEqual({first, *told}, {row[0] for row in rows})
+        self.assertEqual(len(rows), 1 + len(told) + lines)
+        self.assertEqual(len(kinds), 2 * len(rows))
+
+    def test_a_start_while_it_is_locked_delays_no_answer(self) -> None:
+        self.server.start()
+        self.server.completed("brief")
+        self.server.stop()
+        with locked(self.server.state_dir / "history.db"):
+            self.server.start()
+            for call in (
+                lambda: self.server.trigger("brief"),
+                lambda: self.server.get("/crons"),
+                lambda: self.server.get("/runs"),
+                lambda: self.server.get("/health"),
+                lambda: self.server.trigger("stay"),
+            ):
+                began_s = time.monotonic()
+                self.assertIn(call().status, (200, 202))
+                self.assertLess(time.monotonic() - began_s, 2)
+
+    def test_a_lock_of_another_on_the_numbers_delays_no_trigger(self) -> None:
+        self.server.start()
+        self.server.completed("brief")
+        with contextlib.ExitStack() as stack:
+            for path in self.server.run_dir.glob("last-*"):
+                file = stack.enter_context(open(path, "rb"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            began_s = time.monotonic()
+            ids = [self.server.completed("brief")["id"] for _ in range(4)]
+            line = self.server.command("run", "brief")
+            self.assertEqual(line.returncode, 3)
+            self.assertLess(time.monotonic() - began_s, 7)
+        self.assertEqual(ids, [2, 3, 4, 5])
+        events = self.events()
+        self.assertEqual(len({event[1:] for event in events}), 12)
+
+
+class Lost(Folder):
+    """What happens to the file while it is in use."""
+
+    def ended_runs(self, count: int = 3) -> Set[int]:
+        ids = set()
+        for _ in range(count):
+            run = self.begun()
+            self.ended(run, 3)
+            ids.add(run.id)
+        return ids
+
+    def assert_known(self, ids: Set[int], running: m.Run) -> None:
+        rows = dict(self.rows("select id, exit_code from cron_executions"))
+        self.assertLessEqual(ids | {running.id}, set(rows))
+        self.assertEqual({rows[number] for number in ids}, {3})
+        self.assertIsNone(self.store.problem)
+        self.assertTrue(any(level == "error" for level, _ in self.said), self.said)
+        events = self.rows("select event, json_extract(data, '$.run.id') from events")
+        self.assertEqual(len(set(events)), len(events))
+
+    def aside(self) -> List[Path]:
+        return list(self.path.parent.glob("history.db.corrupt-2*"))
+
+    def checkpoint(self) -> None:
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            db.execute("pragma wal_checkpoint(truncate)")
+
+    def damaged(self, damage: Callable[[], Any]) -> None:
+        ids, running = self.ended_runs(), self.begun()
+        damage()
+        ids |= self.ended_runs()
+        self.assert_known(ids, running)
+        self.assertIsNotNone(self.ended(running, 4))
+
+    def test_it_is_cut_to_nothing(self) -> None:
+        self.damaged(lambda: os.truncate(self.path, 0))
+
+    def test_it_is_cut_to_nothing_after_a_checkpoint(self) -> None:
+        self.ended_runs(5)
+        self.checkpoint()
+        self.damaged(lambda: os.truncate(self.path, 0))
+
+    def test_it_is_cut_in_the_middle(self) -> None:
+        self.ended_runs(40)
+        self.checkpoint()
+        running = self.begun()
+        os.truncate(self.path, 3 * 4096)
+        ids = self.ended_runs()
+        self.assert_known(ids, running)
+        self.assertEqual(len(self.aside()), 1)
+
+    def test_its_wal_is_removed(self) -> None:
+        def damage() -> None:
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self.path}{suffix}").unlink()
+
+        self.damaged(damage)
+
+    def test_an_older_copy_is_put_in_its_place(self) -> None:
+        self.ended_runs()
+        self.checkpoint()
+        copy = self.path.with_name("copy")
+        copy.write_bytes(self.path.read_bytes())
+        self.damaged(lambda: copy.replace(self.path))
+
+    def test_a_column_is_renamed(self) -> None:
+        def damage() -> None:
+            with contextlib.closing(sqlite3.connect(self.path)) as db:
+                db.execute("alter table cron_executions rename log_end to log_stop")
+
+        ids, running = self.ended_runs(), self.begun()
+        damage()
+        after = self.ended_runs()
+        self.assert_known(after, running)
+        self.assertEqual(len(self.aside()), 1)
+        with contextlib.closing(sqlite3.connect(self.aside()[0])) as db:
+            kept = db.execute("select id from cron_executions").fetchall()
+        self.assertLessEqual(ids, {row[0] for row in kept})
+
+    def test_a_newer_version_is_refused_before_anything_is_changed(self) -> None:
+        self.ended_runs()
+        self.store.close()
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            db.execute("pragma user_version = 99")
+        before = self.path.read_bytes()
+        with self.assertRaisesRegex(m.ConfigError, "newer version"):
+            self.opened()
+        with self.assertRaisesRegex(m.ConfigError, "newer version"):
+            m.Store(self.path, lambda *_: None, read_only=True)
+        self.assertEqual(self.path.read_bytes(), before)
+
+    def test_an_older_version_is_brought_up(self) -> None:
+        ids = self.ended_runs()
+        self.store.close()
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            db.executescript(
+                "drop trigger count_ended_update; drop trigger count_ended_insert;"
+                "alter table cron_executions drop column keeper_started;"
+                "alter table run_totals drop column in_a_row; pragma user_version = 0;"
+            )
+        reader = m.Store(self.path, lambda *_: None, read_only=True)
+        self.assertEqual({run.id for run in reader.runs()}, ids)
+        self.assertEqual(reader.figures("a").runs, 3)
+        reader.close()
+        self.store = self.opened()
+        self.assertEqual({run.id for run in self.store.runs()}, ids)
+        self.assertEqual(self.store.failures_in_a_row(), {"a": 3})
+        self.ended(self.begun(), 0)
+        self.assertEqual(self.store.failures_in_a_row()["a"], 0)
+
+    def test_the_advice_fits_the_fault(self) -> None:
+        with locked(self.path):
+            self.begun()
+        self.assertIn("end the program", self.store.problem or "")
+        self.assertNotIn("space", self.store.problem or "")
+
+
+class Numbers(unittest.TestCase):
+    """Numbers are given once, whoever dies or is stopped when."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext_())
+
+    def enterContext_(self) -> str:
+        import tempfile
+
+        folder = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
+        self.addCleanup(folder.cleanup)
+        return folder.name
+
+    def test_of_many_processes_none_gets_another_s(self) -> None:
+        text = (
+            "import sys\nfrom pathlib import Path\nfrom flat import m\n"
+            "ids = m.Ids(Path(sys.argv[1]))\nids.learn('run', 5)\n"
+            "print([ids.draw('run') for _ in range(500)])"
+        )
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", text, str(self.folder)],
+                stdout=subprocess.PIPE,
+                cwd=Path(__file__).parent,
+            )
+            for _ in range(4)
+        ]
+        given = [n for p in processes for n in json.loads(p.communicate()[0])]
+        self.assertEqual(sorted(given), list(range(6, 2006)))
+
+    def test_a_removed_file_is_made_again_above_what_was_given(self) -> None:
+        ids = m.Ids(self.folder)
+        last = [ids.draw("run") for _ in range(3)][-1]
+        (self.folder / "last-run").unlink()
+        self.assertEqual(ids.draw("run"), last + 1)
+        ids.close()
+
+    def test_events_are_drawn_again_where_another_went_before(self) -> None:
+        ids, other = m.Ids(self.folder), m.Ids(self.folder)
+        with ids:
+            ids.draw("event")
+            self.assertFalse(ids.overtaken())
+            other.draw("event")
+            self.assertTrue(ids.overtaken())
+        ids.close()
+        other.close()
+
+
+class Owner(unittest.TestCase):
+    def test_a_second_server_of_a_state_folder_is_refused(self) -> None:
+        registry = {"brief": {"description": "B", "command": ["true"]}}
+        with Server(registry) as one, Server(registry, start=False) as two:
+            two.state_dir = one.state_dir
+            second = two.command("serve", "--host=127.0.0.1", "--port=0")
+            self.assertEqual(second.returncode, 75, second.stderr)
+            self.assertIn(str(one.run_dir), second.stderr)
+            line = two.command("run", "brief")
+            self.assertEqual(line.returncode, 75, line.stderr)
+            self.assertEqual(two.command("history").returncode, 0)
+            self.assertEqual(one.command("run", "brief").returncode, 0)
+            one.kill()
+            self.assertEqual(two.command("run", "brief").returncode, 0)
+
+
+class ClockTest(unittest.TestCase):
+    """A clock that is days ahead prunes nothing for good."""
+
+    now_s, up_s = 1e9, 50.0
+
+    def clock(self, newest_s: Any) -> Any:
+        return m.Clock(newest_s, lambda: self.now_s, lambda: self.up_s)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.up_s += seconds
+
+    def test_one_that_agrees_is_believed_at_once(self) -> None:
+        self.assertTrue(self.clock(None).is_believed())
+        self.assertTrue(self.clock(self.now_s - 3600).is_believed())
+
+    def test_one_that_is_ahead_is_not_though_it_has_recorded_runs(self) -> None:
+        clock = self.clock(self.now_s - 100 * 86400)
+        self.assertFalse(clock.is_believed())
+        self.pass_time(3600)
+        self.assertFalse(clock.is_believed())
+
+    def test_a_host_that_was_off_for_long_prunes_after_a_day(self) -> None:
+        clock = self.clock(self.now_s - 100 * 86400)
+        self.pass_time(86400)
+        self.assertTrue(clock.is_believed())
+
+    def test_one_that_is_set_has_to_hold_for_a_day(self) -> None:
+        clock = self.clock(self.now_s)
+        self.now_s += 100 * 86400
+        self.assertFalse(clock.is_believed())
+        self.pass_time(86400)
+        self.assertTrue(clock.is_believed())
+
+    def test_a_server_that_starts_ahead_keeps_what_it_has(self) -> None:
+        registry = {"brief": {"description": "B", "command": ["true"]}}
+        with Server(registry) as server:
+            server.completed("brief")
+            server.stop()
+            ahead = "import time; time.time = lambda r=time.time: r() + 100 * 86400"
+            option, text = patched("m.PRUNE_EVERY_S = 0.05")
+            server.program = [option, f"{ahead}\n{text}"]
+            server.start()
+            server.completed("brief")
+            wait_until(lambda: "nothing is pruned" in server.log_text())
+            self.assertEqual(len(server.get("/runs").json["runs"]), 2)
+
+
+class Moved(DiskCase):
+    """SIGKILL around each step with the second history; then each thing once."""
+
+    POINTS = (
+        ("Second", "move_to", "before"),
+        ("Second", "_write_over", "after"),
+        ("Second", "clear", "before"),
+        ("Second", "clear", "after"),
+        ("Database", "_write_second", "before"),
+        ("Database", "_write_second", "after"),
+        ("Ids", "draw", "before"),
+        ("Ids", "draw", "after"),
+    )
+
+    def test_each_thing_is_there_once_wherever_the_server_dies(self) -> None:
+        from test_crash import dying, some
+
+        self.server.start()
+        self.server.stop()
+        for owner, name, when in some(self.POINTS, 2):
+            with self.subTest(f"{when} {owner}.{name}"):
+                self.die_within_a_lock(list(dying(owner, name, when)))
+                self.server.program = [str(PROGRAM)]
+                self.server.start()
+                self.assert_whole()
+                self.server.stop()
+
+    def die_within_a_lock(self, program: List[str]) -> None:
+        self.server.program = [str(PROGRAM)]
+        self.server.start()
+        with locked(self.server.state_dir / "history.db"):
+            self.server.completed("brief")
+            self.server.kill()
+            self.server.program = program
+            with contextlib.suppress(AssertionError, OSError):
+                self.server.start()
+                self.server.trigger("brief")
+        assert self.server.process
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.server.process.wait(3)
+        died = self.server.process.poll()
+        self.server.kill()
+        self.assertEqual(died, -signal.SIGKILL)
+
+    def assert_whole(self) -> None:
+        query = "select count(*) from cron_executions where status = 'running'"
+        wait_until(lambda: not self.degraded() and self.server.rows(query) == [(0,)])
+        told = self.server.rows(
+            "select event, json_extract(data, '$.run.id') from events"
+        )
+        self.assertEqual(sorted(set(told)), sorted(told))
+        totals = self.server.rows("select sum(runs) from run_totals")
+        rows = self.server.rows("select count(*) from cron_executions")
+        self.assertEqual(totals, rows)
+        finished = {run for event, run in told if event == "run.finished"}
+        ids = {row[0] for row in self.server.rows("select id from cron_executions")}
+        self.assertEqual(finished, ids)
+
+
+if __name__ == "__main__":
+    unittest.main()
