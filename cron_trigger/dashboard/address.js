@@ -59,7 +59,7 @@ export class Address {
       this.left = null;
       return this.replace(); // the entry below may have other filters than those of now
     }
-    this.place = placeOf(location.hash);
+    Object.assign(this.place, placeOf(location.hash)); // the same object: others hold it
     this.moved(this.place);
   }
 

@@ -34,12 +34,14 @@ export class Connection {
   /**
    * @param {import("./server.js").Server} server
    * @param {import("./state.js").State} state
+   * @param {Promise<any> | null} firstCrons what was asked for before this was made
    * @param {Page} page
    */
-  constructor(server, state, page) {
+  constructor(server, state, firstCrons, page) {
     this.server = server;
     this.state = state;
     this.page = page;
+    this.firstCrons = firstCrons;
     this.hearing = false; // the event stream is open
     this.missing = false; // it could not be had
     this.resting = false; // it was given up: nobody sees this page
@@ -99,12 +101,12 @@ export class Connection {
     this.state.beginLoad();
     const history = this.page.loadHistory();
     history.catch(() => {}); // awaited below; the crons need not wait for it
-    const [crons, scheduled, health] = await Promise.all([
-      this.server.getJson("crons"),
-      this.server.getJson("scheduled"),
-      this.server.getJson("health"),
-    ]);
-    this.state.load(crons, scheduled, health);
+    const crons = this.firstCrons ?? this.server.getJson("crons");
+    this.firstCrons = null;
+    const rest = Promise.all([this.server.getJson("scheduled"), this.server.getJson("health")]);
+    rest.catch(() => {});
+    this.state.load(await crons);
+    this.state.loadRest(...(await rest));
     await history;
   }
 
@@ -122,10 +124,7 @@ export class Connection {
 
   /** Small, and what no event tells: problems that the server survives. */
   async loadHealth() {
-    const {problems = []} = await this.server.getJson("health");
-    if (String(problems) === String(this.state.problems)) return;
-    this.state.problems = problems;
-    this.state.tell("connection", null);
+    this.state.takeHealth(await this.server.getJson("health"));
   }
 
   /** @param {ServerError} problem */

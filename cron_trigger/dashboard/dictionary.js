@@ -180,7 +180,6 @@ export const DICTIONARY = {
   log_empty: ["Cette exécution n'a rien écrit.", "This run wrote nothing."],
   log_waiting: ["Rien d'écrit pour l'instant…", "Nothing written yet…"],
   log_failed: ["Le journal n'a pas pu être lu : {error}", "The log could not be read: {error}"],
-  log_cut: ["… {n} premières lignes : à télécharger", "… first {n} lines: download to see"],
   copy: ["Copier", "Copy"],
   copied: ["Copié", "Copied"],
   copy_failed: ["Copie refusée", "Copy refused"],
@@ -211,7 +210,6 @@ export const DICTIONARY = {
   just_now: ["à l'instant", "just now"],
   day_short: ["j", "d"],
   nav: ["Parties de la page", "Parts of the page"],
-  about_page: ["À propos", "About"],
   keys_hint: [
     "Clavier : / chercher · h historique · flèches d'une carte à l'autre",
     "Keys: / find · h history · arrows from card to card",
@@ -297,7 +295,6 @@ export const DICTIONARY = {
   rerun: ["Relancer", "Run again"],
   rerun_started: ["Relancé : n° {id}", "Started again: no. {id}"],
   to_cron: ["Voir le cron", "See the cron"],
-  no_params: ["aucun", "none"],
 
   log_live: ["En direct", "Live"],
   log_lost: ["Reprise…", "Resuming…"],

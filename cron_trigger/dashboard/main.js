@@ -11,12 +11,12 @@ import {Cards} from "./cards.js";
 import {Connection} from "./connection.js";
 import {Overlays, ignoreHeldKeys} from "./dialogs.js";
 import {buttonById, byId, inputById, setText, stored, translate} from "./dom.js";
+import {firstCrons, server} from "./early.js";
 import {History} from "./history.js";
 import {Past} from "./past.js";
 import {Plans} from "./plans.js";
 import {RunView} from "./run-view.js";
-import {Secret, rememberedSecret} from "./secret.js";
-import {Server} from "./server.js";
+import {Secret} from "./secret.js";
 import {State} from "./state.js";
 import {LiveTimes} from "./status.js";
 import {Summary} from "./summary.js";
@@ -41,7 +41,6 @@ function start() {
   useLanguage(chooseLanguage(navigator.languages, stored(() => localStorage.getItem(LANGUAGE_KEY))));
   ignoreHeldKeys();
 
-  const server = new Server(rememberedSecret());
   const state = new State();
   const times = new LiveTimes(() => server.now());
   const overlays = new Overlays([byId("toasts"), byId("announcer")]);
@@ -59,7 +58,7 @@ function start() {
     entered: () => connection.wake("load"),
     dismissed: () => cards.showSecretNeeded(),
   });
-  const connection = new Connection(server, state, {
+  const connection = new Connection(server, state, firstCrons, {
     loadHistory: () => history.loadShown().then(() => history.renderSoon()),
     showFailure: () => cards.showFailure(),
     showOffline: (next) => summary.showOffline(next),

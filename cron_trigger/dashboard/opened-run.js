@@ -161,7 +161,7 @@ export class OpenedRun {
     const reader = answer.body?.getReader();
     let left = skip;
     for (;;) {
-      const {done, value} = (await reader?.read()) ?? {done: true};
+      const {done, value} = (await reader?.read().catch(broken)) ?? {done: true};
       if (this.closed || done || !value) return;
       const fresh = value.subarray(Math.min(left, value.length));
       left -= value.length - fresh.length;
@@ -187,6 +187,11 @@ export class OpenedRun {
       this.stopping.signal.addEventListener("abort", resolve, {once: true});
     });
   }
+}
+
+/** @returns {never} */
+function broken() {
+  throw new ServerError(0); // cut off in the middle
 }
 
 /**

@@ -147,7 +147,7 @@ export function durationChart(newestFirst, nowMs, openRun) {
   const top = steps[steps.length - 1];
   const y = (/** @type {number} */ ms) => TALL - BOTTOM - ((TALL - BOTTOM - TOP) * ms) / top;
   const words = {n: runs.length, half: duration(half), most: duration(most)};
-  const chart = svg("svg", {class: "chart", viewBox: `0 0 ${WIDE} ${TALL}`, role: "img", "aria-label": t("chart_words", words)});
+  const chart = svg("svg", {class: "chart", viewBox: `0 0 ${WIDE} ${TALL}`, preserveAspectRatio: "xMinYMid", role: "img", "aria-label": t("chart_words", words)});
   for (const ms of steps) chart.append(line("grid", y(ms)), label(LEFT - 8, y(ms) + 4, "end", duration(ms)));
   const width = (WIDE - LEFT - RIGHT) / Math.max(1, runs.length);
   runs.forEach((run, place) => chart.append(chartBar(run, LEFT + place * width, width, y, nowMs, openRun)));

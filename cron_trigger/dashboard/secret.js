@@ -3,19 +3,15 @@
  * dialog without it finds a button in the crons' place that opens it again.
  */
 
-import {buttonById, byId, dialogById, inputById, setText, stored} from "./dom.js";
 import {Dialog} from "./dialogs.js";
+import {buttonById, byId, dialogById, inputById, setText} from "./dom.js";
+import {rememberSecret} from "./early.js";
 import {SECOND_MS} from "./units.js";
 import {t} from "./words.js";
 
 /** @typedef {import("./server.js").ServerError} ServerError */
 
-const SECRET_KEY = "cron-trigger-secret";
 const WAIT_S = 60;
-
-export function rememberedSecret() {
-  return stored(() => sessionStorage.getItem(SECRET_KEY)) ?? "";
-}
 
 export class Secret {
   /**
@@ -98,9 +94,7 @@ export class Secret {
   /** @param {string} value */
   keep(value) {
     this.server.secret = value;
-    stored(() =>
-      value ? sessionStorage.setItem(SECRET_KEY, value) : sessionStorage.removeItem(SECRET_KEY),
-    );
+    rememberSecret(value);
     buttonById("forget").hidden = !value;
   }
 }

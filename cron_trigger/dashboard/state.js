@@ -18,7 +18,7 @@ import {parseDuration} from "./times.js";
 
 /**
  * What listeners are told: all was loaded anew, one cron changed, a run did, a run started or
- * ended just now, the plans or the connection did, the registry was read again.
+ * ended just now, the plans, the connection or the problems did, the registry was read again.
  * @typedef {object} Told
  * @property {null} all
  * @property {Cron} cron
@@ -27,6 +27,7 @@ import {parseDuration} from "./times.js";
  * @property {Run} ended
  * @property {null} plans
  * @property {null} connection
+ * @property {null} problems
  * @property {null} registry
  */
 
@@ -101,23 +102,34 @@ export class State {
     this.meanwhile = [];
   }
 
-  /**
-   * @param {{crons: Cron[], host?: string}} crons the answer of /crons
-   * @param {{scheduled: Plan[]}} scheduled
-   * @param {{problems?: string[]}} health
-   */
-  load(crons, scheduled, health) {
+  /** @param {{crons: Cron[], host?: string}} crons the answer of /crons */
+  load(crons) {
     const before = this.crons;
     this.crons = new Map(crons.crons.map((cron) => [cron.cronName, cron]));
     this.host = crons.host ?? "";
-    this.plans = scheduled.scheduled;
-    this.problems = health.problems ?? [];
     this.failure = null;
     this.loadedAtMs = Date.now();
     for (const event of this.meanwhile ?? []) this.apply(event);
-    this.meanwhile = null;
     this.tell("all", null);
     for (const cron of before?.values() ?? []) this.tellEndOf(cron);
+  }
+
+  /**
+   * @param {{scheduled: Plan[]}} scheduled
+   * @param {{problems?: string[]}} health
+   */
+  loadRest(scheduled, health) {
+    this.plans = scheduled.scheduled;
+    for (const {data} of this.meanwhile ?? []) if (data.scheduled) this.putPlan(data.scheduled);
+    this.meanwhile = null;
+    this.tell("plans", null);
+    this.takeHealth(health);
+  }
+
+  /** @param {{problems?: string[]}} health */
+  takeHealth({problems = []}) {
+    this.problems = problems;
+    this.tell("problems", null);
   }
 
   /**

@@ -19,6 +19,7 @@ export class Summary {
     this.frame = 0;
     for (const kind of /** @type {const} */ (["all", "cron"])) state.on(kind, () => this.renderSoon());
     state.on("connection", () => this.renderConnection());
+    state.on("problems", () => this.renderProblems());
   }
 
   renderSoon() {
