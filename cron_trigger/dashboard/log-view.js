@@ -26,7 +26,9 @@ export class LogView {
     /** @type {import("./opened-run.js").OpenedRun | null} */
     this.opened = null;
     this.rows = new Rows(0);
-    this.following = false;
+    this.following = false; // the end stays in view as lines come
+    this.mayFollow = false; // it does so again once one has scrolled back to the end
+    this.lastTop = 0;
     this.wraps = false;
     this.showsTimes = false;
     this.frame = 0;
@@ -62,7 +64,8 @@ export class LogView {
   /** A live log is followed; one that failed opens at its last words. */
   begin() {
     const status = this.opened?.run?.status ?? "";
-    this.following = ["running", "failed", "timed_out", "interrupted"].includes(status);
+    this.mayFollow = ["running", "failed", "timed_out", "interrupted"].includes(status);
+    this.following = this.mayFollow;
     this.changed();
   }
 
@@ -183,7 +186,10 @@ export class LogView {
   // ---- what the viewer does
 
   scrolled() {
-    this.following = Boolean(this.opened?.live) && this.atEnd();
+    const up = this.box.scrollTop < this.lastTop - 1;
+    this.lastTop = this.box.scrollTop;
+    // The box may have become smaller meanwhile: only who scrolls up stops following.
+    this.following = this.mayFollow && (this.atEnd() || (this.following && !up));
     this.drawEnd();
     this.drawRows();
   }
@@ -193,7 +199,7 @@ export class LogView {
   }
 
   toEnd() {
-    this.following = true;
+    this.following = this.mayFollow = true;
     this.draw();
     this.box.focus();
   }
