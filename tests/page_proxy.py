@@ -28,17 +28,31 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.upstream = upstream
         self.refused: Dict[str, int] = {}
         self.asked: List[str] = []
-        self.streams: Set[socket.socket] = set()
+        self.passing: Set[socket.socket] = set()
 
     @property
     def origin(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}{PREFIX}"
 
+    @property
+    def streams(self) -> List[socket.socket]:
+        """The streams that their clients have not closed."""
+        return [stream for stream in list(self.passing) if not _closed(stream)]
+
     def cut(self) -> None:
         """Close every stream, as a proxy does that has waited long enough."""
-        for stream in list(self.streams):
+        for stream in list(self.passing):
             with contextlib.suppress(OSError):
                 stream.shutdown(socket.SHUT_RDWR)
+
+
+def _closed(stream: socket.socket) -> bool:
+    try:
+        return not stream.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -74,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.end_headers()
         if path == "/events" or "follow=" in path:
-            self.server.streams.add(self.connection)
+            self.server.passing.add(self.connection)
         try:
             while True:
                 some = answer.read1(65536)
@@ -82,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
                     return
                 self.wfile.write(some)
         finally:
-            self.server.streams.discard(self.connection)
+            self.server.passing.discard(self.connection)
 
     do_GET = do_POST = do_DELETE = forward
 

@@ -99,10 +99,12 @@ export class Connection {
   async load() {
     this.due = false;
     this.state.beginLoad();
-    const history = this.page.loadHistory();
-    history.catch(() => {}); // awaited below; the crons need not wait for it
     const crons = this.firstCrons ?? this.server.getJson("crons");
     this.firstCrons = null;
+    // Each request with a secret that may be wrong counts as a guess.
+    if (this.server.secret && !this.server.accepted) await crons;
+    const history = this.page.loadHistory();
+    history.catch(() => {}); // awaited below; the crons need not wait for it
     const rest = Promise.all([this.server.getJson("scheduled"), this.server.getJson("health")]);
     rest.catch(() => {});
     this.state.load(await crons);
@@ -167,13 +169,12 @@ export class Connection {
 
   /** @param {boolean} hadFailed */
   streamOpened(hadFailed) {
-    const first = !this.hearing && this.opened === 1;
     this.hearing = true;
     this.missing = false;
     this.opened += 1;
     if (this.state.connection === "offline" || hadFailed) return this.wake("load");
     this.state.setConnection("live");
-    if (first) this.catchUp().catch(() => this.wake("load"));
+    this.catchUp().catch(() => this.wake("load"));
     this.wake("live");
   }
 
@@ -187,13 +188,20 @@ export class Connection {
     if (heard) this.wake("lost");
   }
 
-  /** What changed between the answer of /crons and the opening of the stream. */
+  /**
+   * What changed between the answer of /crons and the opening of the stream, or while it was cut
+   * before any event had come whose id says where to go on.
+   */
   async catchUp() {
     const {runs} = await this.server.getJson(`runs?limit=${CATCH_UP_RUNS}`);
+    const missed = runs.filter((/** @type {Run} */ run) => !this.state.knows(run));
     const stale = this.state.staleAgainst(runs);
     if (stale.size > ONE_BY_ONE) return this.wake("load");
     for (const name of stale) await this.loadCron(name);
-    for (const run of runs) if (stale.has(run.cronName)) this.state.tell("run", run);
+    for (const run of missed) {
+      this.state.tell("run", run);
+      if (run.status !== "running") this.state.tell("ended", run);
+    }
   }
 
   // ---- single things

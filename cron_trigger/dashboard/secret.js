@@ -42,9 +42,11 @@ export class Secret {
     if (!problem.wantsSecret || (problem.status === 429 && this.server.accepted)) return false;
     const tooMany = problem.code === "too_many_attempts";
     const wait = tooMany ? problem.retryAfterS || WAIT_S : 0;
-    this.tell(!tooMany && this.server.secret ? t("secret_wrong") : "");
+    // Several requests are refused at once: only the first one had the secret.
+    if (this.server.secret || !this.dialog.isOpen)
+      this.tell(!tooMany && this.server.secret ? t("secret_wrong") : "");
     if (problem.status === 401) this.keep("");
-    this.hold(wait);
+    if (wait || !this.timer) this.hold(wait);
     this.open();
     return true;
   }
@@ -66,6 +68,7 @@ export class Secret {
    */
   hold(seconds) {
     clearTimeout(this.timer);
+    this.timer = 0;
     this.submit.disabled = seconds > 0;
     if (seconds <= 0) return;
     this.tell(t("secret_wait", {seconds}));

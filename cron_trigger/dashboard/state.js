@@ -219,18 +219,23 @@ export class State {
   }
 
   /**
+   * Whether its cron's entry has this run as it is; that of an unknown cron is no news.
+   * @param {Run} run
+   */
+  knows(run) {
+    const cron = this.cron(run.cronName);
+    if (!cron) return true;
+    return run.status === "running" ? cron.running?.id === run.id : knowsEnd(cron, run);
+  }
+
+  /**
    * The names of the crons whose entries do not know of these runs: what was missed.
    * @param {Run[]} runs the newest ones of all crons
    * @returns {Set<string>}
    */
   staleAgainst(runs) {
-    const stale = new Set();
+    const stale = new Set(runs.filter((run) => !this.knows(run)).map((run) => run.cronName));
     const going = new Set(runs.filter((run) => run.status === "running").map((run) => run.id));
-    for (const run of runs) {
-      const cron = this.cron(run.cronName);
-      const known = cron && (run.status === "running" ? cron.running?.id === run.id : knowsEnd(cron, run));
-      if (cron && !known) stale.add(run.cronName);
-    }
     const oldest = runs.at(-1)?.id ?? Infinity;
     for (const {cronName, running} of this.running())
       if (running?.id && running.id >= oldest && !going.has(running.id)) stale.add(cronName);
