@@ -115,7 +115,8 @@ export class Spark {
 const WIDE = 800;
 const TALL = 180;
 const LEFT = 84;
-const RIGHT = 12;
+const RIGHT = 100; // the marks are named there, beside the bars
+const WIDEST_BAR = 24;
 const TOP = 14;
 const BOTTOM = 26;
 
@@ -149,14 +150,15 @@ export function durationChart(newestFirst, nowMs, openRun) {
   const words = {n: runs.length, half: duration(half), most: duration(most)};
   const chart = svg("svg", {class: "chart", viewBox: `0 0 ${WIDE} ${TALL}`, preserveAspectRatio: "xMinYMid", role: "img", "aria-label": t("chart_words", words)});
   for (const ms of steps) chart.append(line("grid", y(ms)), label(LEFT - 8, y(ms) + 4, "end", duration(ms)));
-  const width = (WIDE - LEFT - RIGHT) / Math.max(1, runs.length);
+  const width = Math.min(WIDEST_BAR, (WIDE - LEFT - RIGHT) / Math.max(1, runs.length));
   runs.forEach((run, place) => chart.append(chartBar(run, LEFT + place * width, width, y, nowMs, openRun)));
-  chart.append(line("mark", y(half)), line("mark most", y(most)));
-  chart.append(label(WIDE - RIGHT, y(half) - 4, "end mark", t("chart_half", {duration: duration(half)})));
-  if (y(half) - y(most) > 12)
-    chart.append(label(WIDE - RIGHT, y(most) - 4, "end mark", t("chart_most", {duration: duration(most)})));
+  chart.append(line("mark", y(half)), line("mark", y(most)));
+  const [low, high] = [y(half) + 4, Math.min(y(most) + 4, y(half) - 9)];
+  chart.append(label(WIDE - RIGHT + 6, low, "mark", t("chart_half", {duration: duration(half)})));
+  chart.append(label(WIDE - RIGHT + 6, high, "mark", t("chart_most", {duration: duration(most)})));
   const days = [runs[0], runs[runs.length - 1]].map((run) => shortTime(new Date(run.startedAt), nowMs));
-  chart.append(label(LEFT, TALL - 6, "start", days[0]), label(WIDE - RIGHT, TALL - 6, "end", days[1]));
+  const last = Math.max(LEFT + runs.length * width, LEFT + 200);
+  chart.append(label(LEFT, TALL - 6, "start", days[0]), label(last, TALL - 6, "end", days[1]));
   return chart;
 }
 
