@@ -1,6 +1,6 @@
 """Makes the README's pictures again: tests/dashboard.png and tests/run.png.
 
-    python3 tests/page_pictures.py
+python3 tests/page_pictures.py
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def make_pictures() -> None:
         page = browser.new_page(locale="fr-FR", viewport={"width": 1180, "height": 880})
         run = server.completed(failing, requestedBy="amina@example.org")
         take_run(page, server, run["id"], REPOSITORY / "tests" / "run.png")
-        take_page(page, server, list(registry)[2], REPOSITORY / "tests" / "dashboard.png")
+        take_page(
+            page, server, list(registry)[2], REPOSITORY / "tests" / "dashboard.png"
+        )
 
 
 def take_run(page: Page, server: Server, run_id: int, path: Path) -> None:
@@ -63,7 +65,6 @@ def take_page(page: Page, server: Server, name: str, path: Path) -> None:
     """A run began just now; the picture shows it half way, on a clock that is ahead."""
     server.trigger(name, requestedBy="amina@example.org")
     page.goto("about:blank")
-    page.add_init_script("const now = Date.now; Date.now = () => now() + 1;")
     page.clock.install(
         time=datetime.datetime.now(datetime.timezone.utc)
         + datetime.timedelta(seconds=1)
@@ -72,7 +73,7 @@ def take_page(page: Page, server: Server, name: str, path: Path) -> None:
     sees(page.locator(".card").first)
     sees(page.locator(".progress[role]"))
     page.clock.run_for(25000)
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(1500)  # the bar is on its way
     page.screenshot(path=path)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 

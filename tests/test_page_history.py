@@ -144,7 +144,9 @@ class History(BrowserTest):
         self.assertEqual({row["requestedBy"] for row in rows}, {"'=1+1"})
 
     def test_durations_over_time_have_an_axis_and_marks(self) -> None:
-        self.server.script("slow.sh", "#!/bin/sh\nsleep 0.$(($(date +%N | tail -c 2)))\n")
+        self.server.script(
+            "slow.sh", "#!/bin/sh\nsleep 0.$(($(date +%N | tail -c 2)))\n"
+        )
         for _ in range(6):
             self.server.completed("slow")
         page = self.open()

@@ -219,14 +219,17 @@ class Followed(LogTest):
         self.button("log_times").click()
         timed = log.locator(".log-line[data-time]")
         sees(timed.first)
-        self.assertRegex(timed.last.get_attribute("data-time") or "", r"^\d\d:\d\d:\d\d$")
+        self.assertRegex(
+            timed.last.get_attribute("data-time") or "", r"^\d\d:\d\d:\d\d$"
+        )
         zone = self.page.locator("#log-times").get_attribute("title") or ""
         self.assertIn("Europe centrale", zone)
         self.look("log-times")
 
     def test_long_lines_are_wrapped_if_one_wants(self) -> None:
         words = " ".join(f"word{i}" for i in range(200))
-        self.server.script("quick.sh", f"#!/bin/sh\necho start\necho {words}\necho end\n")
+        text = f"#!/bin/sh\necho start\necho {words}\necho end\n"
+        self.server.script("quick.sh", text)
         log = self.show(self.server.completed("quick"))
         sees(log.get_by_text("end", exact=True))
         wide = "l => l.scrollWidth > l.clientWidth + 2"

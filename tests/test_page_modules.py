@@ -31,7 +31,9 @@ class Files(unittest.TestCase):
         self.assertEqual(others, [])
 
     def test_a_module_fits_in_a_few_screens(self) -> None:
-        long = {n: t.count("\n") for n, t in self.modules.items() if t.count("\n") >= 400}
+        long = {
+            n: t.count("\n") for n, t in self.modules.items() if t.count("\n") >= 400
+        }
         self.assertEqual(long, {})
 
     def test_each_module_begins_with_what_it_is_for(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import unittest
-from typing import Any
+from typing import Any, Callable, List
 
 from browser import BrowserTest, gone, sees
 from page_proxy import proxy
@@ -25,9 +25,18 @@ class WhoseRun(BrowserTest):
             else:
                 self.held.append(route)
 
-        self.held: list[Any] = []
+        self.held: List[Any] = []
         self.page.route(held, hold)
         return release
+
+    def until(self, predicate: Callable[[], Any], what: str) -> None:
+        """Wait for what Playwright tells; it does so only while it is asked."""
+
+        def look() -> Any:
+            self.page.wait_for_timeout(20)
+            return predicate()
+
+        wait_until(look, what=what)
 
     def test_an_answer_that_comes_late_never_shows_under_another_run(self) -> None:
         first = self.server.completed("bad")["id"]
@@ -35,7 +44,7 @@ class WhoseRun(BrowserTest):
         page = self.open()
         self.slow_answer(first)
         self.rows().nth(1).click()
-        wait_until(lambda: page.wait_for_timeout(20) or self.held, what="the request")
+        self.until(lambda: self.held, "the request")
         page.keyboard.press("Escape")
         gone(page.get_by_role("dialog"))
         self.rows().nth(0).click()
@@ -54,7 +63,7 @@ class WhoseRun(BrowserTest):
         page = self.open()
         self.slow_answer(first)
         page.evaluate(f"location.hash = 'run={first}'")
-        wait_until(lambda: page.wait_for_timeout(20) or self.held, what="the request")
+        self.until(lambda: self.held, "the request")
         page.evaluate(f"location.hash = 'run={second}'")
         sees(page.locator("#log"), "red plain end")
         self.held[0].continue_()
@@ -67,7 +76,7 @@ class WhoseRun(BrowserTest):
         page = self.open()
         self.slow_answer(run_id)
         self.rows().first.click()
-        wait_until(lambda: page.wait_for_timeout(20) or self.held, what="the request")
+        self.until(lambda: self.held, "the request")
         page.keyboard.press("Escape")
         gone(page.get_by_role("dialog"))
         self.held[0].continue_()
@@ -81,13 +90,10 @@ class WhoseRun(BrowserTest):
         page = self.open()
         self.rows().first.click()
         sees(page.locator("#log").get_by_text("step 5", exact=True))
-        ended: list[str] = []
+        ended: List[str] = []
         page.on("requestfailed", lambda request: ended.append(request.url))
         page.keyboard.press("Escape")
-        wait_until(
-            lambda: page.wait_for_timeout(20) or [u for u in ended if "follow" in u],
-            what="the end of the stream",
-        )
+        self.until(lambda: [u for u in ended if "follow" in u], "the end of the stream")
         self.server.request("POST", f"/runs/{run_id}/cancel")
 
 
@@ -116,16 +122,15 @@ class Doing(BrowserTest):
         cancel = page.locator("#run-cancel")
         cancel.click()
         sees(cancel, self.say("cancel_confirm"))
-        wait_until(
-            lambda: page.wait_for_timeout(50) or cancel.inner_text() == self.say("cancel_run"),
-            what="the first words",
-        )
+        first_words = self.say("cancel_run")
+        wait_until(lambda: cancel.inner_text() == first_words, what="the first words")
         self.assertEqual(self.server.run(run_id)["status"], "running")
         self.server.request("POST", f"/runs/{run_id}/cancel")
 
     def test_a_run_that_is_being_cancelled_says_so(self) -> None:
         self.server.script(
-            "slow.sh", "#!/bin/sh\ntrap 'sleep 3; exit 1' TERM\nsleep 60 &\nwait\nsleep 9\n"
+            "slow.sh",
+            "#!/bin/sh\ntrap 'sleep 3; exit 1' TERM\nsleep 60 &\nwait\nsleep 9\n",
         )
         page = self.open()
         self.server.trigger("slow")

@@ -1,4 +1,4 @@
-"""The page's dialog that starts a cron: what hand, keyboard and network can do to it."""
+"""The page's dialog that starts a cron: what hand, keyboard and network do to it."""
 
 from __future__ import annotations
 
