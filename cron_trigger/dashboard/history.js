@@ -112,9 +112,11 @@ export class History {
   }
 
   /** @param {string} name of the cron whose history is to be seen */
-  goTo(name) {
-    this.filter({cron: name, status: "", since: "", until: "", who: ""});
+  async goTo(name) {
+    const loading = this.filter({cron: name, status: "", since: "", until: "", who: ""});
     this.show();
+    await loading;
+    this.show(); // with what is there now the page is longer
   }
 
   show() {
