@@ -37,12 +37,17 @@ CHROMIUM_FLAGS = [
 NETWORK_NOTE = "Failed to load resource"
 
 
+def words_text() -> str:
+    names = ("dictionary.js", "error-words.js")
+    return "\n".join((DASHBOARD / n).read_text(encoding="utf-8") for n in names)
+
+
 def page_words() -> Dict[str, Tuple[str, str]]:
     """Return the page's words: key to French and English."""
     string = r'"((?:[^"\\]|\\.)*)"'
     found = re.findall(
         r"^  (\w+): \[\s*" + string + r",\s*" + string + r",?\s*\],$",
-        (DASHBOARD / "dictionary.js").read_text(encoding="utf-8"),
+        words_text(),
         re.MULTILINE,
     )
     return {key: (french, english) for key, french, english in found}

@@ -43,7 +43,16 @@ const SCRIPT_SENTENCES = [
   [/script (?<path>\/\S+?) asks for the interpreter "(?<other>[^"]+)"/, "script_interpreter"],
   [/(?<path>\/\S+?) is not safe/, "script_unsafe"],
   [/(?:^|: )(?<path>[\w.-]+), which runs \S+, is not on PATH/, "script_tool"],
-  [/\b(?:went down|keeper was killed|server (?:was )?stopped|host (?:was )?restarted)\b/, "restarted"],
+  [/program "(?<path>[^"]+)" is not installed/, "script_program"],
+  [/script (?<path>\/\S+?) is executable, but lies/, "script_noexec"],
+  [/script (?<path>\/\S+?) can(?:not|'t) be reached/, "script_reach"],
+  [/there is no user "(?<path>[^"]+)"/, "script_user"],
+  [/only a server of root can run it as user "(?<path>[^"]+)"/, "script_root"],
+  [/(?:its folder|folder of its log) (?:is missing: mkdir -p )?(?<path>\/[^\s:]+)/, "script_directory"],
+  [/needs tsx/, "script_typescript"],
+  [/output was not kept/, "script_output"],
+  [/keeper was killed/, "keeper_killed"],
+  [/\b(?:went down|server (?:was )?stopped|host (?:was )?restarted)\b/, "restarted"],
 ];
 
 /**
