@@ -545,13 +545,13 @@ ask_new_program() {
     local entry answer name
     if [ -n "$root" ] || [ "$(id -u)" != 0 ]; then return; fi
     entry=cron_trigger_server.py
-    if ! answer=$("$python" -I "$stage/$entry" check 2>&1); then
+    if ! answer=$("$python" -IB "$stage/$entry" check 2>&1); then
         refuse "This version would not run here, so nothing was changed: $(say "$answer" |
             grep -v '^warning: ' | head -n 1 | sed "s/^$service: //")"
         return
     fi
     [ -z "$force" ] && [ -e "$program/$entry" ] || return 0
-    "$python" -I "$program/$entry" check >"$scratch/old-check" 2>/dev/null || :
+    "$python" -IB "$program/$entry" check >"$scratch/old-check" 2>/dev/null || :
     say "$answer" | sed -n 's/^warning: [^"]*"\([^"]*\)".*/\1/p' |
         while IFS= read -r name; do
             grep -q "^warning: [^\"]*\"$name\"" "$scratch/old-check" || say "$name"
@@ -584,7 +584,7 @@ CRON_TRIGGER_ALLOW=${callers#* -- } (--force upgrades all the same)"
 # Print who called lately and would be refused: "ADDRESSES -- NETWORKS", these with the
 # containers', which a CRON_TRIGGER_ALLOW replaces. Nothing if all are let in.
 lately_called() {
-    "$python" -I - "$stage" "$1" <<'CODE'
+    "$python" -IB - "$stage" "$1" <<'CODE'
 import contextlib
 import ipaddress
 import sqlite3
@@ -1008,7 +1008,7 @@ show_container_lines() {
 
 # Print "BRIDGE NETWORK" for each network of containers, Docker's or Podman's.
 container_networks() {
-    "$python" -I - "$program" <<'CODE'
+    "$python" -IB - "$program" <<'CODE'
 import sys
 
 sys.path.append(sys.argv[1])
