@@ -258,7 +258,7 @@ class Installation(BelowAFolder):
 
 #: A program that says of a host what the test wants it to, and starts at once.
 STUB = {
-    "cron_trigger_server.py": "#!/usr/bin/env python3\nimport sys\nsys.exit({answer})\n",
+    "cron_trigger_server.py": "#!/usr/bin/python3\nimport sys\nsys.exit({answer})\n",
     "cron_trigger/__init__.py": "",
     "cron_trigger/host/__init__.py": "",
     "cron_trigger/host/networks.py": """
@@ -469,7 +469,9 @@ esac
         self.assertFalse(self.header().exists())
 
     def test_a_secret_that_is_made_is_long_and_in_its_header(self) -> None:
-        self.call_only("wanted_secret=yes", "prepare", "find_python", "install_settings")
+        self.call_only(
+            "wanted_secret=yes", "prepare", "find_python", "install_settings"
+        )
         secret = (self.root / "etc/cron-trigger-server/secret").read_text().strip()
         self.assertRegex(secret, "^[0-9a-f]{32,}$")
         self.assertEqual(self.header().read_text(), f"X-Trigger-Secret: {secret}\n")
@@ -571,7 +573,6 @@ esac
             self.assertIn(found, refusal)
             self.assertIn(remedy, refusal)
 
-
     # ---- places
 
     def test_the_folder_that_it_runs_from_is_never_its_target(self) -> None:
@@ -630,7 +631,9 @@ esac
     def test_settings_that_the_new_program_refuses_stop_it(self) -> None:
         self.stub("'cron-trigger-server: CRON_TRIGGER_X is wrong: set it to 1.'")
         refusal = self.refused(*self.free_port())
-        self.assertIn("nothing was changed: CRON_TRIGGER_X is wrong: set it to", refusal)
+        self.assertIn(
+            "nothing was changed: CRON_TRIGGER_X is wrong: set it to", refusal
+        )
 
     def test_a_cron_that_the_new_program_would_not_start_stops_it(self) -> None:
         self.stub("""print('warning: crons.json: "a": its group may write it')""")
@@ -682,7 +685,9 @@ esac
         options = self.answering()
         count, last = self.root / "count", self.root / "last"
         for name in CHANGING:
-            self.wrap(name, KILLER.format(count=count, last=last, program=f"/bin/{name}"))
+            self.wrap(
+                name, KILLER.format(count=count, last=last, program=f"/bin/{name}")
+            )
         last.write_text("0\n")
         before = self.backup()
         count.write_text("0\n")
@@ -723,13 +728,17 @@ esac
 
     def backup(self) -> dict[str, bytes]:
         for folder in self.HOST:
-            shutil.copytree(self.root / folder, self.root / f"{folder}.0", symlinks=True)
+            shutil.copytree(
+                self.root / folder, self.root / f"{folder}.0", symlinks=True
+            )
         return self.snapshot()
 
     def restore(self) -> None:
         for folder in self.HOST:
             shutil.rmtree(self.root / folder)
-            shutil.copytree(self.root / f"{folder}.0", self.root / folder, symlinks=True)
+            shutil.copytree(
+                self.root / f"{folder}.0", self.root / folder, symlinks=True
+            )
 
     def snapshot(self) -> dict[str, bytes]:
         """All that the host has, but compiled modules: path to contents."""
