@@ -262,7 +262,7 @@ check_places() {
         [ ! -L "$folder" ] ||
             refuse "$folder is a link of $(owner_of "$folder") to $(readlink "$folder"): \
 sudo rm $folder"
-        [ ! -e "$folder" ] || is_roots "$folder" ||
+        [ ! -e "$folder" ] || [ "$(id -u)" != 0 ] || [ -O "$folder" ] ||
             refuse "$folder belongs to $(owner_of "$folder"), who could change what root \
 runs: see what it holds, then sudo mv $folder $folder.old"
     done
@@ -273,8 +273,8 @@ runs: see what it holds, then sudo mv $folder $folder.old"
         folder=$root${file%/*}
         while [ ! -e "$folder" ] && [ -n "$folder" ]; do folder=${folder%/*}; done
         [ -w "${folder:-/}" ] ||
-            refuse "${folder:-/} can't be written (is its file system read-only?): sudo \
-mount -o remount,rw on it, then run this again."
+            refuse "${folder:-/} can't be written: if its file system is mounted \
+read-only, mount it to be written (mount -o remount,rw), then run this again."
     done
 }
 
@@ -554,12 +554,12 @@ ask_new_program() {
     "$python" -IB "$program/$entry" check >"$scratch/old-check" 2>/dev/null || :
     say "$answer" | sed -n 's/^warning: [^"]*"\([^"]*\)".*/\1/p' |
         while IFS= read -r name; do
-            grep -q "^warning: [^\"]*\"$name\"" "$scratch/old-check" || say "$name"
+            grep -qF "\"$name\": " "$scratch/old-check" || say "$name"
         done >"$scratch/refused"
     [ -s "$scratch/refused" ] || return 0
     name=$(head -n 1 "$scratch/refused")
     refuse "This version would not start a cron that works now, so nothing was changed \
-(--force upgrades all the same): $(say "$answer" | grep "\"$name\"" | head -n 1)"
+(--force upgrades all the same): $(say "$answer" | grep -F "\"$name\": " | head -n 1)"
 }
 
 # Version 1 let in all of 172.16.0.0/12, the LAN of many hosts; version 2 the networks of
@@ -646,8 +646,7 @@ fingerprint() {
     [ -d "$1" ] || return 0
     (
         cd -- "$1"
-        find . -mindepth 1 -name __pycache__ -prune -o -printf '%y %m %U:%G %p %l\n' |
-            sort
+        find . -name __pycache__ -prune -o -printf '%y %m %U:%G %p %l\n' | sort
         find . -name __pycache__ -prune -o -type f -print0 | sort -z |
             xargs -0 sha256sum
     )
@@ -991,7 +990,7 @@ show_container_lines() {
         say "Let in: this host and $allowed ($settings)."
     elif [ -s "$scratch/networks" ]; then
         say "Let in: this host and the networks of its containers:"
-        sed 's/^/    /' "$scratch/networks"
+        sed 's/^/    /' "$scratch/networks" || :
     else
         say "Let in: this host and, once it has some, the networks of its containers."
     fi

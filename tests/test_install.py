@@ -165,6 +165,23 @@ class Installation(BelowAFolder):
         self.assertIn("was left alone", self.install().stdout)
         self.assertEqual(link.read_text(), "another program's")
 
+    def test_a_reader_that_goes_does_not_stop_it(self) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            ["sh", str(INSTALL)],
+            env={**os.environ, "DESTDIR": str(self.root)},
+            stdout=writing,
+            stderr=writing,
+            timeout=60,
+            check=False,
+        )
+        os.close(writing)
+        self.assertEqual(done.returncode, 0)
+        before = self.files()
+        self.assertNotIn("wrote", self.install().stdout)
+        self.assertEqual(self.files(), before)
+
     def test_links_that_others_planted_are_not_followed(self) -> None:
         self.install()
         treasure = self.root / "treasure"
@@ -598,6 +615,8 @@ esac
 
     def test_a_program_folder_that_is_not_roots_is_refused_with_its_owner(self) -> None:
         program = self.root / "opt/cron-trigger-server"
+        os.chown(program, 0, 65534)
+        self.assertEqual(self.call("--dry-run", *self.free_port()).stderr, "")
         os.chown(program, 65534, 65534)
         refusal = self.refused(*self.free_port())
         self.assertIn(f"{program} belongs to nobody, who could change", refusal)

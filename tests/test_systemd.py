@@ -1209,6 +1209,14 @@ class Removal(OnAMachine):
         program = self.machine.sh(f"readlink /proc/{self.show('MainPID')}/exe")
         self.assertEqual(program, "/usr/bin/python3.12")
 
+    def test_a_place_that_cannot_be_written_is_refused(self) -> None:
+        self.machine.sh("mount -t tmpfs -o ro tmpfs /opt")
+        self.addCleanup(self.machine.run, "umount", "/opt")
+        refusal = self.refused()
+        self.assertIn("/opt can't be written: if its file system is", refusal)
+        self.assertEqual(len(refusal.splitlines()), 1)
+        self.assertEqual(self.machine.sh("ls /etc/default/" + SERVICE, False), "")
+
     def test_log_folder_of_another_user_is_refused(self) -> None:
         self.machine.sh("mkdir /var/log/qadhya; chown 1000 /var/log/qadhya")
         self.assertIn("sudo chown root /var/log/qadhya", self.refused())
