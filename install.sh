@@ -4,6 +4,10 @@
 # Installs cron-trigger-server as a systemd service: `sudo ./install.sh`. Run it again
 # to upgrade. Everything is in functions and the last line calls main, so that a
 # half-downloaded copy does nothing. `--dry-run` shows each step and takes none.
+#
+# It may be interrupted anywhere and run again. The program is made whole in a folder
+# beside its place and takes that by one rename; each other file does so, too. What has
+# to be done is found by comparing, with the files and with the process that runs.
 
 set -eu
 umask 022
@@ -13,6 +17,8 @@ program=/opt/cron-trigger-server
 config=/etc/cron-trigger-server
 settings=/etc/default/cron-trigger-server
 secret_file=$config/secret
+header_file=$config/secret.header
+command=/usr/local/bin/cron-trigger
 logs=
 state=/var/lib/cron-trigger-server
 run_dir=/run/cron-trigger-server
@@ -21,14 +27,17 @@ rotation=/etc/logrotate.d/cron-trigger-server
 
 root=${DESTDIR:-}      # Set by packagers: files only, nothing is started.
 source_dir=
-scratch=
+scratch=               # What nobody else may read, gone at the end.
+stage=                 # The new program beside the old one; after the swap, the old.
 python=
 asked=
 action=install
 dry_run=
+force=
 wanted_port=
 wanted_secret=
 changed=               # Not empty: the service has to be restarted.
+replaced=              # Not empty: the old program is in the stage.
 
 usage() {
     cat <<'TEXT'
@@ -41,6 +50,7 @@ the registry, the settings, the history and the crons that run.
   --secret      make a random secret, which every request then needs
   --uninstall   remove the service; keep registry, settings, logs and history
   --purge       remove these too
+  --force       upgrade although crons or clients that work now would be refused
   --dry-run     show what would be done, do nothing
   --help        show this
 
@@ -51,22 +61,21 @@ TEXT
 main() {
     parse_arguments "$@"
     asked=$*
-    logs=$(setting CRON_TRIGGER_LOG_DIR "$root$settings")
-    logs=${logs:-/var/log/qadhya}
-    source_dir=$(cd -- "$(dirname -- "$0")" && pwd)
-    scratch=$(mktemp -d)
-    trap 'rm -rf -- "$scratch"' EXIT
-    trap 'exit 130' INT TERM
-
+    prepare
     case $action in
         install)
             check_source
             check_host
-            install_program
+            check_places
+            stage_program
+            ask_new_program
+            ask_about_callers
             install_registry
             install_settings
             install_logs
+            install_program
             install_unit
+            install_command
             start_service
             end_with show_result
             ;;
@@ -86,11 +95,22 @@ main() {
     esac
 }
 
+prepare() {
+    logs=$(setting CRON_TRIGGER_LOG_DIR "$root$settings")
+    logs=${logs:-/var/log/qadhya}
+    source_dir=$(cd -- "$(dirname -- "$0")" && pwd -P)
+    # Neither a lost connection nor a reader that has gone (| head) stops it half-way.
+    trap '' HUP PIPE
+    trap 'exit 130' INT TERM
+    trap 'rm -rf -- "$scratch" "$stage"' EXIT
+    scratch=$(mktemp -d /tmp/cron-trigger-install.XXXXXXXXXX)
+}
+
 # --- Talking and doing -----------------------------------------------------------
 
-say() { printf '%s\n' "$*"; }
+say() { printf '%s\n' "$*" 2>/dev/null || :; }
 
-err() { printf 'install.sh: %s\n' "$*" >&2; }
+err() { printf 'install.sh: %s\n' "$*" >&2 || :; }
 
 # A precondition that fails ends the installation; a dry run names it and goes on.
 refuse() {
@@ -144,6 +164,7 @@ parse_arguments() {
             --secret) wanted_secret=yes ;;
             --uninstall) set_action uninstall ;;
             --purge) set_action purge ;;
+            --force) force=yes ;;
             --dry-run) dry_run=yes ;;
             --help | -h)
                 usage
@@ -179,17 +200,22 @@ set_port() {
 
 # --- Preconditions ---------------------------------------------------------------
 
+# What the program's folder gets.
+program_files() {
+    say cron_trigger_server.py cron_trigger scripts crons.json crons.schema.json docs
+}
+
 check_source() {
     local file
-    for file in cron_trigger_server.py dashboard.html crons.json scripts \
-        cron-trigger-server.service; do
-        [ -e "$source_dir/$file" ] ||
+    for file in $(program_files) cron-trigger-server.service; do
+        [ -e "$source_dir/$file" ] || [ "$file" = docs ] ||
             refuse "$file is missing beside install.sh: run it in a whole checkout."
     done
 }
 
 check_host() {
     need_cmd cmp diffutils
+    need_cmd find findutils
     [ -z "$root" ] || return 0
     check_root
     check_systemd "start the server yourself with 'python3 cron_trigger_server.py \
@@ -202,7 +228,57 @@ serve'"
 check_host_for_removal() {
     check_root
     check_systemd "run this where systemd runs the service that is to go"
+    check_checkout
+    is_installed || [ -e "$program" ] || [ "$action" = purge ] || {
+        say "$service is not installed: there is nothing to remove."
+        exit 0
+    }
 }
+
+# Refuse to replace or to remove the folder that this runs from, by whatever path, and
+# any other checkout: its history may be nowhere else.
+check_checkout() {
+    local folder other place
+    place=/usr/local/src/cron-trigger-server
+    folder=$source_dir
+    while [ -n "$folder" ]; do
+        for other in "$program" "$config" "$state"; do
+            [ ! "$folder" -ef "$root$other" ] ||
+                refuse "This checkout lies in $root$other, which is for what install.sh \
+puts there: sudo mv $source_dir $place && sudo $place/install.sh"
+        done
+        folder=${folder%/*}
+    done
+    [ ! -e "$root$program/.git" ] ||
+        refuse "$root$program is a git checkout, which would be lost: sudo mv \
+$root$program $place && sudo $place/install.sh"
+}
+
+# Refuse places that are not root's alone, or can't be written, before any is touched.
+check_places() {
+    local file folder
+    check_checkout
+    for folder in "$root$program" "$root$config"; do
+        [ ! -L "$folder" ] ||
+            refuse "$folder is a link of $(owner_of "$folder") to $(readlink "$folder"): \
+sudo rm $folder"
+        [ ! -e "$folder" ] || [ "$(id -u)" != 0 ] || [ -O "$folder" ] ||
+            refuse "$folder belongs to $(owner_of "$folder"), who could change what root \
+runs: see what it holds, then sudo mv $folder $folder.old"
+    done
+    # A packager's folders above are the packager's.
+    [ -n "$root" ] || check_folders_above "$program"
+    [ "$(id -u)" = 0 ] || return 0
+    for file in "$program" "$config" "$settings" "$unit" "$rotation" "$command"; do
+        folder=$root${file%/*}
+        while [ ! -e "$folder" ] && [ -n "$folder" ]; do folder=${folder%/*}; done
+        [ -w "${folder:-/}" ] ||
+            refuse "${folder:-/} can't be written: if its file system is mounted \
+read-only, mount it to be written (mount -o remount,rw), then run this again."
+    done
+}
+
+owner_of() { stat -c '%U' "$1"; }
 
 check_root() {
     [ "$(id -u)" = 0 ] || [ -n "$dry_run" ] || refuse "Only root may do this: sudo $0"
@@ -220,14 +296,15 @@ check_systemd() {
 }
 
 # Sets python: the first interpreter, of those that belong to the system, that is new
-# enough. One from a user's PATH could be changed by that user, and runs as root.
+# enough and whole. One from a user's PATH could be changed by that user, and runs as
+# root.
 find_python() {
     local candidate
     for candidate in /usr/bin/python3 /usr/local/bin/python3 \
         /usr/bin/python3.14 /usr/bin/python3.13 /usr/bin/python3.12 \
         /usr/bin/python3.11 /usr/bin/python3.10 /usr/bin/python3.9; do
-        if "$candidate" -I -c 'import sqlite3, sys; assert sys.version_info >= (3, 9)' \
-            2>/dev/null; then
+        if "$candidate" -I -c 'import sys; assert sys.version_info >= (3, 9)
+import compileall, hmac, http.server, secrets, sqlite3' 2>/dev/null; then
             python=$candidate
             return
         fi
@@ -247,8 +324,8 @@ python_fault() {
                 "python3.9 (apt install python3.9), which this then finds"
             ;;
         *)
-            say "with its sqlite3 module, which $python ($version) lacks:" \
-                "apt install python3"
+            say "with its whole standard library, of which $python ($version) lacks a" \
+                "part (sqlite3, hmac or another): apt install python3"
             ;;
     esac
 }
@@ -279,20 +356,26 @@ another port with --port N."
 check_logs() {
     local folder
     folder=$(readlink -m -- "$logs")
-    [ ! -d "$folder" ] || check_log_folder "$folder" go
-    # Those above it may be their group's: Ubuntu's /var/log is that of syslog.
+    [ ! -d "$folder" ] || check_folder "$folder" go
+    check_folders_above "$folder"
+}
+
+# Those above may be their group's: Ubuntu's /var/log is that of syslog.
+check_folders_above() {
+    local folder
+    folder=$1
     while [ -n "$folder" ]; do
         folder=${folder%/*}
-        [ ! -d "$folder/" ] || check_log_folder "${folder:-/}" o
+        [ ! -d "$folder/" ] || check_folder "${folder:-/}" o
     done
 }
 
 # Refuse folder $1 if it is not root's, or if $2 may write it: go, its group and others,
-# or o, others, to whom the sticky ones above the logs (/tmp) are no danger.
-check_log_folder() {
+# or o, others, to whom the sticky ones above (/tmp) are no danger.
+check_folder() {
     local owner danger
     danger="who could put links there that root would follow"
-    owner=$(stat -c '%U' "$1")
+    owner=$(owner_of "$1")
     [ "$owner" = root ] ||
         refuse "$1 belongs to $owner, $danger: sudo chown root $1."
     case $2:$(stat -c '%A' "$1") in
@@ -343,11 +426,13 @@ CODE
 
 # --- Files -----------------------------------------------------------------------
 
-# Put file $1 in place as $2 with mode $3, owned by root, in one step: a script that
-# runs at the moment goes on with the old one. Returns 1 if it was there already.
+# Put file $1 in place as $2 with mode $3, owned by root, in one step: whoever has the
+# old one open goes on with it. Returns 1 if it was there already.
 put() {
-    local target
+    local target fresh
     target=$root$2
+    # Hidden and with a tilde: neither systemd nor logrotate reads one that is left.
+    fresh=${target%/*}/.${target##*/}.
     if cmp -s -- "$1" "$target" && [ "$(stat -c '%a' "$target")" = "${3#0}" ] &&
         is_roots "$target"; then
         return 1
@@ -356,42 +441,236 @@ put() {
         say "would write: $target (mode $3)"
         return 0
     fi
-    # Nobody may read the settings meanwhile: a secret may stand there.
-    (umask 077 && cp -- "$1" "$target.new")
-    own "$target.new"
-    chmod "$3" "$target.new"
-    mv -f -- "$target.new" "$target"
+    rm -f -- "$fresh"??????~
+    # mktemp: nobody can have put a link there, and nobody may read it meanwhile.
+    fresh=$(mktemp "$fresh"XXXXXX~)
+    cat -- "$1" >"$fresh"
+    own "$fresh"
+    chmod "$3" "$fresh"
+    mv -fT -- "$fresh" "$target"
     say "wrote $target"
 }
 
 # A packager who is not root leaves the owner to the package.
 is_roots() { [ "$(id -u)" != 0 ] || [ "$(stat -c '%u:%g' "$1")" = 0:0 ]; }
-own() { [ "$(id -u)" != 0 ] || chown -h root:root "$1"; }
+own() { [ "$(id -u)" != 0 ] || chown -hR root:root "$1"; }
 
 # Make folder $1, ours alone, with mode 0755: who could write there could replace
 # what root runs.
 make_own_folder() {
     run mkdir -p -- "$root$1"
-    [ -n "$dry_run" ] || own "$root$1"
+    [ -n "$dry_run" ] || [ "$(id -u)" != 0 ] || chown -h root:root "$root$1"
     run chmod 0755 "$root$1"
 }
 
-install_program() {
-    local path name mode
-    make_own_folder "$program"
-    put "$source_dir/cron_trigger_server.py" "$program/cron_trigger_server.py" 0755 &&
-        changed=yes
-    put "$source_dir/dashboard.html" "$program/dashboard.html" 0644 && changed=yes
-    make_own_folder "$program/scripts"
-    for path in "$source_dir"/scripts/*; do
-        [ -f "$path" ] || continue
-        name=${path##*/}
-        mode=0644
-        # Not the checkout's mode: a downloaded archive may have lost it.
-        [ "$(head -c 2 "$path")" != '#!' ] || mode=0755
-        put "$path" "$program/scripts/$name" "$mode" || :
+# --- The program -----------------------------------------------------------------
+
+# Make the new program, whole, in a folder beside its place: a rename is one step.
+stage_program() {
+    local file
+    stage=$scratch/program
+    if [ -z "$dry_run" ]; then
+        mkdir -p -- "$root${program%/*}"
+        forget_stages
+        stage=$(mktemp -d "$root${program%/*}/.$service.XXXXXXXXXX")
+    else
+        mkdir "$stage"
+    fi
+    for file in $(program_files); do
+        [ "$file" = docs ] || cp -R -- "$source_dir/$file" "$stage"
+    done
+    file=docs/openapi.json # What the server serves; the rest is for people.
+    [ ! -e "$source_dir/$file" ] || {
+        mkdir "$stage/docs"
+        cp -- "$source_dir/$file" "$stage/$file"
+    }
+    find "$stage" -name __pycache__ -prune -exec rm -rf {} +
+    own "$stage"
+    set_modes
+    keep_other_scripts
+    compile "$stage"
+}
+
+# What an interruption has left.
+forget_stages() {
+    local left
+    for left in "$root${program%/*}/.$service".??????????*; do
+        case $left in
+            *.old)
+                # Between the two renames: the program has no place but this one.
+                [ -e "$root$program" ] || mv -T -- "$left" "$root$program"
+                ;;
+        esac
+        rm -rf -- "$left"
     done
 }
+
+# Not the checkout's modes: a downloaded archive may have lost them, and another user
+# may have set them.
+set_modes() {
+    local path
+    find "$stage" -type d -exec chmod 0755 {} + -o -type f -exec chmod 0644 {} +
+    for path in "$stage/cron_trigger_server.py" "$stage"/scripts/*; do
+        [ "$(head -c 2 "$path" 2>/dev/null)" != '#!' ] || chmod 0755 "$path"
+    done
+    # An interpreter that is not the host's python3.
+    case $python in
+        '' | /usr/bin/python3) ;;
+        *) sed -i "1s|.*|#!$python|" "$stage/cron_trigger_server.py" ;;
+    esac
+}
+
+# A registry may name a script that this version no longer has, or one of the host's.
+keep_other_scripts() {
+    local path name
+    for path in "$root$program"/scripts/*; do
+        name=scripts/${path##*/}
+        if [ "$name" = scripts/__pycache__ ] || [ -e "$stage/$name" ]; then continue; fi
+        [ -e "$path" ] || continue
+        cp -a -- "$path" "$stage/$name"
+        say "kept $root$program/$name, which this version does not bring"
+    done
+}
+
+# Compile what is new of program $1: a start has nothing to compile. By the sources'
+# times, so that who changes a file by hand changes what runs.
+compile() {
+    [ -n "$python" ] || return 0
+    "$python" -I -m compileall -q -s "$1" -p "$program" "$1/cron_trigger" >&2 || :
+}
+
+# Ask the new program whether it would run with this host's settings and registry, and
+# start each cron that the old one starts.
+ask_new_program() {
+    local entry answer name
+    if [ -n "$root" ] || [ "$(id -u)" != 0 ]; then return; fi
+    entry=cron_trigger_server.py
+    if ! answer=$("$python" -IB "$stage/$entry" check 2>&1); then
+        refuse "This version would not run here, so nothing was changed: $(say "$answer" |
+            grep -v '^warning: ' | head -n 1 | sed "s/^$service: //")"
+        return
+    fi
+    [ -z "$force" ] && [ -e "$program/$entry" ] || return 0
+    "$python" -IB "$program/$entry" check >"$scratch/old-check" 2>/dev/null || :
+    say "$answer" | sed -n 's/^warning: [^"]*"\([^"]*\)".*/\1/p' |
+        while IFS= read -r name; do
+            grep -qF "\"$name\": " "$scratch/old-check" || say "$name"
+        done >"$scratch/refused"
+    [ -s "$scratch/refused" ] || return 0
+    name=$(head -n 1 "$scratch/refused")
+    refuse "This version would not start a cron that works now, so nothing was changed \
+(--force upgrades all the same): $(say "$answer" | grep -F "\"$name\": " | head -n 1)"
+}
+
+# Version 1 let in all of 172.16.0.0/12, the LAN of many hosts; version 2 the networks of
+# this host's containers. Refuse to lock out who called lately.
+ask_about_callers() {
+    local history callers
+    if [ -n "$root$force" ] || [ "$(id -u)" != 0 ]; then return; fi
+    [ ! -d "$program/cron_trigger" ] || return 0
+    [ -z "$(setting CRON_TRIGGER_ALLOW "$settings")" ] || return 0
+    history=$(setting CRON_TRIGGER_STATE_DIR "$settings")
+    history=${history:-$state}/history.db
+    [ -e "$history" ] || return 0
+    callers=$(lately_called "$history" 2>/dev/null) || {
+        say "can't tell who called lately: $history can't be read"
+        return 0
+    }
+    [ -z "$callers" ] || refuse "These called within the last 14 days and would be \
+refused, so nothing was changed: ${callers% -- *}; to let them in, set in $settings: \
+CRON_TRIGGER_ALLOW=${callers#* -- } (--force upgrades all the same)"
+}
+
+# Print who called lately and would be refused: "ADDRESSES -- NETWORKS", these with the
+# containers', which a CRON_TRIGGER_ALLOW replaces. Nothing if all are let in.
+lately_called() {
+    "$python" -IB - "$stage" "$1" <<'CODE'
+import contextlib
+import ipaddress
+import sqlite3
+import sys
+import urllib.parse
+
+sys.path.append(sys.argv[1])
+from cron_trigger.host.networks import address_of, container_bridges
+
+place = "file:%s?mode=ro" % urllib.parse.quote(sys.argv[2])
+with contextlib.closing(sqlite3.connect(place, uri=True, timeout=10)) as history:
+    clients = history.execute(
+        "select distinct client from cron_executions where client is not null"
+        " and started_at > strftime('%Y-%m-%dT%H:%M:%S', 'now', '-14 days')"
+    ).fetchall()
+containers = [interface.network for _, interface in container_bridges()]
+refused = []
+for (client,) in clients:
+    with contextlib.suppress(ValueError):  # the user of the command line
+        address = address_of(client)
+        if not address.is_loopback and not any(address in net for net in containers):
+            refused.append(address)
+if refused:
+    sizes = {4: 24, 6: 64}
+    networks = [
+        ipaddress.ip_network((address, sizes[address.version]), strict=False)
+        for address in refused
+    ]
+    print(
+        ", ".join(sorted(map(str, refused))),
+        "--",
+        ",".join(dict.fromkeys(map(str, networks + containers))),
+    )
+CODE
+}
+
+# The stage takes the program's place.
+install_program() {
+    if [ "$(fingerprint "$stage")" = "$(fingerprint "$root$program")" ]; then
+        [ -n "$dry_run" ] || compile "$root$program" # Python itself may be another.
+        return
+    fi
+    changed=yes
+    if [ -n "$dry_run" ]; then
+        say "would write: $root$program/cron_trigger_server.py, cron_trigger, scripts"
+        return
+    fi
+    if [ -e "$root$program" ]; then
+        exchange
+        replaced=yes
+    else
+        mv -T -- "$stage" "$root$program"
+    fi
+    say "wrote $root$program"
+}
+
+# Print what tells two programs apart: names, kinds, modes, owners, contents.
+fingerprint() {
+    [ -d "$1" ] || return 0
+    (
+        cd -- "$1"
+        find . -name __pycache__ -prune -o -printf '%y %m %U:%G %p %l\n' | sort
+        find . -name __pycache__ -prune -o -type f -print0 | sort -z |
+            xargs -0 sha256sum
+    )
+}
+
+# Have program and stage change places, in one step where the file system can: at each
+# moment there is a whole program.
+exchange() {
+    "${python:-python3}" -I - "$root$program" "$stage" <<'CODE' 2>/dev/null && return
+import ctypes
+import os
+import sys
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
+one, other = map(os.fsencode, sys.argv[1:])
+rename = ctypes.CDLL(None).renameat2
+sys.exit(rename(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) != 0)
+CODE
+    mv -T -- "$root$program" "$stage.old"
+    mv -T -- "$stage" "$root$program"
+    mv -T -- "$stage.old" "$stage"
+}
+
+# --- Registry, settings, logs ----------------------------------------------------
 
 # The registry is the administrator's: it is written once. Its relative paths start
 # at its folder, hence the link.
@@ -415,11 +694,13 @@ install_settings() {
     fi
     if [ -e "$root$settings" ]; then
         cp -- "$root$settings" "$scratch/settings"
+        cp -p -- "$root$settings" "$scratch/old-${settings##*/}"
     else
         default_settings >"$scratch/settings"
     fi
     [ -z "$wanted_port" ] || set_setting CRON_TRIGGER_PORT "$wanted_port"
     [ -z "$wanted_secret" ] || install_secret
+    install_header
     if cmp -s -- "$scratch/settings" "$root$settings"; then
         say "kept $root$settings"
     else
@@ -442,14 +723,14 @@ default_settings() {
 # Settings of cron-trigger-server. After a change:
 #     sudo systemctl restart cron-trigger-server
 
-#CRON_TRIGGER_HOST=0.0.0.0
+#CRON_TRIGGER_HOST=127.0.0.1
 #CRON_TRIGGER_PORT=9998
 
 # The secret that every request needs, in a file that only root can read.
 #CRON_TRIGGER_SECRET_FILE=/etc/cron-trigger-server/secret
 
-# Who may call: this host and Docker's bridge networks.
-#CRON_TRIGGER_ALLOW=127.0.0.0/8,::1,172.16.0.0/12
+# Who may call beside this host, instead of the networks of its containers.
+#CRON_TRIGGER_ALLOW=172.31.0.0/24
 
 # Names beside localhost and host.docker.internal by which the server is called.
 #CRON_TRIGGER_ALLOWED_HOSTS=
@@ -501,13 +782,24 @@ make_secret() {
         say "would write: $secret_file (mode 0600), a random secret"
         return
     fi
-    (
-        umask 077
-        "$python" -I -c 'import secrets; print(secrets.token_urlsafe(32))' \
-            >"$secret_file.new"
-    )
-    mv -f -- "$secret_file.new" "$secret_file"
-    say "wrote $secret_file"
+    "$python" -I -c 'import secrets; print(secrets.token_hex(32))' >"$scratch/secret"
+    put "$scratch/secret" "$secret_file" 0600
+}
+
+# The secret as curl takes it, so that it stands in no command line: -H @FILE. Nothing
+# prints it: printf is the shell's own.
+install_header() {
+    local secret file
+    secret=$(setting CRON_TRIGGER_SECRET "$scratch/settings")
+    file=$(setting CRON_TRIGGER_SECRET_FILE "$scratch/settings")
+    [ -n "$file" ] || [ -n "$root" ] || file=$(credential)
+    [ -n "$secret" ] || [ ! -r "$file" ] || secret=$(cat -- "$file")
+    if [ -n "$secret" ]; then
+        printf 'X-Trigger-Secret: %s\n' "$secret" >"$scratch/header"
+        put "$scratch/header" "$header_file" 0600 || :
+    elif [ -e "$root$header_file" ]; then
+        run rm -f -- "$root$header_file"
+    fi
 }
 
 install_logs() {
@@ -539,26 +831,46 @@ log_rotation() {
     cat <<TEXT
 # Renamed, not copied and truncated: a cron that writes goes on in the renamed file, and
 # no line is lost. Hence also delaycompress. nodateext: always NAME.log.1, whatever
-# /etc/logrotate.conf prefers. 13 weeks: as long as the history.
-$logs/*.log {
+# /etc/logrotate.conf prefers. 13 weeks: as long as the history; sooner where a log
+# grows fast. su, create: not the group that /etc/logrotate.conf may name.
+"$logs"/*.log {
+    su root root
     weekly
+    maxsize 100M
     rotate 13
     nodateext
     compress
     delaycompress
     missingok
     notifempty
-    create 0644
+    create 0644 root root
 }
 TEXT
 }
 
+# --- Unit and command ------------------------------------------------------------
+
 install_unit() {
     run mkdir -p -- "$root${unit%/*}"
+    [ ! -e "$root$unit" ] || cp -p -- "$root$unit" "$scratch/old-${unit##*/}"
     sed "s|/usr/bin/python3|${python:-/usr/bin/python3}|" \
         "$source_dir/cron-trigger-server.service" >"$scratch/unit"
     put "$scratch/unit" "$unit" 0644 && changed=yes
     return 0
+}
+
+# `cron-trigger` at a prompt and in crontabs.
+install_command() {
+    if [ -e "$root$command" ] || [ -L "$root$command" ]; then
+        is_our_command || say "$root$command is another program's: it was left alone"
+        return 0
+    fi
+    run mkdir -p -- "$root${command%/*}"
+    run ln -s "$program/cron_trigger_server.py" "$root$command"
+}
+
+is_our_command() {
+    [ "$(readlink "$root$command")" = "$program/cron_trigger_server.py" ]
 }
 
 # --- The service -----------------------------------------------------------------
@@ -567,15 +879,57 @@ start_service() {
     [ -z "$root" ] || return 0
     run systemctl daemon-reload
     run systemctl --quiet enable "$service"
-    if [ -z "$changed" ] && systemctl --quiet is-active "$service"; then
+    if [ -z "$changed" ] && systemctl --quiet is-active "$service" && ! runs_old_files
+    then
         say "nothing changed: $service was not restarted"
         return
     fi
-    if ! run systemctl restart "$service"; then
-        journalctl --no-pager --unit "$service" --lines 15 >&2 || :
-        err "The service did not start; the lines above say why. Mend it, then: sudo $source_dir/install.sh"
+    run systemctl restart "$service" || take_back
+}
+
+# Tell whether the service's process is older than a file that it is made from, whoever
+# put that there: an installation that was interrupted, a package, a person.
+runs_old_files() {
+    local pid
+    pid=$(service_pid)
+    [ -r "/proc/${pid:-0}/stat" ] || return 1
+    "$python" -I - "$pid" "$program" "$settings" "$unit" <<'CODE'
+import os
+import sys
+import time
+
+pid, program, *files = sys.argv[1:]
+for folder, folders, names in os.walk(program):
+    # The server writes there, where Python is another one than at the installation.
+    folders[:] = set(folders) - {"__pycache__"}
+    files += [os.path.join(folder, name) for name in names]
+with open("/proc/%s/stat" % pid) as line:
+    ticks = int(line.read().rpartition(")")[2].split()[19])
+age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+# The folder itself: its rename is later than its files.
+changed = max(os.lstat(path).st_ctime for path in [program, *files])
+sys.exit(changed < time.time() - age_s)
+CODE
+}
+
+# The new version does not start: the old one has to, if there was one.
+take_back() {
+    local saved
+    journalctl --no-pager --unit "$service" --lines 15 >&2 || :
+    [ -n "$replaced" ] || {
+        err "The service did not start; the lines above say why. Fix that, then: sudo $source_dir/install.sh"
         exit 1
-    fi
+    }
+    exchange
+    for saved in "$unit" "$settings"; do
+        [ ! -e "$scratch/old-${saved##*/}" ] ||
+            put "$scratch/old-${saved##*/}" "$saved" \
+                "$(stat -c '%a' "$scratch/old-${saved##*/}")" >&2 || :
+    done
+    systemctl daemon-reload
+    systemctl restart "$service" || :
+    err "The new version did not start, so the old one was put back; the lines above say why. Fix that, then: sudo $source_dir/install.sh"
+    exit 1
 }
 
 show_result() {
@@ -595,10 +949,11 @@ show_result() {
 
 show_health() {
     say "$(address)/health answers:"
-    if ! ask_health; then
+    if ! ask_health >"$scratch/health"; then
         err "No answer from $(address)/health: journalctl -u $service says why."
         exit 1
     fi
+    say "$(cat "$scratch/health")"
 }
 
 ask_health() {
@@ -625,19 +980,42 @@ address() {
     say "http://$host:$(port_in_force)"
 }
 
+# Say which networks are let in, and what containers and the firewall need for it.
 show_container_lines() {
-    if command -v docker >/dev/null 2>&1 || [ -e /sys/class/net/docker0 ]; then
-        say
-        say "A container reaches it by the name host.docker.internal once its service"
-        say "in compose.yaml has:"
-        say "    extra_hosts: [\"host.docker.internal:host-gateway\"]"
+    local allowed network
+    allowed=$(setting CRON_TRIGGER_ALLOW "$settings" | tr ',' ' ')
+    container_networks >"$scratch/networks"
+    say
+    if [ -n "$allowed" ]; then
+        say "Let in: this host and $allowed ($settings)."
+    elif [ -s "$scratch/networks" ]; then
+        say "Let in: this host and the networks of its containers:"
+        sed 's/^/    /' "$scratch/networks" || :
+    else
+        say "Let in: this host and, once it has some, the networks of its containers."
     fi
-    if LC_ALL=C ufw status 2>/dev/null | grep -q '^Status: active'; then
-        say
-        say "The firewall is on. If containers are to reach the server:"
-        say "    sudo ufw allow from 172.16.0.0/12 to any port $(port_in_force) \
-proto tcp"
-    fi
+    [ -s "$scratch/networks" ] || return 0
+    say "A container reaches the server by the name host.docker.internal (Podman:"
+    say "host.containers.internal) once its service in compose.yaml has:"
+    say "    extra_hosts: [\"host.docker.internal:host-gateway\"]"
+    LC_ALL=C ufw status 2>/dev/null | grep -q '^Status: active' || return 0
+    say "The firewall is on. If containers are to reach the server:"
+    while IFS=' ' read -r _ network; do
+        say "    sudo ufw allow from $network to any port $(port_in_force) proto tcp"
+    done <"$scratch/networks"
+}
+
+# Print "BRIDGE NETWORK" for each network of containers, Docker's or Podman's.
+container_networks() {
+    "$python" -IB - "$program" <<'CODE'
+import sys
+
+sys.path.append(sys.argv[1])
+from cron_trigger.host.networks import container_bridges
+
+for name, interface in container_bridges():
+    print(name, interface.network)
+CODE
 }
 
 show_secret() {
@@ -672,18 +1050,18 @@ credential() {
 }
 
 show_next_command() {
-    local header place
+    local header curl
+    curl='curl -s'
     header=
-    place=$(secret_in_force)
-    case $place in
-        '') ;;
-        "$settings" | [!/]*) header="[the secret in $place]" ;;
-        *) header="\$(sudo cat $place)" ;;
-    esac
-    [ -z "$place" ] || header=" -H \"X-Trigger-Secret: $header\""
+    if [ -e "$header_file" ]; then
+        curl="sudo curl -s"
+        header=" -H @$header_file"
+    elif [ -n "$(secret_in_force)" ]; then
+        header=" -H \"X-Trigger-Secret: [the secret in $(secret_in_force)]\""
+    fi
     say
     say "Next, the crons that it can start:"
-    say "curl -s$header $(address)/crons"
+    say "$curl$header $(address)/crons"
 }
 
 # --- Removal ---------------------------------------------------------------------
@@ -695,6 +1073,8 @@ remove_service() {
         run systemctl --quiet disable --now "$service"
     fi
     run rm -f -- "$unit" "$rotation"
+    ! is_our_command || run rm -f -- "$command"
+    [ -n "$dry_run" ] || forget_stages
     run rm -rf -- "$program"
     [ ! -L "$config/scripts" ] || run rm -f -- "$config/scripts"
     run systemctl daemon-reload

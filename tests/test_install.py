@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import os
 import re
 import shutil
+import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import tempfile
+import threading
 import unittest
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from support import REPOSITORY, need, need_full
 
 INSTALL = REPOSITORY / "install.sh"
 UNIT = REPOSITORY / "cron-trigger-server.service"
+#: What install.sh copies.
+PROGRAM = (
+    "cron_trigger_server.py",
+    "cron_trigger",
+    "scripts",
+    "crons.json",
+    "crons.schema.json",
+    "docs",
+)
+no_caches = shutil.ignore_patterns("__pycache__")
 
 
 class BelowAFolder(unittest.TestCase):
@@ -43,11 +59,11 @@ class BelowAFolder(unittest.TestCase):
     def copy_of_checkout(self) -> Path:
         copy = self.root / "checkout"
         copy.mkdir(mode=0o755)
-        for name in ("cron_trigger_server.py", "crons.json", "dashboard.html"):
-            shutil.copy(REPOSITORY / name, copy)
-        shutil.copy(INSTALL, copy)
-        shutil.copy(UNIT, copy)
-        shutil.copytree(REPOSITORY / "scripts", copy / "scripts")
+        for path in (INSTALL, UNIT, *map(REPOSITORY.joinpath, PROGRAM)):
+            if path.is_dir():
+                shutil.copytree(path, copy / path.name, ignore=no_caches)
+            elif path.exists():
+                shutil.copy(path, copy)
         return copy
 
     def mode(self, path: str) -> int:
@@ -69,7 +85,8 @@ class Installation(BelowAFolder):
         self.assertLessEqual(
             {
                 "opt/cron-trigger-server/cron_trigger_server.py",
-                "opt/cron-trigger-server/dashboard.html",
+                "opt/cron-trigger-server/cron_trigger/__init__.py",
+                "opt/cron-trigger-server/crons.schema.json",
                 "etc/cron-trigger-server/crons.json",
                 "etc/default/cron-trigger-server",
                 "etc/logrotate.d/cron-trigger-server",
@@ -118,6 +135,66 @@ class Installation(BelowAFolder):
         self.assertEqual(
             module.read_bytes(), (REPOSITORY / "cron_trigger_server.py").read_bytes()
         )
+
+    def test_upgrade_leaves_nothing_of_an_earlier_program(self) -> None:
+        self.install()
+        program = self.root / "opt/cron-trigger-server"
+        before = self.files()
+        (program / "dashboard.html").touch()
+        (program / "cron_trigger/old.py").touch()
+        (program / "cron_trigger/gone").mkdir()
+        (program / "cron_trigger/gone/module.py").touch()
+        self.install()
+        self.assertEqual(self.files(), before)
+
+    def test_upgrade_keeps_scripts_that_it_does_not_bring(self) -> None:
+        self.install()
+        old = self.root / "opt/cron-trigger-server/scripts/backup-databases.py"
+        old.write_text("of version 1.0.0")
+        self.assertIn(f"kept {old}, which", self.install().stdout)
+        self.assertEqual(old.read_text(), "of version 1.0.0")
+        self.assertNotIn("wrote", self.install().stdout)
+
+    def test_command_is_a_link_to_the_entry(self) -> None:
+        self.install()
+        link = self.root / "usr/local/bin/cron-trigger"
+        entry = "/opt/cron-trigger-server/cron_trigger_server.py"
+        self.assertEqual(os.readlink(link), entry)
+        link.unlink()
+        link.write_text("another program's")
+        self.assertIn("was left alone", self.install().stdout)
+        self.assertEqual(link.read_text(), "another program's")
+
+    def test_a_reader_that_goes_does_not_stop_it(self) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            ["sh", str(INSTALL)],
+            env={**os.environ, "DESTDIR": str(self.root)},
+            stdout=writing,
+            stderr=writing,
+            timeout=60,
+            check=False,
+        )
+        os.close(writing)
+        self.assertEqual(done.returncode, 0)
+        before = self.files()
+        self.assertNotIn("wrote", self.install().stdout)
+        self.assertEqual(self.files(), before)
+
+    def test_links_that_others_planted_are_not_followed(self) -> None:
+        self.install()
+        treasure = self.root / "treasure"
+        treasure.write_text("not yours")
+        for path in self.files() - {"treasure"}:
+            if (self.root / path).is_symlink():
+                continue
+            (self.root / path).write_text("older")
+            for suffix in (".new", ".tmp", "~"):
+                with contextlib.suppress(FileExistsError):
+                    (self.root / (path + suffix)).symlink_to(treasure)
+        self.install("--port", "9100")
+        self.assertEqual(treasure.read_text(), "not yours")
 
     def test_a_script_that_runs_keeps_its_file_through_an_upgrade(self) -> None:
         self.install()
@@ -196,6 +273,34 @@ class Installation(BelowAFolder):
             self.assertEqual(self.files(), before, f"the first {kept} lines")
 
 
+#: A program that says of a host what the test wants it to, and starts at once.
+STUB = {
+    "cron_trigger_server.py": "#!/usr/bin/python3\nimport sys\nsys.exit({answer})\n",
+    "cron_trigger/__init__.py": "",
+    "cron_trigger/host/__init__.py": "",
+    "cron_trigger/host/networks.py": """
+import ipaddress
+from types import SimpleNamespace
+
+address_of = ipaddress.ip_address
+
+def container_bridges():
+    return [("docker0", SimpleNamespace(network=ipaddress.ip_network("172.17.0.0/16")))]
+""",
+}
+#: Kills the whole installation, as a power cut does, before its Nth command of a kind.
+KILLER = """#!/bin/sh
+read -r count <{count}
+read -r last <{last}
+count=$((count + 1))
+echo $count >{count}
+[ $count != $last ] || kill -9 0
+exec {program} "$@"
+"""
+#: What changes a host.
+CHANGING = ("mv", "cp", "rm", "ln", "mkdir", "mktemp", "chmod", "chown", "find", "cat")
+
+
 class Host(BelowAFolder):
     """install.sh on a host whose /etc, /opt, /run and /var are folders of the test's.
 
@@ -212,14 +317,28 @@ class Host(BelowAFolder):
         self.root.chmod(0o755)
         self.install()
         self.script = self.copy_of_checkout() / "install.sh"
-        self.move("etc", "opt", "run", "var")
+        self.move("etc", "opt", "run", "var", "usr/local")
         self.systemd = self.root / "run/systemd/system"
         self.systemd.mkdir(parents=True)
         self.unit = self.root / "unit"
         self.unit.write_text("[Service]\n")
         systemctl = self.root / "bin/systemctl"
         systemctl.parent.mkdir()
-        systemctl.write_text(f'#!/bin/sh\n[ "$1" != cat ] || cat {self.unit}\n')
+        self.calls = self.root / "calls"
+        self.main_pid = self.root / "main-pid"
+        systemctl.write_text(
+            f"""#!/bin/sh
+case $1 in
+    --quiet) shift ;;
+esac
+case $1 in
+    cat) cat {self.unit} ;;
+    show) cat {self.main_pid} 2>/dev/null ;;
+    is-active) ;;
+    *) echo "$*" >>{self.calls} ;;
+esac
+"""
+        )
         systemctl.chmod(0o755)
 
     def move(self, *folders: str) -> None:
@@ -241,6 +360,7 @@ class Host(BelowAFolder):
             text=True,
             timeout=60,
             check=False,
+            start_new_session=True,
         )
         self.assertEqual(done.returncode, status, done.stdout + done.stderr)
         return done
@@ -340,11 +460,38 @@ class Host(BelowAFolder):
         self.assertIn("Every request needs the header X-Trigger-Secret", output)
         return output.splitlines()[-1]
 
-    def test_next_command_has_the_secret_of_a_file(self) -> None:
-        self.set("CRON_TRIGGER_SECRET_FILE=/root/secret")
-        self.assertIn(
-            '-H "X-Trigger-Secret: $(sudo cat /root/secret)" ', self.next_command()
+    def header(self) -> Path:
+        return self.root / "etc/cron-trigger-server/secret.header"
+
+    def test_next_command_has_the_header_that_the_installer_wrote(self) -> None:
+        secret = self.root / "secret"
+        secret.write_text("s3cret-s3cret-s3cret\n")
+        self.set(f"CRON_TRIGGER_SECRET_FILE={secret}")
+        self.call_only("prepare", "install_settings")
+        self.assertEqual(
+            self.header().read_text(), "X-Trigger-Secret: s3cret-s3cret-s3cret\n"
         )
+        self.assertEqual(stat.S_IMODE(self.header().stat().st_mode), 0o600)
+        self.assertEqual(
+            self.next_command(),
+            f"sudo curl -s -H @{self.header()} http://127.0.0.1:9998/crons",
+        )
+
+    def test_header_goes_with_the_secret(self) -> None:
+        self.set("CRON_TRIGGER_SECRET='s3cret-s3cret-s3cret'")
+        self.call_only("prepare", "install_settings")
+        self.assertIn("s3cret-s3cret-s3cret\n", self.header().read_text())
+        (self.root / self.SETTINGS).write_text("")
+        self.call_only("prepare", "install_settings")
+        self.assertFalse(self.header().exists())
+
+    def test_a_secret_that_is_made_is_long_and_in_its_header(self) -> None:
+        self.call_only(
+            "wanted_secret=yes", "prepare", "find_python", "install_settings"
+        )
+        secret = (self.root / "etc/cron-trigger-server/secret").read_text().strip()
+        self.assertRegex(secret, "^[0-9a-f]{32,}$")
+        self.assertEqual(self.header().read_text(), f"X-Trigger-Secret: {secret}\n")
 
     def test_next_command_says_that_the_secret_is_in_the_settings(self) -> None:
         self.set("CRON_TRIGGER_SECRET_FILE=/root/secret")
@@ -360,7 +507,7 @@ class Host(BelowAFolder):
             "LoadCredential=secret:/root/secret\n"
         )
         self.assertIn(
-            '-H "X-Trigger-Secret: $(sudo cat /root/secret)" ', self.next_command()
+            '-H "X-Trigger-Secret: [the secret in /root/secret]" ', self.next_command()
         )
 
     def test_next_command_says_that_the_secret_is_a_credential(self) -> None:
@@ -431,7 +578,7 @@ class Host(BelowAFolder):
             ("Python 2.7.18", "is Python 2.7.18", "apt install python3.9)"),
             ("Python 3.8.20", "is Python 3.8.20", "apt install python3.9)"),
             ("Python 3.8", "is Python 3.8:", "apt install python3.9)"),
-            ("Python 3.10.12", "sqlite3 module", "apt install python3."),
+            ("Python 3.10.12", "(sqlite3, hmac or another)", "apt install python3."),
         ):
             if version:
                 python.write_text(
@@ -442,6 +589,201 @@ class Host(BelowAFolder):
             self.assertIn("Python 3.9 or newer is needed, ", refusal)
             self.assertIn(found, refusal)
             self.assertIn(remedy, refusal)
+
+    # ---- places
+
+    def test_the_folder_that_it_runs_from_is_never_its_target(self) -> None:
+        place = self.root / "usr/local/src/cron-trigger-server"
+        program = self.root / "opt/cron-trigger-server"
+        text = self.script.read_text()
+        shutil.rmtree(program)
+        self.script.parent.rename(program)
+        link = self.root / "link"
+        link.symlink_to(program)
+        for folder in (program, link):
+            self.script = folder / "install.sh"
+            self.assertEqual(self.script.read_text(), text)
+            for mode in ("", "--uninstall", "--purge"):
+                refusal = self.refused(*mode.split())
+                self.assertIn(f"sudo mv {program} {place} && ", refusal)
+
+    def test_another_checkout_is_never_replaced(self) -> None:
+        program = self.root / "opt/cron-trigger-server"
+        (program / ".git").mkdir()
+        for mode in ("", "--uninstall", "--purge"):
+            self.assertIn("is a git checkout", self.refused(*mode.split()))
+
+    def test_a_program_folder_that_is_not_roots_is_refused_with_its_owner(self) -> None:
+        program = self.root / "opt/cron-trigger-server"
+        os.chown(program, 0, 65534)
+        self.assertEqual(self.call("--dry-run", *self.free_port()).stderr, "")
+        os.chown(program, 65534, 65534)
+        refusal = self.refused(*self.free_port())
+        self.assertIn(f"{program} belongs to nobody, who could change", refusal)
+        self.assertIn(f"sudo mv {program} {program}.old", refusal)
+        program.rename(self.root / "elsewhere")
+        program.symlink_to(self.root / "elsewhere")
+        os.chown(program, 65534, 65534, follow_symlinks=False)
+        refusal = self.refused(*self.free_port())
+        self.assertIn(f"{program} is a link of nobody to {self.root}/else", refusal)
+
+    def test_what_is_not_installed_is_not_uninstalled(self) -> None:
+        self.call("--uninstall")
+        self.calls.unlink()
+        done = self.call("--uninstall")
+        self.assertEqual(
+            done.stdout,
+            "cron-trigger-server is not installed: there is nothing to remove.\n",
+        )
+        self.assertFalse(self.calls.exists())
+
+    # ---- asking first
+
+    def stub(self, answer: str = "0") -> None:
+        """Have install.sh bring a program that answers `check` so."""
+        shutil.rmtree(self.script.parent / "cron_trigger")
+        for name, text in STUB.items():
+            path = self.script.parent / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text.replace("{answer}", answer))
+
+    def test_settings_that_the_new_program_refuses_stop_it(self) -> None:
+        self.stub("'cron-trigger-server: CRON_TRIGGER_X is wrong: set it to 1.'")
+        refusal = self.refused(*self.free_port())
+        self.assertIn(
+            "nothing was changed: CRON_TRIGGER_X is wrong: set it to", refusal
+        )
+
+    def test_a_cron_that_the_new_program_would_not_start_stops_it(self) -> None:
+        self.stub("""print('warning: crons.json: "a": its group may write it')""")
+        program = self.root / "opt/cron-trigger-server"
+        entry = program / "cron_trigger_server.py"
+        entry.write_text("print('well')")
+        refusal = self.refused(*self.free_port())
+        self.assertIn('crons.json: "a": its group may write it', refusal)
+        # It did not start before, either.
+        entry.write_text("""print('warning: crons.json: "a": others may write it')""")
+        self.assertEqual(self.dry_run().stderr, "")
+
+    def dry_run(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return self.call("--dry-run", *options, *self.free_port())
+
+    def test_callers_that_would_be_locked_out_are_named(self) -> None:
+        self.stub()
+        shutil.rmtree(self.root / "opt/cron-trigger-server/cron_trigger")
+        state = self.root / "var/lib/cron-trigger-server"
+        state.mkdir(parents=True)
+        days_ago = {"127.0.0.1": 1, "172.17.0.5": 1, "root": 1, "::1": 1}
+        self.called(state / "history.db", {**days_ago, "10.9.8.7": 30})
+        self.assertEqual(self.dry_run().stderr, "")
+        self.called(state / "history.db", {"172.31.10.99": 3, "172.31.10.7": 0})
+        refusal = self.refused(*self.free_port())
+        self.assertIn(": 172.31.10.7, 172.31.10.99; to let them in", refusal)
+        self.assertIn("CRON_TRIGGER_ALLOW=172.31.10.0/24,172.17.0.0/16 ", refusal)
+        self.assertEqual(self.dry_run("--force").stderr, "")
+        self.set("CRON_TRIGGER_ALLOW=172.31.10.0/24")
+        self.assertEqual(self.dry_run().stderr, "")
+
+    def called(self, history: Path, days_ago: dict[str, int]) -> None:
+        now = datetime.now(timezone.utc)
+        with contextlib.closing(sqlite3.connect(history)) as db, db:
+            db.execute(
+                "create table if not exists cron_executions (client, started_at)"
+            )
+            for client, days in days_ago.items():
+                began = now - timedelta(days=days, hours=1)
+                values = client, began.isoformat(timespec="milliseconds")
+                db.execute("insert into cron_executions values (?, ?)", values)
+
+    # ---- interruptions
+
+    def test_killed_at_any_command_it_can_be_run_again(self) -> None:
+        """Each time the host is whole: the old program or the new one, all of it."""
+        need(os.geteuid() == 0, "needs root")
+        self.stub()
+        options = self.answering()
+        count, last = self.root / "count", self.root / "last"
+        for name in CHANGING:
+            self.wrap(
+                name, KILLER.format(count=count, last=last, program=f"/bin/{name}")
+            )
+        last.write_text("0\n")
+        before = self.backup()
+        count.write_text("0\n")
+        self.call(*options)
+        wanted, commands = self.snapshot(), int(count.read_text())
+        self.assertGreater(commands, 30)
+        programs = [program_of(before), program_of(wanted)]
+        self.assertNotEqual(*programs)
+        for number in range(1, commands + 1):
+            self.restore()
+            count.write_text("0\n")
+            last.write_text(f"{number}\n")
+            self.call(*options, status=-signal.SIGKILL)
+            self.assertIn(program_of(self.snapshot()), programs, number)
+            last.write_text("0\n")
+            self.calls.unlink(missing_ok=True)
+            self.call(*options)
+            self.assertEqual(self.snapshot(), wanted, number)
+            self.assertIn("restart cron-trigger-server", self.calls.read_text())
+
+    def answering(self) -> tuple[str, str]:
+        """Have a service that answers at the port that the returned options name."""
+        server = http.server.HTTPServer(("127.0.0.1", 0), Healthy)
+        thread = threading.Thread(target=server.serve_forever, name="service")
+        thread.start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(thread.join)
+        self.addCleanup(server.shutdown)
+        self.main_pid.write_text(f"{os.getpid()}\n")
+        return "--port", str(server.server_port)
+
+    def wrap(self, name: str, text: str) -> None:
+        path = self.root / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    HOST = ("etc", "opt", "usr", "var")
+
+    def backup(self) -> dict[str, bytes]:
+        for folder in self.HOST:
+            shutil.copytree(
+                self.root / folder, self.root / f"{folder}.0", symlinks=True
+            )
+        return self.snapshot()
+
+    def restore(self) -> None:
+        for folder in self.HOST:
+            shutil.rmtree(self.root / folder)
+            shutil.copytree(
+                self.root / f"{folder}.0", self.root / folder, symlinks=True
+            )
+
+    def snapshot(self) -> dict[str, bytes]:
+        """All that the host has, but compiled modules: path to contents."""
+        return {
+            path: (self.root / path).read_bytes()
+            for path in self.files()
+            if path.split("/")[0] in self.HOST and "__pycache__" not in path
+            if not (self.root / path).is_symlink()
+        }
+
+
+class Healthy(http.server.BaseHTTPRequestHandler):
+    """A service that is well."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"healthy")
+
+    def log_message(self, *_: object) -> None:
+        """Keep standard error clean."""
+
+
+def program_of(files: dict[str, bytes]) -> dict[str, bytes]:
+    place = "opt/cron-trigger-server/"
+    return {path: files[path] for path in files if path.startswith(place)}
 
 
 class Call(unittest.TestCase):
@@ -469,7 +811,7 @@ class Call(unittest.TestCase):
     def test_help_names_every_option(self) -> None:
         done = self.call("--help")
         self.assertEqual(done.returncode, 0)
-        options = "--port --secret --uninstall --purge --dry-run --help DESTDIR"
+        options = "--port --secret --uninstall --purge --force --dry-run --help DESTDIR"
         for option in options.split():
             self.assertIn(option, done.stdout)
 
@@ -542,6 +884,7 @@ class Unit(unittest.TestCase):
             "Type=notify",
             "Restart=always",
             "RestartSec=10s",
+            "RestartPreventExitStatus=78",
             "StartLimitIntervalSec=0",
             "KillMode=process",
             "OOMPolicy=continue",
