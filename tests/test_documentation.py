@@ -22,9 +22,9 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Set
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from support import REPOSITORY, need_command
+from support import PROGRAM, REPOSITORY, need_command
 
 from cron_trigger import cli
 from cron_trigger.registry.checker import ENTRY_KEYS, Checker
@@ -268,6 +268,9 @@ class Shown:
         port = str(self._port)
         where = {"CRON_TRIGGER_HOST": "127.0.0.1", "CRON_TRIGGER_PORT": port}
         path = {"PATH": f"{self._folder}/commands:{kept['PATH']}", "TZ": "UTC"}
+        registry = self._folder / "crons.json"
+        if registry.exists():  # one that the document shows
+            where["CRON_TRIGGER_REGISTRY"] = str(registry)
         return {**kept, **dirs, **where, **path}
 
     def try_all(self, text: str) -> int:
@@ -306,6 +309,7 @@ class Shown:
         got = got.replace(f'"port": {self._port}', '"port": 9998')
         got = got.replace(str(self._log_dir), "/var/log/qadhya")
         got = got.replace(str(self._folder), ".")
+        got = got.replace(str(PROGRAM), "/usr/local/bin/cron-trigger")
         for pattern, common in VARYING:
             shown, got = re.sub(pattern, common, shown), re.sub(pattern, common, got)
         pattern = ".*".join(map(re.escape, shown.split("…")))
@@ -348,13 +352,16 @@ class ShownTest(unittest.TestCase):
     def test_the_interface(self) -> None:
         self.try_document("docs/http.md")
 
+    def test_the_registry(self) -> None:
+        self.try_document("docs/scripts.md")
+
     def test_all_documents_are_tried_that_have_anything_to_try(self) -> None:
         names = {
             name
             for name, text in DOCUMENTS.items()
             if any(not block.comment for block in blocks(text, "console"))
         }
-        tried = {"README.md", "docs/http.md"}
+        tried = {"README.md", "docs/http.md", "docs/scripts.md"}
         self.assertEqual(names, tried)
 
     def test_another_output_than_what_is_shown_is_a_fault(self) -> None:
