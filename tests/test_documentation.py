@@ -24,7 +24,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from support import PROGRAM, REPOSITORY, need_command
+from support import PROGRAM, REPOSITORY, need, need_command
 
 from cron_trigger import cli
 from cron_trigger.registry.checker import ENTRY_KEYS, Checker
@@ -49,6 +49,7 @@ ALL = "\n".join(DOCUMENTS.values())
 HTTP = DOCUMENTS["docs/http.md"]
 INTERFACE: Any = json.loads((REPOSITORY / "docs/openapi.json").read_text("utf-8"))
 BLOCK = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
+NOBODY = 65534
 #: What differs from run to run, and what it is compared as.
 VARYING = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d)?", "TIME"),
@@ -245,19 +246,27 @@ class ReadingTest(unittest.TestCase):
 class Shown:
     """What a document shows, tried in a folder of its own."""
 
-    def __init__(self, test: unittest.TestCase) -> None:
+    def __init__(
+        self,
+        test: unittest.TestCase,
+        program: Path = PROGRAM,
+        python: str = sys.executable,
+        user: Optional[int] = None,
+    ) -> None:
         self._test = test
+        self._program = program
+        self._user = user
         self._folder = Path(tempfile.mkdtemp(prefix="cron-trigger-test-"))
         test.addCleanup(shutil.rmtree, self._folder)
-        for path in REPOSITORY.iterdir():
-            if not path.name.startswith(".") and path.name != "crons.json":
-                (self._folder / path.name).symlink_to(path)
+        (self._folder / program.name).symlink_to(program)
         commands = self._folder / "commands"
         commands.mkdir()
-        (commands / "python3").symlink_to(sys.executable)
-        (commands / "cron-trigger").symlink_to(REPOSITORY / "cron_trigger_server.py")
+        (commands / "python3").symlink_to(python)
+        (commands / "cron-trigger").symlink_to(program)
         self._log_dir = self._folder / "log"
         self._port = 0
+        if user is not None:
+            os.chown(self._folder, user, user)
 
     def _environ(self) -> Dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("CRON_")}
@@ -296,6 +305,8 @@ class Shown:
             ["bash", "-c", command],
             cwd=self._folder,
             env=self._environ(),
+            user=self._user,
+            group=self._user,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=90,
@@ -309,7 +320,7 @@ class Shown:
         got = got.replace(f'"port": {self._port}', '"port": 9998')
         got = got.replace(str(self._log_dir), "/var/log/qadhya")
         got = got.replace(str(self._folder), ".")
-        got = got.replace(str(PROGRAM), "/usr/local/bin/cron-trigger")
+        got = got.replace(str(self._program), "/usr/local/bin/cron-trigger")
         for pattern, common in VARYING:
             shown, got = re.sub(pattern, common, shown), re.sub(pattern, common, got)
         pattern = ".*".join(map(re.escape, shown.split("…")))
@@ -322,6 +333,8 @@ class Shown:
             shlex.split(step.command),
             cwd=self._folder,
             env=self._environ(),
+            user=self._user,
+            group=self._user,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
@@ -348,6 +361,19 @@ class ShownTest(unittest.TestCase):
 
     def test_the_readme(self) -> None:
         self.try_document("README.md")
+
+    def test_the_readme_in_a_fresh_clone_of_an_ordinary_user(self) -> None:
+        need_command("curl")
+        need(os.geteuid() == 0, "only root can be somebody else")
+        python = shutil.which("python3", path="/usr/bin:/bin")
+        need(python, "there is no python3 that every user may start")
+        folder = Path(tempfile.mkdtemp(prefix="cron-trigger-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        hidden = shutil.ignore_patterns(".*", "__pycache__", "tests")
+        clone = shutil.copytree(REPOSITORY, folder / "clone", ignore=hidden)
+        shown = Shown(self, Path(clone) / PROGRAM.name, str(python), NOBODY)
+        self.assertTrue(shown.try_all(DOCUMENTS["README.md"]))
 
     def test_the_interface(self) -> None:
         self.try_document("docs/http.md")
