@@ -57,6 +57,7 @@ VARYING = (
     (r'("(?:cpuSeconds|maxRssBytes)":) ?(?:[\d.]+|null)', r"\1 N"),
     (r'("host":) "[^"]*"', r'\1 "HOST"'),
     (r"\b\d+(\.\d+)? (ms|s|min|h)\b( \d+ (s|min)\b)?", "DURATION"),
+    (r"\b\d+(\.\d+)?[KMG]\b", "SIZE"),
     (r"[ \t\r]+", " "),
     (r"(?m) $", ""),
 )
