@@ -1,4 +1,12 @@
-"""The documentation names everything, and what it shows is what happens."""
+"""The documentation names everything, and what it shows is what happens.
+
+Each block of README and docs that begins with ```console is run, unless a comment
+before it says why not (`<!-- not run: … -->`), and its output compared with what is
+shown.  A document's blocks share a folder and a server, and run in its order; a comment
+`<!-- file: NAME -->` makes a block a file there.  In what is shown, `…` stands for
+anything, and what differs from run to run (times, numbers of processes, the machine's
+name) is compared as such: see `VARYING`.
+"""
 
 from __future__ import annotations
 
@@ -7,289 +15,388 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from flat import m as server
-from support import REPOSITORY, need_command, wait_until
+from support import PROGRAM, REPOSITORY, need, need_command
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+from cron_trigger import cli
+from cron_trigger.registry.checker import ENTRY_KEYS, Checker
+from cron_trigger.registry.definitions import DEFINITION_KEYS, FORMATS, TYPES
+from cron_trigger.registry.errors import (
+    EX_CONFIG,
+    EX_TEMPFAIL,
+    EX_USAGE,
+    STATUS_OF_CODE,
+)
+from cron_trigger.registry.records import RUN_SHOWN, RUN_STATUSES, Scheduled
+from cron_trigger.registry.settings import OTHERS, SETTINGS, variable_of
+from cron_trigger.web.metrics import FAMILIES
+from cron_trigger.web.routes import ROUTES
+
+README = REPOSITORY / "README.md"
+DOCUMENTS = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text("utf-8")
+    for path in (README, *sorted((REPOSITORY / "docs").glob("*.md")))
+}
+ALL = "\n".join(DOCUMENTS.values())
+HTTP = DOCUMENTS["docs/http.md"]
+INTERFACE: Any = json.loads((REPOSITORY / "docs/openapi.json").read_text("utf-8"))
+BLOCK = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
+NOBODY = 65534
+#: What differs from run to run, and what it is compared as.
+VARYING = (
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d)?", "TIME"),
+    (r'("(?:pid|durationMs|medianDurationMs)":) ?\d+', r"\1 N"),
+    (r'("(?:cpuSeconds|maxRssBytes)":) ?(?:[\d.]+|null)', r"\1 N"),
+    (r'("host":) "[^"]*"', r'\1 "HOST"'),
+    (r"\b\d+(\.\d+)? (ms|s|min|h)\b( \d+ (s|min)\b)?", "DURATION"),
+    (r"\b\d+(\.\d+)?[KMG]\b", "SIZE"),
+    (r"[ \t\r]+", " "),
+    (r"(?m) $", ""),
+)
 
 
-def blocks(language: str) -> List[str]:
-    """Return the code blocks of one language."""
-    found: List[str] = re.findall(
-        rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
-    )
-    return found
+class Block(NamedTuple):
+    """A fenced block, and the comment on the line before it."""
+
+    comment: str
+    language: str
+    text: str
 
 
-def console() -> List[Tuple[str, str]]:
-    """Return each command that the README shows, with the output shown below it."""
-    shown = []
-    for block in blocks("console"):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
-            while command.endswith("\\"):
-                more, _, output = output.partition("\n")
-                command = command[:-1] + more.lstrip()
-            shown.append((command, output.strip()))
-    return shown
+class Step(NamedTuple):
+    """A command that is shown, and the output shown below it."""
+
+    command: str
+    output: str
 
 
-def anchor(heading: str) -> str:
-    """Return the anchor that GitHub gives a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+def blocks(text: str, language: Optional[str] = None) -> List[Block]:
+    found = [Block(*match) for match in BLOCK.findall(text)]
+    return [b for b in found if language is None or b.language == language]
+
+
+def steps(block: Block) -> List[Step]:
+    parts = re.split(r"^\$ ", block.text, flags=re.M)[1:]
+    pairs = (part.partition("\n") for part in parts)
+    return [Step(command, output.strip()) for command, _, output in pairs]
+
+
+def prose(text: str) -> str:
+    """Return a document without its blocks."""
+    return BLOCK.sub("", text)
+
+
+def anchors(text: str) -> Set[str]:
+    """Return the anchors that GitHub gives a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(text), re.M)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+def rows(text: str) -> List[List[str]]:
+    """Return the cells of every table's rows."""
+    lines = (line for line in text.splitlines() if line.startswith("| "))
+    return [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines]
 
 
 class NamesTest(unittest.TestCase):
-    def assert_named(self, words: str) -> None:
-        with self.subTest(words):
-            self.assertTrue(words in README, "README.md says nothing of it")
+    def assert_named(self, *words: str, within: str = ALL) -> None:
+        for word in words:
+            with self.subTest(word):
+                self.assertTrue(word in within, "nothing is said of it")
 
-    def rows(self) -> List[List[str]]:
-        """Return the cells of every table's rows."""
-        lines = (li for li in README.splitlines() if li.startswith("| "))
-        return [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines]
-
-    def test_every_route_with_its_query(self) -> None:
-        for route in server.ROUTES:
-            if route.action == "page_file":  # the page's own, for no other client
-                continue
-            self.assert_named(f"`{route.method} {route.path}")
-            pattern = rf"`{route.method} {re.escape(route.path)}(\?[^`]*)?`"
-            told = {
-                tuple(re.findall(r"[?&](\w+)=", q)) for q in re.findall(pattern, README)
-            }
-            with self.subTest(route.path):
-                self.assertIn(route.query or (), told)  # None: it is ignored
-
-    def test_no_route_that_is_none(self) -> None:
-        known = {(route.method, route.path) for route in server.ROUTES}
-        for named in re.findall(r"`(GET|POST|DELETE|PUT) (/[^`?]*)", README):
-            self.assertIn(named, known)
+    def test_every_route_with_its_query_and_none_that_is_none(self) -> None:
+        told: Dict[Tuple[str, str], Set[Tuple[str, ...]]] = {}
+        for method, path, query in re.findall(
+            r"`(GET|POST|DELETE) (/[^`? ]*)(?:\?([^`]*))?`", HTTP
+        ):
+            names = tuple(part.partition("=")[0] for part in query.split("&") if part)
+            told.setdefault((method, path), set()).add(names)
+        known = {(route.method, route.path): route.query for route in ROUTES}
+        self.assertEqual(set(told), set(known))
+        for key, query_names in known.items():
+            with self.subTest(key):
+                self.assertIn(query_names or (), told[key])
 
     def test_every_code_with_its_status(self) -> None:
-        status_of: Dict[str, str] = {}
-        for cells in self.rows():
-            if re.fullmatch(r"\d{3}(, \d{3})*", cells[0]):
-                codes = re.findall(r"`(\w+)`", cells[1])
-                statuses = cells[0].split(", ")
-                if len(statuses) == 1:
-                    statuses *= len(codes)
-                status_of.update(zip(codes, statuses))
-        named = {code: int(status) for code, status in status_of.items()}
-        self.assertEqual(named, server.STATUS_OF_CODE)
+        named = {
+            code: int(cells[0])
+            for cells in rows(HTTP)
+            if re.fullmatch(r"\d{3}", cells[0])
+            for code in re.findall(r"`(\w+)`", cells[1])
+        }
+        self.assertEqual(named, {**STATUS_OF_CODE, "internal_error": 500})
 
     def test_every_setting_with_its_flag_and_default(self) -> None:
-        rows = {cells[0]: cells[1:] for cells in self.rows()}
-        for name in server.SETTINGS:
-            variable = "`CRON_TRIGGER_" + name.upper().replace("-", "_") + "`"
+        table = {cells[0]: cells[1:] for cells in rows(DOCUMENTS["docs/operations.md"])}
+        for name in SETTINGS:
             with self.subTest(name):
-                self.assertEqual(rows.get(variable, [""])[0], f"`--{name}`")
-                self.assertTrue(rows[variable][1], "no default is said")
+                flag, default = table[f"`{variable_of(name)}`"][:2]
+                self.assertEqual(flag, f"`--{name}`")
+                self.assertTrue(default, "no default is said")
 
     def test_no_setting_that_is_none(self) -> None:
-        known = {name.upper().replace("-", "_") for name in server.SETTINGS}
-        known |= {"SERVER_URL", "TEST_FULL"}  # the caller's; the tests'
-        named = set(re.findall(r"CRON_TRIGGER_([A-Z_]*[A-Z])", README))
+        known = {*map(variable_of, SETTINGS), *OTHERS, "CRON_TRIGGER_TEST_FULL"}
+        named = set(re.findall(r"CRON_TRIGGER_[A-Z_]*[A-Z]", ALL))
         self.assertEqual(named - known, set())
 
-    def test_every_command_and_exit_status(self) -> None:
-        for name in filter(None, server.COMMANDS):
+    def test_every_command_with_its_exit_statuses(self) -> None:
+        table = DOCUMENTS["docs/operations.md"]
+        for name in cli.COMMANDS:
             with self.subTest(name):
-                self.assertTrue(re.search(rf"\| `{name}[ `]", README))
-        for status in {*server.EXIT_OF_CODE.values(), server.EX_CONFIG}:
+                self.assertTrue(re.search(rf"\| `{name}[ `]", table))
+        for status in (EX_USAGE, EX_TEMPFAIL, EX_CONFIG):
             with self.subTest(status):
-                self.assertTrue(re.search(rf"\b{status}\b", README))
+                self.assertTrue(re.search(rf"\b{status}\b", table))
 
     def test_every_key_of_the_registry_and_of_a_parameter(self) -> None:
-        for key in (*server.ENTRY_KEYS, *server.DEFINITION_KEYS):
-            self.assert_named(f"`{key}`")
-        for word in (*server.TYPES, *server.FORMATS):
-            self.assert_named(f"`{word}`")
+        told = DOCUMENTS["docs/scripts.md"]
+        keys = (*ENTRY_KEYS, *DEFINITION_KEYS, *TYPES, *FORMATS)
+        self.assert_named(*(f"`{key}`" for key in keys), within=told)
 
     def test_every_key_and_status_of_a_run(self) -> None:
-        for name in server.RUN_SHOWN:
-            self.assert_named(f"`{name}`")
-        for status in server.RUN_STATUSES:
-            self.assert_named(f"`{status}`")
+        self.assert_named(*(f"`{k}`" for k in RUN_SHOWN + RUN_STATUSES), within=HTTP)
+
+    def test_every_status_of_a_plan(self) -> None:
+        schema = INTERFACE["components"]["schemas"]["Scheduled"]
+        statuses = schema["properties"]["status"]["enum"]
+        self.assertIn(Scheduled(1, "x", "").status, statuses)
+        self.assert_named(*(f"`{status}`" for status in statuses), within=HTTP)
 
     def test_every_variable_of_a_script(self) -> None:
-        for name in ("CRON_NAME", "CRON_RUN_ID", "CRON_TRIGGER", "CRON_PARAM_"):
-            self.assert_named(f"`{name}")
+        names = ("CRON_NAME", "CRON_RUN_ID", "CRON_TRIGGER", "CRON_PARAM_")
+        self.assert_named(*(f"`{name}" for name in names))
 
     def test_every_shipped_cron(self) -> None:
-        for name in json.loads((REPOSITORY / "crons.json").read_text("utf-8")):
-            self.assert_named(f"`{name}`")
+        crons = json.loads((REPOSITORY / "crons.json").read_text("utf-8"))
+        names = (f"`{name}`" for name in crons if name != "$schema")
+        self.assert_named(*names, within=DOCUMENTS["docs/scripts.md"])
 
-    def test_every_event_and_metric(self) -> None:
-        text = "".join(
-            path.read_text("utf-8")
-            for path in (REPOSITORY / "cron_trigger").rglob("*.py")
-        )
-        events = {*re.findall(r'"((?:run|registry)\.\w+)"', text)}
-        for name in (*events, "schedule.created", "schedule.cancelled"):
-            self.assert_named(f"`{name}`")
-        for name in set(re.findall(r'"(cron_trigger_\w+)"', text)) - {
-            "cron_trigger_server"
-        }:
-            self.assert_named(name)
+    def test_every_event(self) -> None:
+        told = INTERFACE["paths"]["/events"]["get"]["responses"]["200"]["description"]
+        events = re.findall(r"\b(?:run|schedule|cron|registry)\.\w+", told)
+        self.assertEqual(len(events), 9)
+        self.assert_named(*(f"`{event}`" for event in events), within=HTTP)
 
+    def test_every_metric(self) -> None:
+        names = (f"`cron_trigger_{family[0]}" for family in FAMILIES)
+        self.assert_named(*names, within=DOCUMENTS["docs/operations.md"])
 
-class LinkTest(unittest.TestCase):
-    def test_every_link_within_leads_somewhere(self) -> None:
-        headings = re.findall(r"^#+ (.+)$", re.sub(r"(?s)```.*?```", "", README), re.M)
-        anchors = {anchor(heading) for heading in headings}
-        for target in re.findall(r"\]\(#([^)]+)\)", README):
-            with self.subTest(target):
-                self.assertIn(target, anchors)
-
-    def test_every_file_that_is_linked_is_there(self) -> None:
-        for target in re.findall(r"\]\(([^)#:]+)\)", README):
-            with self.subTest(target):
-                self.assertTrue((REPOSITORY / target).exists())
+    def test_every_test_that_is_named_is_there(self) -> None:
+        for name, test in re.findall(r"`(test_\w+)(?:\.py)?`(?:: `(\w+)`)?", ALL):
+            with self.subTest(name):
+                path = REPOSITORY / "tests" / f"{name}.py"
+                self.assertTrue(path.exists(), "no such file")
+                there = f" {test}" in path.read_text("utf-8")
+                self.assertTrue(there, f"it has no {test}")
 
 
-class ExampleTest(unittest.TestCase):
-    """What the README shows is what one gets."""
+class ReadingTest(unittest.TestCase):
+    def test_the_readme_fits_in_one_reading(self) -> None:
+        self.assertLessEqual(README.stat().st_size, 12288)
 
-    port = 0
-    folder: Path
+    def test_every_link_leads_somewhere(self) -> None:
+        for document, text in DOCUMENTS.items():
+            for target in re.findall(r"\]\(([^)\s]+)\)", prose(text)):
+                with self.subTest(document, target=target):
+                    if not target.startswith("https://"):
+                        self.assert_is_there(document, target)
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        temporary = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
-        cls.addClassCleanup(temporary.cleanup)
-        cls.folder = Path(temporary.name)
-        stack = contextlib.ExitStack()
-        cls.addClassCleanup(stack.close)
-        stack.enter_context(cls.server())
+    def assert_is_there(self, document: str, target: str) -> None:
+        name, _, anchor = target.partition("#")
+        path = (REPOSITORY / document).parent / name if name else REPOSITORY / document
+        self.assertTrue(path.exists(), "no such file")
+        if anchor:
+            self.assertIn(anchor, anchors(path.read_text("utf-8")))
 
-    @classmethod
-    def environ(cls) -> Dict[str, str]:
+    def test_every_document_is_linked_from_the_readme(self) -> None:
+        for document in DOCUMENTS:
+            if document != "README.md":
+                self.assertIn(f"]({document}", DOCUMENTS["README.md"])
+
+    def test_every_registry_that_is_shown_is_well_formed(self) -> None:
+        shown = [b.text for b in blocks(ALL, "json") if '"command"' in b.text]
+        self.assertTrue(shown)
+        for text in shown:
+            checker = Checker(Path("crons.json"), Path("/log"))
+            checker.crons(text)
+            self.assertEqual(checker.faults, [], text)
+
+    def test_every_call_of_the_program_is_one(self) -> None:
+        parser = cli.parser()
+        shown = {s.command for block in blocks(ALL, "console") for s in steps(block)}
+        calls = (re.search(r"(?:^|\s)cron-trigger( [^|>]*)", text) for text in shown)
+        for call in filter(None, calls):
+            with self.subTest(call[0]):
+                parser.parse_args(shlex.split(call[1]))
+
+    def test_a_block_that_is_not_run_says_why(self) -> None:
+        for block in blocks(ALL, "console"):
+            if block.comment:
+                self.assertRegex(block.comment, r"^not run: .{10}")
+
+
+class Shown:
+    """What a document shows, tried in a folder of its own."""
+
+    def __init__(
+        self,
+        test: unittest.TestCase,
+        program: Path = PROGRAM,
+        python: str = sys.executable,
+        user: Optional[int] = None,
+    ) -> None:
+        self._test = test
+        self._program = program
+        self._user = user
+        self._folder = Path(tempfile.mkdtemp(prefix="cron-trigger-test-"))
+        test.addCleanup(shutil.rmtree, self._folder)
+        (self._folder / program.name).symlink_to(program)
+        commands = self._folder / "commands"
+        commands.mkdir()
+        (commands / "python3").symlink_to(python)
+        (commands / "cron-trigger").symlink_to(program)
+        self._log_dir = self._folder / "log"
+        self._port = 0
+        if user is not None:
+            os.chown(self._folder, user, user)
+
+    def _environ(self) -> Dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("CRON_")}
-        own = {
-            f"CRON_TRIGGER_{n}_DIR": str(cls.folder) for n in ("LOG", "STATE", "RUN")
+        dirs = {
+            variable_of(f"{name}-dir"): str(self._folder / name)
+            for name in ("log", "state", "run")
         }
-        return {
-            **kept,
-            **own,
-            "CRON_TRIGGER_HOST": "127.0.0.1",
-            "CRON_TRIGGER_PORT": "0",
-        }
+        port = str(self._port)
+        where = {"CRON_TRIGGER_HOST": "127.0.0.1", "CRON_TRIGGER_PORT": port}
+        path = {"PATH": f"{self._folder}/commands:{kept['PATH']}", "TZ": "UTC"}
+        registry = self._folder / "crons.json"
+        if registry.exists():  # one that the document shows
+            where["CRON_TRIGGER_REGISTRY"] = str(registry)
+        return {**kept, **dirs, **where, **path}
 
-    @classmethod
-    @contextlib.contextmanager
-    def server(cls) -> Iterator[None]:
-        """Start the server by the README's first command."""
-        command, output = console()[0]
-        words = shlex.split(command)
-        assert words[:2] == ["python3", "cron_trigger_server.py"], words
+    def try_all(self, text: str) -> int:
+        """Try each block; return how many commands were tried."""
+        tried = 0
+        for block in blocks(text):
+            if block.comment.startswith("file: "):
+                name = block.comment[len("file: ") :]
+                (self._folder / name).write_text(block.text, "utf-8")
+            elif block.language == "console" and not block.comment:
+                for step in steps(block):
+                    with self._test.subTest(step.command):
+                        self._try(step)
+                    tried += 1
+        return tried
+
+    def _try(self, step: Step) -> None:
+        if re.match(r"python3 cron_trigger_server\.py( --|$)", step.command):
+            self._start(step)
+            return
+        command = step.command.replace(":9998", f":{self._port}")
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self._folder,
+            env=self._environ(),
+            user=self._user,
+            group=self._user,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=90,
+            check=False,
+        )
+        self._compare(step.output, done.stdout.decode("utf-8", "replace"))
+
+    def _compare(self, shown: str, got: str) -> None:
+        """Fail where what is shown is not what appeared."""
+        got = re.sub(rf":{self._port}\b", ":9998", got.strip())
+        got = got.replace(f'"port": {self._port}', '"port": 9998')
+        got = got.replace(str(self._log_dir), "/var/log/qadhya")
+        got = got.replace(str(self._folder), ".")
+        got = got.replace(str(self._program), "/usr/local/bin/cron-trigger")
+        for pattern, common in VARYING:
+            shown, got = re.sub(pattern, common, shown), re.sub(pattern, common, got)
+        pattern = ".*".join(map(re.escape, shown.split("…")))
+        if not re.fullmatch(pattern, got, re.DOTALL):
+            self._test.fail(f"shown:\n{shown}\n\nwhat appears:\n{got}")
+
+    def _start(self, step: Step) -> None:
+        """Start a server as it is shown; it ends with the test."""
         process = subprocess.Popen(
-            [sys.executable, *words[1:]],
-            cwd=REPOSITORY,
-            env=cls.environ(),
+            shlex.split(step.command),
+            cwd=self._folder,
+            env=self._environ(),
+            user=self._user,
+            group=self._user,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        self._test.addCleanup(self._end, process)
         assert process.stdout
-        try:
-            line = process.stdout.readline().decode().strip()
-            cls.port = int(line.rpartition(":")[2])
-            assert output == line.replace(f":{cls.port}", ":9998"), line
-            yield
-        finally:
+        line = process.stdout.readline().decode()
+        self._port = int(line.rpartition(":")[2])
+        self._compare(step.output, line)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
-            process.stdout.close()
+        process.wait(20)
+        assert process.stdout
+        process.stdout.close()
 
-    def curl(self, command: str) -> str:
-        """Do a curl line of the README against this server; return what it prints."""
+
+class ShownTest(unittest.TestCase):
+    """What is shown is what one gets."""
+
+    def try_document(self, name: str) -> None:
         need_command("curl")
-        words = shlex.split(command.replace(":9998", f":{self.port}"))
-        done = subprocess.run(words, capture_output=True, timeout=20, check=True)
-        return done.stdout.decode().replace(f'"port": {self.port}', '"port": 9998')
+        self.assertTrue(Shown(self).try_all(DOCUMENTS[name]), "nothing was tried")
 
-    def first_lines(self) -> Dict[str, Tuple[str, str]]:
-        """Return the curl lines of the first section, by what they ask for."""
-        lines = [(c, o) for c, o in console()[1:] if c.startswith("curl -s http")]
-        paths = (re.findall(r":9998(/\S*)", command)[0] for command, _ in lines)
-        found: Dict[str, Tuple[str, str]] = {}
-        for path, line in zip(paths, lines):
-            found.setdefault(path, line)
-        return found
+    def test_the_readme(self) -> None:
+        self.try_document("README.md")
 
-    def test_the_first_curl_lines_show_a_real_run(self) -> None:
-        lines = self.first_lines()
-        command, output = lines["/health"]
-        self.assertEqual(self.curl(command), output)
+    def test_the_readme_in_a_fresh_clone_of_an_ordinary_user(self) -> None:
+        need_command("curl")
+        need(os.geteuid() == 0, "only root can be somebody else")
+        python = shutil.which("python3", path="/usr/bin:/bin")
+        need(python, "there is no python3 that every user may start")
+        folder = Path(tempfile.mkdtemp(prefix="cron-trigger-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        hidden = shutil.ignore_patterns(".*", "__pycache__", "tests")
+        clone = shutil.copytree(REPOSITORY, folder / "clone", ignore=hidden)
+        shown = Shown(self, Path(clone) / PROGRAM.name, str(python), NOBODY)
+        self.assertTrue(shown.try_all(DOCUMENTS["README.md"]))
 
-        command, output = lines["/trigger"]
-        shown, got = json.loads(output), json.loads(self.curl(command))
-        self.assertEqual(list(got), list(shown))
-        for key in ("success", "cronName", "description", "message", "runId"):
-            self.assertEqual(got[key], shown[key], key)
+    def test_the_interface(self) -> None:
+        self.try_document("docs/http.md")
 
-        command, output = lines["/runs/1"]
-        run = wait_until(lambda: self.ended(command), what="the end of the run")
-        told = output.partition('"status"')[0]
-        self.assertTrue(self.curl(command).startswith(told), output)
-        self.assertEqual(run["cronName"], shown["cronName"])
+    def test_the_registry(self) -> None:
+        self.try_document("docs/scripts.md")
 
-        command, output = lines["/runs/1/log"]
-        self.assertTrue(self.curl(command).strip(), "the run printed nothing")
+    def test_all_documents_are_tried_that_have_anything_to_try(self) -> None:
+        names = {
+            name
+            for name, text in DOCUMENTS.items()
+            if any(not block.comment for block in blocks(text, "console"))
+        }
+        tried = {"README.md", "docs/http.md", "docs/scripts.md"}
+        self.assertEqual(names, tried)
 
-    def ended(self, command: str) -> Any:
-        run = json.loads(self.curl(command))["run"]
-        return run if run["status"] != "running" else None
-
-    def test_the_sql_of_the_readme_answers(self) -> None:
-        (query,) = re.findall(
-            r"sqlite3 \S+history\.db \"(select [^\"]+)\"", README, re.I
-        )
-        with contextlib.closing(sqlite3.connect(self.folder / "history.db")) as db:
-            cursor = db.execute(query)
-        columns = [column[0] for column in cursor.description]
-        self.assertEqual(columns, ["cron_name", "status", "duration_ms", "started_at"])
-
-    def test_the_example_of_a_registry_holds(self) -> None:
-        for block in blocks("json"):
-            value = json.loads(block)
-            checker = server.Checker(Path("crons.json"), Path("/log"))
-            if "command" in block:
-                checker.crons(json.dumps(value))
-            self.assertEqual(checker.faults, [])
-
-    def test_every_call_of_the_program_is_one(self) -> None:
-        calls = re.findall(r"cron_trigger_server\.py((?: [-\w=./]+)*)", README)
-        for call in calls:
-            with self.subTest(call):
-                server._parser().parse_args(shlex.split(call))
-
-    def test_check_finds_the_shipped_registry_well_formed(self) -> None:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "cron_trigger_server.py",
-                "check",
-                "--registry=crons.json",
-            ],
-            cwd=REPOSITORY,
-            env=self.environ(),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertIn("7 crons, well formed", done.stdout)
+    def test_another_output_than_what_is_shown_is_a_fault(self) -> None:
+        shown = Shown(self)
+        for text in ("two", "one\n…\ntwo", "2 crons"):
+            with self.subTest(text), self.assertRaises(AssertionError):
+                shown._compare(text, "one")
+        shown._compare("3 ms at 2026-11-23T10:00Z", "2 h 05 min at 2027-01-01T00:00Z")
 
 
 if __name__ == "__main__":
