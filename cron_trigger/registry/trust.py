@@ -9,6 +9,7 @@ system, called by registry/file.py and runs/; any thread may.
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pwd
 import shlex
@@ -99,9 +100,24 @@ def _place_fault(
         return None
     if mode & stat.S_IWOTH:
         return f"others may write {place}"
-    if group and mode & stat.S_IWGRP:
+    if group and mode & stat.S_IWGRP and not _is_private(status.st_gid, trusted):
         return f"its group may write {place}"
     return None
+
+
+def _is_private(group_id: int, trusted: Iterable[int]) -> bool:
+    """Tell whether a group is an ordinary user's own and has nobody else in it.
+
+    Many hosts give each user such a group, and new files its permissions (umask 002).
+    """
+    if os.geteuid() == 0:
+        return False
+    try:
+        group = grp.getgrgid(group_id)
+    except KeyError:
+        return False
+    names = {_name(user_id) for user_id in trusted}
+    return group.gr_name in names and names.issuperset(group.gr_mem)
 
 
 def _chmod(place: str, status: os.stat_result, trusted: Iterable[int]) -> Optional[str]:

@@ -93,9 +93,7 @@ class Scripts:
         return vector
 
     def _refuse_unsafe(self, what: str, path: str, user: User) -> None:
-        if self._own.uid != 0:
-            return
-        unsafe = writable_by_others(path, user.uid, what=what)
+        unsafe = writable_by_others(path, self._own.uid, user.uid, what=what)
         if unsafe:
             raise LaunchError(f"its {what} {path} is not safe, because {unsafe}")
 
