@@ -298,7 +298,7 @@ class RestartTest(unittest.TestCase):
 
             def work(seed: int) -> None:
                 chance = random.Random(seed)
-                for _ in range(80):
+                for _ in range(60):
                     name = chance.choice(list(registry))
                     told[name].append(made.command("run", name).returncode)
 
