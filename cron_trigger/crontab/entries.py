@@ -3,16 +3,17 @@
 Knows which commands need no shell, and what `cd`, variables, `flock`, `timeout` and
 redirections are called in an entry.  Promises that a cron does what the line did: what
 it cannot say otherwise stays with the shell, and every difference is noted in a
-sentence.  Called by crontab.py, with lines that it has read; runs nothing.
+sentence.  Called by the conversion, with lines that it has read; runs nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-from dataclasses import dataclass, field, replace
-from typing import AbstractSet, Callable, Dict, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import AbstractSet, Callable, Dict, List, Optional, Sequence, Tuple
 
 from cron_trigger.crontab.lines import Job, home_of
 from cron_trigger.crontab.words import (
@@ -61,42 +62,6 @@ class Host:
     )
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A command on its way into the registry; `tokens` is what is left to say."""
-
-    text: str
-    tokens: Tuple[Token, ...]
-    directory: str
-    command: Tuple[str, ...] = ()
-    environment: Dict[str, str] = field(default_factory=dict)
-    timeout: Optional[str] = None
-    kill_after: Optional[str] = None
-    log_file: Optional[str] = None
-    lock_file: Optional[str] = None
-    comment: Optional[str] = None
-    notes: Tuple[str, ...] = ()
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether what is left is one command, without a list or a pipe."""
-        return all(token.kind != OPERATOR for token in self.tokens)
-
-    def noted(self, note: str) -> Proposal:
-        return replace(self, notes=(*self.notes, note))
-
-    def without(self, count: int) -> Proposal:
-        return replace(self, tokens=self.tokens[count:])
-
-    def path(self, name: str) -> str:
-        """Return a path as it is seen from the job's folder."""
-        return os.path.normpath(os.path.join(self.directory, name))
-
-    def value(self, place: int) -> Optional[str]:
-        """Return the word there, if it is one that needs no shell."""
-        return self.tokens[place].value if place < len(self.tokens) else None
-
-
 def propose(
     job: Job, host: Host, kept_locks: AbstractSet[str] = frozenset()
 ) -> Proposal:
@@ -106,132 +71,269 @@ def propose(
     take them, too.
     """
     home = job.variables.get("HOME") or host.home_of(job.user) or "/"
-    shell = job.variables.get("SHELL") or "/bin/sh"
-    name = os.path.basename(shell)
-    whole = Proposal(job.command, (), home)
-    if name not in _POSIX_SHELLS:
-        return _by_shell(whole, shell, f"SHELL is {shell}")
-    try:
-        tokens = tokens_of(job.command, home, name in _BASHES)
-    except ValueError:
-        return _by_shell(whole, shell, "a quote or a bracket is not closed")
-    proposal = _without_comment(replace(whole, tokens=tokens))
-    if job.input:
-        return _with_input(proposal, shell, job.input)
-    proposal = _unwrapped(_without_cd(proposal), kept_locks, name in _BASHES)
-    return _settled(proposal, job, shell, host)
+    return Proposal(job, home, kept_locks).made(host)
 
 
-def _without_comment(proposal: Proposal) -> Proposal:
-    *tokens, last = proposal.tokens or (Token(WORD, "", 0, 0),)
-    if last.kind != COMMENT or not tokens:
-        return proposal
-    comment = last.text.lstrip("#").strip()
-    return replace(proposal, tokens=tuple(tokens), comment=comment)
+class Proposal:
+    """A command on its way into the registry.  Each step takes something off it."""
 
+    def __init__(self, job: Job, home: str, kept_locks: AbstractSet[str]) -> None:
+        self._job = job
+        self._kept_locks = kept_locks
+        self._shell = job.variables.get("SHELL") or "/bin/sh"
+        self._bash = os.path.basename(self._shell) in _BASHES
+        self._text = job.command
+        #: What is left to say.
+        self.tokens: Tuple[Token, ...] = ()
+        self.directory = home
+        self.command: List[str] = []
+        self.environment: Dict[str, str] = {}
+        self.timeout: Optional[str] = None
+        self.kill_after: Optional[str] = None
+        self.log_file: Optional[str] = None
+        self.lock_file: Optional[str] = None
+        self.comment: Optional[str] = None
+        self.notes: List[str] = []
 
-def _with_input(proposal: Proposal, shell: str, given: str) -> Proposal:
-    """Put the standard input into the command: a cron's own is empty."""
-    mark = "END_OF_INPUT"
-    while mark in given.split("\n"):
-        mark += "_"
-    text = f"{{ {_rest(proposal)}\n}} <<'{mark}'\n{given}{mark}\n"
-    noted = proposal.noted(
-        'What follows "%" was its standard input, and is now part of the command.'
-    )
-    return replace(noted, command=(shell, "-c", text))
+    def made(self, host: Host) -> Proposal:
+        """Take all steps; return itself."""
+        if os.path.basename(self._shell) not in _POSIX_SHELLS:
+            return self._by_shell(f"SHELL is {self._shell}")
+        try:
+            self.tokens = tokens_of(self._text, self.directory, self._bash)
+        except ValueError:
+            return self._by_shell("a quote or a bracket is not closed")
+        self._take_comment()
+        if self._job.input:
+            return self._with_input(self._job.input)
+        self._take_folder()
+        if self._is_simple():
+            self._take_redirections()
+            self._unwrap()
+        why = self._needs_shell()
+        if why:
+            return self._by_shell(why)
+        program, *words = [token.value or "" for token in self.tokens]
+        self.command = [self._program(program, host), *words]
+        return self
 
+    def _is_simple(self) -> bool:
+        """Tell whether what is left is one command, without a list or a pipe."""
+        return all(token.kind != OPERATOR for token in self.tokens)
 
-def _without_cd(proposal: Proposal) -> Proposal:
-    """Take `cd FOLDER &&` as the working directory, where no `||` or `;` follows."""
-    head = [token.text for token in proposal.tokens[:3:2]]
-    rest = {token.text for token in proposal.tokens[3:] if token.kind == OPERATOR}
-    folder = proposal.value(1)
-    if head != ["cd", "&&"] or folder is None or not rest <= {"&&", "|"}:
-        return proposal
-    if folder.startswith("-") or len(proposal.tokens) < 4:
-        return proposal
-    directory = proposal.path(folder)
-    return _without_cd(replace(proposal, directory=directory).without(3))
+    def _take(self, count: int) -> None:
+        self.tokens = self.tokens[count:]
 
+    def _path(self, name: str) -> str:
+        """Return a path as it is seen from the job's folder."""
+        return os.path.normpath(os.path.join(self.directory, name))
 
-def _unwrapped(
-    proposal: Proposal, kept_locks: AbstractSet[str], bash: bool
-) -> Proposal:
-    """Take off redirections, `exec`, `env`, `flock` and `timeout`, where they are."""
-    if not proposal.is_simple:
-        return proposal
-    proposal = _without_redirections(proposal)
-    while True:
-        before = proposal.tokens
-        program = os.path.basename(proposal.value(0) or "")
-        if all(token.known for token in before):
-            proposal = _without_variables(proposal)
-        if program in ("exec", "env"):
-            proposal = _without_prefix(proposal, program)
-        elif program == "timeout":
-            proposal = _without_timeout(proposal)
-        elif program == "flock":
-            proposal = _without_flock(proposal, kept_locks, bash)
-        if proposal.tokens == before or not proposal.is_simple:
-            return proposal
+    def _value(self, place: int) -> Optional[str]:
+        """Return the word there, if it is one that needs no shell."""
+        return self.tokens[place].value if place < len(self.tokens) else None
 
+    def _take_comment(self) -> None:
+        if len(self.tokens) > 1 and self.tokens[-1].kind == COMMENT:
+            self.comment = self.tokens[-1].text.lstrip("#").strip()
+            self.tokens = self.tokens[:-1]
 
-def _without_variables(proposal: Proposal) -> Proposal:
-    """Take `NAME=value` before the program into the entry's environment.
+    def _with_input(self, given: str) -> Proposal:
+        """Put the standard input into the command: a cron's own is empty."""
+        mark = "END_OF_INPUT"
+        while mark in given.split("\n"):
+            mark += "_"
+        text = f"{{ {self._rest()}\n}} <<'{mark}'\n{given}{mark}\n"
+        self.notes.append(
+            'What follows "%" was its standard input, and is now part of the command.'
+        )
+        self.command = [self._shell, "-c", text]
+        return self
 
-    Only where no word needs a shell, which would not see the new value in it.
-    """
-    environment = dict(proposal.environment)
-    while proposal.tokens and proposal.tokens[0].is_assignment:
-        name, _, value = (proposal.value(0) or "").partition("=")
-        environment[name] = value
-        proposal = proposal.without(1)
-    return replace(proposal, environment=environment)
+    def _take_folder(self) -> None:
+        """Take `cd FOLDER &&` as the working directory, if no `||` or `;` follows."""
+        rest = {token.text for token in self.tokens[3:] if token.kind == OPERATOR}
+        while [token.text for token in self.tokens[:3:2]] == ["cd", "&&"]:
+            folder = self._value(1)
+            if folder is None or folder.startswith("-") or not rest <= {"&&", "|"}:
+                return
+            if len(self.tokens) < 4:
+                return
+            self.directory = self._path(folder)
+            self._take(3)
 
+    def _unwrap(self) -> None:
+        """Take off variables, `exec`, `env`, `flock` and `timeout`, while there are."""
+        steps = {
+            "exec": self._take_prefix,
+            "env": self._take_prefix,
+            "timeout": self._take_timeout,
+            "flock": self._take_flock,
+        }
+        before = None
+        while self.tokens != before and self._is_simple():
+            before = self.tokens
+            program = os.path.basename(self._value(0) or "")
+            if all(token.known for token in before):
+                self._take_variables()
+            steps.get(program, lambda: None)()
 
-def _without_prefix(proposal: Proposal, program: str) -> Proposal:
-    """Leave out `exec` or `env` where what follows means the same without it."""
-    place = 1
-    while program == "env" and proposal.tokens[place : place + 1]:
-        if not proposal.tokens[place].is_assignment:
-            break
-        place += 1
-    return proposal.without(1) if _is_program(proposal, place) else proposal
+    def _take_variables(self) -> None:
+        """Take `NAME=value` before the program into the entry's environment.
 
+        Only where no word needs a shell, which would not see the new value in it.
+        """
+        while self.tokens and self.tokens[0].is_assignment:
+            name, _, value = (self._value(0) or "").partition("=")
+            self.environment[name] = value
+            self._take(1)
 
-def _is_program(proposal: Proposal, place: int) -> bool:
-    """Return whether the word there is a program to a shell, too."""
-    word = proposal.tokens[place : place + 1]
-    if not word or word[0].kind != WORD or word[0].is_assignment:
-        return False
-    value = proposal.value(place) or ""
-    return not (value.startswith("-") or "=" in value or value in SHELL_ONLY)
+    def _take_prefix(self) -> None:
+        """Leave out `exec` or `env` where what follows means the same without it."""
+        place = 1
+        while self._value(0) != "exec" and self._is_assignment(place):
+            place += 1
+        if self._is_program(place):
+            self._take(1)
 
+    def _is_assignment(self, place: int) -> bool:
+        return place < len(self.tokens) and self.tokens[place].is_assignment
 
-def _options(
-    proposal: Proposal, known: Tuple[re.Pattern[str], Sequence[str]]
-) -> Tuple[int, Dict[str, Optional[str]]]:
-    """Return where a program's options end, and each with its value; 0 if unknown."""
-    place, found = 1, {}
-    while (option := proposal.value(place) or "").startswith("-"):
-        has_value = option in known[1]
-        if not has_value and not known[0].fullmatch(option):
-            return 0, {}
-        found[option] = proposal.value(place + 1) if has_value else None
-        place += 1 + has_value
-    return place, found
+    def _is_program(self, place: int) -> bool:
+        """Tell whether the word there is a program to a shell, too."""
+        if place >= len(self.tokens) or self.tokens[place].kind != WORD:
+            return False
+        value = self._value(place) or ""
+        odd = value.startswith("-") or "=" in value or value in SHELL_ONLY
+        return not odd and not self._is_assignment(place)
 
+    def _options(
+        self, known: Tuple[re.Pattern[str], Sequence[str]]
+    ) -> Tuple[int, Dict[str, Optional[str]]]:
+        """Return where the options end, and each with its value; 0 if one is unknown."""
+        place, found = 1, {}
+        while (option := self._value(place) or "").startswith("-"):
+            has_value = option in known[1]
+            if not has_value and not known[0].fullmatch(option):
+                return 0, {}
+            found[option] = self._value(place + 1) if has_value else None
+            place += 1 + has_value
+        return place, found
 
-def _without_timeout(proposal: Proposal) -> Proposal:
-    place, options = _options(proposal, _TIMEOUT)
-    timeout = _duration(proposal.value(place)) if place else None
-    if timeout is None or proposal.timeout or not _is_program(proposal, place + 1):
-        return proposal  # another signal, say: ours is SIGTERM
-    kills = [value or option for option, value in options.items() if "k" in option[:4]]
-    kill_after = _duration(re.sub("-k|--kill-after=", "", kills[0])) if kills else None
-    done = replace(proposal, timeout=timeout, kill_after=kill_after)
-    return done.without(place + 1).noted('timeout is now "timeout" of the entry.')
+    def _take_timeout(self) -> None:
+        place, options = self._options(_TIMEOUT)
+        timeout = _duration(self._value(place)) if place else None
+        if timeout is None or self.timeout or not self._is_program(place + 1):
+            return  # another signal, say: ours is SIGTERM
+        for option, value in options.items():
+            if "k" in option[:4]:
+                text = value or re.sub("-k|--kill-after=", "", option)
+                self.kill_after = _duration(text)
+        self.timeout = timeout
+        self._take(place + 1)
+        self.notes.append('timeout is now "timeout" of the entry.')
+
+    def _take_flock(self) -> None:
+        """Leave out a lock of this line alone: a cron never runs twice at once."""
+        place, options = self._options(_FLOCK)
+        lock_file = self._value(place) if place else None
+        by_shell = self._value(place + 1) in ("-c", "--command")
+        has_command = by_shell and bool(self._value(place + 2))
+        if not lock_file or not (has_command or self._is_program(place + 1)):
+            return
+        self.lock_file = self._path(lock_file)
+        if self.lock_file in self._kept_locks:
+            note = f"flock stays: other lines take {self.lock_file}, too."
+            self.notes += [note] if note not in self.notes else []
+            return
+        waits = not any(map(_FLOCK_NO_WAIT.fullmatch, options))
+        note = "flock is left out: a cron never runs twice at once"
+        note += "; it waited for the lock, a second start is refused." if waits else "."
+        self.notes.append(note)
+        self._take(place + 1)
+        if by_shell:  # the command line that it has as a word
+            self._text, self.tokens = self._value(1) or "", ()
+            with contextlib.suppress(ValueError):
+                self.tokens = tokens_of(self._text, None, self._bash)
+
+    def _take_redirections(self) -> None:
+        """Take what the end of a command does with its output as the log's file.
+
+        A dump that is written by `>` is no log, and stays with the shell.
+        """
+        begin = len(self.tokens)
+        while begin > 1 and self.tokens[begin - 2].kind == REDIRECT:
+            begin -= 2
+        head, tail = self.tokens[:begin], self.tokens[begin:]
+        pairs = [(_sign(one), to) for one, to in zip(tail[::2], tail[1::2])]
+        targets = self._targets(pairs) if head and pairs else None
+        if targets is None or any(token.kind == REDIRECT for token in head):
+            return
+        note = None
+        if not targets <= {"", _NULL}:
+            signs = {sign for (_, sign), to in pairs if to.value != _NULL}
+            self.log_file = _log_of(targets, not signs & {">", ">|"})
+            if self.log_file is None:
+                return
+            if signs & {">", ">|"}:
+                note = "Its log was begun anew each time, and is appended to now."
+        elif _NULL in targets:
+            if _MAKES_DATA.fullmatch(os.path.basename(self._value(0) or "")):
+                return
+            note = f"What went to {_NULL} goes to the cron's log."
+        self.tokens = head
+        self.notes += [note] if note else []
+
+    def _targets(
+        self, pairs: Sequence[Tuple[Tuple[str, str], Token]]
+    ) -> Optional[AbstractSet[str]]:
+        """Return where output and errors go; "" is cron's mail, None unknown."""
+        goes = {"1": "", "2": ""}
+        for (number, sign), word in pairs:
+            if sign == "<" and word.value == _NULL:
+                continue
+            duplicates = sign == ">&" and word.value in goes
+            if word.value is None or not (duplicates or sign in (">", ">>", ">|")):
+                return None
+            if number not in ("1", "2", "&"):
+                return None
+            target = goes[word.value] if duplicates else self._path(word.value)
+            goes.update(dict.fromkeys(goes if number == "&" else [number], target))
+        return set(goes.values())
+
+    def _needs_shell(self) -> Optional[str]:
+        """Return what only a shell understands, None if there is nothing of it."""
+        tokens = self.tokens
+        odd = [token.text for token in tokens if token.kind == OPERATOR]
+        odd += [one.text for one in tokens if one.kind == WORD and not one.known]
+        odd += [one.text for one in tokens if one.kind not in (OPERATOR, WORD)]
+        if odd:
+            return f'"{odd[0]}"' if len(odd[0]) < 30 else "an expansion"
+        program = self._value(0)
+        if program is None:
+            return "there is no program"
+        return f'"{program}"' if program in SHELL_ONLY else None
+
+    def _by_shell(self, why: str) -> Proposal:
+        note = f"Runs by {self._shell} -c, because of shell syntax: {why}."
+        self.notes.append(note)
+        self.command = [self._shell, "-c", self._rest()]
+        return self
+
+    def _rest(self) -> str:
+        """Return the text of what is left."""
+        if not self.tokens:
+            return self._text
+        return self._text[self.tokens[0].begin : self.tokens[-1].end]
+
+    def _program(self, name: str, host: Host) -> str:
+        """Return a program's path, or its name where the server finds the same."""
+        if "/" in name:
+            return self._path(name)
+        path = self._job.variables.get("PATH")
+        found = host.which(name, path) if path else None
+        ours = host.which(name, _OUR_PATH)
+        same = found and ours and os.path.realpath(ours) == os.path.realpath(found)
+        return name if found is None or same else found
 
 
 def _duration(text: Optional[str]) -> Optional[str]:
@@ -249,144 +351,17 @@ def _duration(text: Optional[str]) -> Optional[str]:
     return "".join(f"{number}{unit}" for number, unit in parts if number)
 
 
-def _without_flock(
-    proposal: Proposal, kept_locks: AbstractSet[str], bash: bool
-) -> Proposal:
-    """Leave out a lock of this line alone: a cron never runs twice at once."""
-    place, options = _options(proposal, _FLOCK)
-    lock_file = proposal.value(place) if place else None
-    by_shell = proposal.value(place + 1) in ("-c", "--command")
-    has_command = by_shell and bool(proposal.value(place + 2))
-    if not lock_file or not (has_command or _is_program(proposal, place + 1)):
-        return proposal
-    lock_file = proposal.path(lock_file)
-    proposal = replace(proposal, lock_file=lock_file)
-    if lock_file in kept_locks:
-        return proposal.noted(f"flock stays: other lines take {lock_file}, too.")
-    waits = not any(map(_FLOCK_NO_WAIT.fullmatch, options))
-    note = "flock is left out: a cron never runs twice at once"
-    note += "; it waited for the lock, a second start is refused." if waits else "."
-    proposal = proposal.without(place + 1).noted(note)
-    if not by_shell:
-        return proposal
-    text = proposal.value(1) or ""  # the command line that it has as a word
-    try:
-        return replace(proposal, text=text, tokens=tokens_of(text, None, bash))
-    except ValueError:
-        return replace(proposal, text=text, tokens=())
-
-
-def _without_redirections(proposal: Proposal) -> Proposal:
-    """Take what the end of a command does with its output as the log's file.
-
-    A dump that is written by `>` is no log, and stays with the shell.
-    """
-    begin = len(proposal.tokens)
-    while begin > 1 and proposal.tokens[begin - 2].kind == REDIRECT:
-        begin -= 2
-    head, tail = proposal.tokens[:begin], proposal.tokens[begin:]
-    pairs = [(_sign(one), to) for one, to in zip(tail[::2], tail[1::2])]
-    targets = _targets(pairs, proposal) if head and pairs else None
-    if targets is None or any(token.kind == REDIRECT for token in head):
-        return proposal
-    short = replace(proposal, tokens=head)
-    if set(targets) <= {"", _NULL}:
-        if set(targets) == {""}:
-            return short
-        makes_data = _MAKES_DATA.fullmatch(os.path.basename(proposal.value(0) or ""))
-        note = f"What went to {_NULL} goes to the cron's log."
-        return proposal if makes_data else short.noted(note)
-    append = not any(s[1] in (">", ">|") and to.value != _NULL for s, to in pairs)
-    log_file = _log_of(targets, append)
-    if log_file is None:
-        return proposal
-    short = replace(short, log_file=log_file)
-    note = "Its log was begun anew each time, and is appended to now."
-    return short if append else short.noted(note)
-
-
 def _sign(redirect: Token) -> Tuple[str, str]:
     """Return a redirection's number, 1 if it has none, and its sign."""
     sign = redirect.text.lstrip("0123456789&")
     return redirect.text[: -len(sign)] or "1", sign
 
 
-def _log_of(targets: Sequence[str], append: bool) -> Optional[str]:
+def _log_of(targets: AbstractSet[str], append: bool) -> Optional[str]:
     """Return the file that is a log, for output and errors; None if there is none."""
-    files = set(targets) - {"", _NULL}
+    files = targets - {"", _NULL}
     if len(files) != 1:
         return None
     (file,) = files
-    signs_of_a_log = (append, len(set(targets)) == 1, bool(_LOG.search(file)))
+    signs_of_a_log = (append, len(targets) == 1, bool(_LOG.search(file)))
     return file if sum(signs_of_a_log) >= 2 and file[:5] != "/dev/" else None
-
-
-def _targets(
-    pairs: Sequence[Tuple[Tuple[str, str], Token]], proposal: Proposal
-) -> Optional[Sequence[str]]:
-    """Return where standard output and error go; "" is cron's mail, None unknown."""
-    goes = {"1": "", "2": ""}
-    for (number, sign), word in pairs:
-        if word.value is None:
-            return None
-        if sign == "<" and word.value == _NULL:
-            continue
-        target = proposal.path(word.value)
-        if sign == ">&" and word.value in goes:
-            target = goes[word.value]
-        elif sign not in (">", ">>", ">|"):
-            return None
-        if number == "&":
-            goes = {"1": target, "2": target}
-        elif number in goes:
-            goes[number] = target
-        else:
-            return None
-    return list(goes.values())
-
-
-def _settled(proposal: Proposal, job: Job, shell: str, host: Host) -> Proposal:
-    """Return the proposal with its command, as a vector if no shell is needed."""
-    why = _needs_shell(proposal)
-    if why:
-        return _by_shell(proposal, shell, why)
-    program, *words = [token.value or "" for token in proposal.tokens]
-    return replace(proposal, command=(_program(program, proposal, job, host), *words))
-
-
-def _needs_shell(proposal: Proposal) -> Optional[str]:
-    """Return what only a shell understands, None if there is nothing of it."""
-    tokens = proposal.tokens
-    odd = [token.text for token in tokens if token.kind == OPERATOR]
-    odd += [token.text for token in tokens if token.kind == WORD and not token.known]
-    odd += [token.text for token in tokens if token.kind not in (OPERATOR, WORD)]
-    if odd:
-        return f'"{odd[0]}"' if len(odd[0]) < 30 else "an expansion"
-    program = proposal.value(0)
-    if program is None:
-        return "there is no program"
-    return f'"{program}"' if program in SHELL_ONLY else None
-
-
-def _by_shell(proposal: Proposal, shell: str, why: str) -> Proposal:
-    noted = proposal.noted(f"Runs by {shell} -c, because of shell syntax: {why}.")
-    return replace(noted, command=(shell, "-c", _rest(proposal)))
-
-
-def _rest(proposal: Proposal) -> str:
-    """Return the text of what is left."""
-    if not proposal.tokens:
-        return proposal.text
-    return proposal.text[proposal.tokens[0].begin : proposal.tokens[-1].end]
-
-
-def _program(name: str, proposal: Proposal, job: Job, host: Host) -> str:
-    """Return a program's absolute path, or its name where the server finds the same."""
-    if "/" in name:
-        return proposal.path(name)
-    path = job.variables.get("PATH")
-    found = host.which(name, path) if path else None
-    ours = host.which(name, _OUR_PATH)
-    if found is None or (ours and os.path.realpath(ours) == os.path.realpath(found)):
-        return name
-    return found
