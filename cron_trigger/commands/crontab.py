@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Dict, List, Tuple
 
-from cron_trigger.commands.place import PROGRAM, settings_of
+from cron_trigger.commands.place import PROGRAM, is_guest, settings_of
 from cron_trigger.commands.run import user_name
 from cron_trigger.commands.terminal import Failed, print_json, say
 from cron_trigger.crontab.conversion import Entry, convert
@@ -32,13 +32,15 @@ from cron_trigger.registry.strict_json import parse_json
 def command(options: argparse.Namespace) -> int:
     """Show each line's entry and the line that takes its place; 1 if one is refused."""
     settings = settings_of(options)
+    # Whose crontab calls `run`: the server's.
+    own_user = "root" if is_guest(options) else user_name()
     sources, notes = read_sources(options.file or None, user=options.user)
     for note in notes:
         say(note)
     text = settings.registry.read_text("utf-8")
     try:
         existing = parse_json(text)
-        result = convert(sources, existing, _program(), user_name())
+        result = convert(sources, existing, _program(), own_user)
     except ValueError as error:
         raise Failed(f"{settings.registry} is invalid: {error}.", EX_CONFIG) from None
     if options.json:

@@ -209,7 +209,7 @@ class Proposal:
     def _options(
         self, known: Tuple[re.Pattern[str], Sequence[str]]
     ) -> Tuple[int, Dict[str, Optional[str]]]:
-        """Return where the options end, and each with its value; 0 if one is unknown."""
+        """Return where options end, and each with its value; 0 if one is unknown."""
         place, found = 1, {}
         while (option := self._value(place) or "").startswith("-"):
             has_value = option in known[1]
