@@ -39,16 +39,10 @@ REGISTRY: Dict[str, Any] = {
 }
 
 
-class ClientCase(unittest.TestCase):
-    """Tests that share a server."""
+class CallCase(unittest.TestCase):
+    """Tests that call the command line as a client."""
 
     server: Server
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.server = Server(REGISTRY)
-        cls.addClassCleanup(cls.server.__exit__)
-        cls.server.start()
 
     def call(
         self, *words: str, url: Optional[str] = None, **environ: str
@@ -86,6 +80,16 @@ class ClientCase(unittest.TestCase):
         self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
         for word in words:
             self.assertIn(word, done.stderr)
+
+
+class ClientCase(CallCase):
+    """Tests that share a server."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = Server(REGISTRY)
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.server.start()
 
 
 class TriggerTest(ClientCase):
@@ -173,10 +177,8 @@ def is_connected(process: subprocess.Popen[str]) -> bool:
     return False
 
 
-class RestartTest(unittest.TestCase):
+class RestartTest(CallCase):
     """A server that restarts meanwhile is waited for."""
-
-    call, spawn, url = ClientCase.call, ClientCase.spawn, ClientCase.url
 
     def setUp(self) -> None:
         self.server = Server(REGISTRY)

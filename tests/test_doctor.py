@@ -248,7 +248,7 @@ class Looks(DoctorCase):
             mock.patch(f"{module}.container_bridges", return_value=made),
             mock.patch(f"{module}.output_of", return_value=""),
         ):
-            return list(networks(self.host(**flags)))
+            return list(networks(self.host(False, **flags)))
 
     def test_networks_of_containers_of_both_families(self) -> None:
         first, second, note = self.bridges("172.18.0.1/16", "fd00:1::1/64")
