@@ -97,6 +97,8 @@ def _settings(shown: Sequence[str]) -> _Parser:
     )
     for name, what in SETTINGS.items():
         text = what if name in shown else argparse.SUPPRESS
+        if shown is CLIENT and name == "port":
+            text = "port of this host's server (9998)"
         group.add_argument(f"--{name}", help=text, metavar=name.upper())
     return settings
 
@@ -109,8 +111,10 @@ def parser() -> argparse.ArgumentParser:
         parents=[_settings(tuple(SETTINGS))],
         description="Start the host's crons on request, once at a time.",
         epilog="Exit status: 64 for a wrong call, 78 for a wrong configuration, 75 "
-        "for a cron that runs already; `run` and `trigger --wait` end with the "
-        "script's own. `help COMMAND` shows what a command takes.",
+        "for a cron that runs already, 126 for a script that cannot be started, "
+        "else 1; `run` and `trigger --wait` end with the recorded status of the "
+        "script, or with 1 where the run was interrupted and has none. `help "
+        "COMMAND` shows what a command takes.",
     )
     version = f"{SERVICE} {VERSION}"
     top.add_argument("-V", "--version", action="version", version=version)

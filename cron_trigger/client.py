@@ -54,7 +54,7 @@ class Client:
                     self._path = self._path[: -len("/trigger")]
                 self.url = f"{parts.scheme}://{parts.netloc}{self._path}"
                 self._secret = secret
-                self._met = False  # True once it has answered
+                self._met = False  # True once it was there
                 return
         raise ConfigError(
             "--url (or CRON_TRIGGER_URL) must be an address such as "
@@ -79,15 +79,18 @@ class Client:
             http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         )
         connection = kind(self._host, self._port, timeout=self.SILENCE_S)
+        met = self._met
         try:
+            connection.connect()
+            self._met = True
             connection.request(method, f"{self._path}/{path}", data, sent)
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._unreachable(error) from None
         if answer.status >= 300:
+            self._met = met  # perhaps a proxy's
             raise self._refused(answer)
-        self._met = True
         return answer
 
     def ask(self, method: str, path: str, body: Json = None, **headers: str) -> Any:

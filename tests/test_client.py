@@ -248,6 +248,33 @@ class AddressTest(ClientCase):
         self.assertEqual(asked, ["/crons/runs/5/cancel"])
         self.assert_sentence(done, 1, "answers 502 Bad Gateway", "correct --url")
 
+    def test_a_trigger_whose_answer_was_lost_is_sent_again_with_its_key(self) -> None:
+        keys = []
+
+        class Loses(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                keys.append(self.headers["Idempotency-Key"])
+                if len(keys) > 1:
+                    body = b'{"success": true, "runId": 7}'
+                    self.send_response(202)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Loses) as loses:
+            thread = threading.Thread(target=loses.serve_forever, name="loses")
+            thread.start()
+            url = f"http://127.0.0.1:{loses.server_address[1]}"
+            done = self.call("trigger", "ok", url=url)
+            loses.shutdown()
+            thread.join()
+        self.assertEqual(done.stdout, "run 7 of ok started: cron-trigger log 7\n")
+        self.assertEqual(len(keys), 2)
+        self.assertEqual(len(set(keys)), 1)
+
     def test_what_is_no_address_is_78_and_nobody_there_is_1(self) -> None:
         for url in ("ftp://x", "x", "http://", "http://a:b"):
             done = self.call("trigger", "ok", url=url)

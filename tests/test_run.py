@@ -125,6 +125,22 @@ class RunTest(CommandCase):
                 )
                 self.assertEqual(run["cancelledBy"], f"{USER} (signal)")
 
+    def test_an_interrupted_run_has_no_status_says_so_and_ends_with_1(self) -> None:
+        lock = self.server.run_dir / "sleeps.pid"
+        if lock.exists():
+            lock.write_text("")
+        process = self.server.spawn("run", "sleeps")
+        assert process.stdout
+        pid = wait_until(
+            lambda: lock.exists() and lock.read_text().strip(), what="the keeper"
+        )
+        os.kill(int(pid), signal.SIGKILL)
+        self.assertEqual(process.wait(20), 1)
+        self.assertIn("of sleeps interrupted: ", process.stdout.read())
+        process.stdout.close()
+        run = self.last_run()
+        self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
+
     def signalled(self, number: int) -> Tuple[int, str]:
         """Send a signal to `run sleeps`; return its exit status and output."""
         lock = self.server.run_dir / "sleeps.pid"

@@ -167,6 +167,7 @@ class TableTest(CommandCase):
         self.assertNotIn("\x1b", self.call("history").stdout)
         self.assertIn("\x1b[31mfailed\x1b[0m", self.on_terminal({}))
         self.assertNotIn("\x1b", self.on_terminal({"NO_COLOR": "1"}))
+        self.assertNotIn("\x1b", self.on_terminal({"TERM": "dumb"}))
 
     def on_terminal(self, environ: Mapping[str, str]) -> str:
         """Return what `history` shows on a terminal."""

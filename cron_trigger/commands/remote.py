@@ -43,7 +43,9 @@ def trigger(options: argparse.Namespace) -> int:
         body["runAt"] = _moment(options.at)
     # With the key, a request whose answer was lost can be sent again.
     key = secrets.token_hex(16)
-    answer = client.ask("POST", "trigger", body, Idempotency_Key=key)
+    answer = client.patiently(
+        lambda: client.ask("POST", "trigger", body, Idempotency_Key=key)
+    )
     run_id = answer.get("runId")
     if options.json:
         print_json(answer)

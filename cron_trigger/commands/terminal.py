@@ -65,7 +65,8 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns; a status in colour where a person looks at a terminal."""
     table = [list(heads), *(list(map(printable, row)) for row in rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    coloured = sys.stdout.isatty() and not plain
     for row in table:
         cells = []
         for cell, width in zip(row, widths):
