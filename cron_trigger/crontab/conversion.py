@@ -12,16 +12,7 @@ import re
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import (
-    AbstractSet,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import AbstractSet, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from cron_trigger import SERVICE
 from cron_trigger.crontab.entries import Host, Proposal, propose

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from typing import Iterator, Optional
 
-from cron_trigger.doctor.findings import Finding, Host, output_of
+from cron_trigger.doctor.findings import Finding, Host, output_of, wrong
 from cron_trigger.host.networks import Interface, Network, container_bridges, covers
 from cron_trigger.registry.settings import ENVIRONMENT_FILE
 
@@ -37,24 +37,21 @@ def _fault(host: Host, bridge: Interface) -> Optional[Finding]:
     settings, network = host.settings, bridge.network
     everywhere = "0.0.0.0" if bridge.version == 4 else "::"
     if settings.host not in ("::", everywhere, str(bridge.ip)):
-        return Finding(
+        return wrong(
             "containers",
-            "wrong",
             f"The server listens on {settings.host}, but containers call {bridge.ip}.",
             f"Remove CRON_TRIGGER_HOST from {ENVIRONMENT_FILE}, to listen everywhere.",
         )
     listed = settings.allow
     if listed and not any(covers(allowed, network) for allowed in listed):
-        return Finding(
+        return wrong(
             "containers",
-            "wrong",
             f"CRON_TRIGGER_ALLOW does not admit the containers' network {network}.",
             f"Add {network} to it in {ENVIRONMENT_FILE}.",
         )
     if firewall_blocks(network, settings.port):
-        return Finding(
+        return wrong(
             "containers",
-            "wrong",
             f"The firewall keeps {network} from port {settings.port}.",
             f"sudo ufw allow from {network} to any port {settings.port} proto tcp",
         )

@@ -35,6 +35,10 @@ class Finding:
     remedy: str = ""
 
 
+def wrong(name: str, text: str, remedy: str) -> Finding:
+    return Finding(name, "wrong", text, remedy)
+
+
 class Host:
     """What the checks look at; asked once each."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Iterator, List
 
 from cron_trigger import SERVICE
-from cron_trigger.doctor.findings import Finding, Host
+from cron_trigger.doctor.findings import Finding, Host, wrong
 from cron_trigger.registry.trust import folder_fault
 
 FREE_BYTES = 50 << 20
@@ -39,23 +39,20 @@ def look_at_folder(name: str, folder: Path) -> Finding:
     try:
         free = shutil.disk_usage(there).free
     except OSError as error:
-        return Finding(
+        return wrong(
             name,
-            "wrong",
             f"{there} cannot be used ({error.strerror}).",
             "Fix its permissions, or name another folder.",
         )
     unsafe = folder_fault(str(folder)) if os.geteuid() == 0 else None
     if unsafe:
         reason, _, remedy = unsafe.partition(": ")
-        return Finding(name, "wrong", f"{reason}, who could put links there.", remedy)
+        return wrong(name, f"{reason}, who could put links there.", remedy)
     if not os.access(there, os.W_OK | os.X_OK):
         return _unwritable(name, there)
     if free < FREE_BYTES:
         text = f"The disk of {folder} has {free >> 20} MB left."
-        return Finding(
-            name, "wrong", text, "Free some space: history and logs need it."
-        )
+        return wrong(name, text, "Free some space: history and logs need it.")
     return Finding(name, "ok", str(folder))
 
 
@@ -66,7 +63,7 @@ def _unwritable(name: str, folder: Path) -> Finding:
         remedy = (
             "Mount its disk writable (mount -o remount,rw), or name another folder."
         )
-    return Finding(name, "wrong", f"{folder} cannot be written.", remedy)
+    return wrong(name, f"{folder} cannot be written.", remedy)
 
 
 def rotation(host: Host) -> Iterator[Finding]:
@@ -82,9 +79,8 @@ def rotation(host: Host) -> Iterator[Finding]:
         if any(fnmatch.fnmatch(path, pattern) for pattern in patterns):
             continue
         rule = f"{shlex.quote(path)} {{ weekly rotate 8 maxsize 100M missingok }}"
-        yield Finding(
+        yield wrong(
             "rotation",
-            "wrong",
             f"Nobody rotates the log of {cron.name}, {path}: it grows for ever.",
             f"Put into /etc/logrotate.d/{SERVICE}-{cron.name}: {rule}",
         )

@@ -10,7 +10,7 @@ import sys
 from typing import Iterator
 
 from cron_trigger import HOME
-from cron_trigger.doctor.findings import Finding, Host
+from cron_trigger.doctor.findings import Finding, Host, wrong
 from cron_trigger.registry.settings import (
     ENVIRONMENT_FILE,
     service_variables,
@@ -38,9 +38,8 @@ def python(host: Host) -> Iterator[Finding]:
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError):
-        yield Finding(
+        yield wrong(
             "python",
-            "wrong",
             f"Python {version} on {os.uname().release} has no pidfd_open.",
             "Use Python 3.9 or newer on Linux 5.3 or newer.",
         )
@@ -59,7 +58,7 @@ def files(host: Host) -> Iterator[Finding]:
             reason, _, remedy = unsafe.partition(": ")
             if not remedy.startswith("chmod"):
                 remedy = "Install it: sudo ./install.sh"
-            yield Finding("program", "wrong", f"{reason}, and root runs it.", remedy)
+            yield wrong("program", f"{reason}, and root runs it.", remedy)
             return
     yield Finding("program", "ok", f"{HOME}, where root alone can write")
 
@@ -68,9 +67,8 @@ def settings(host: Host) -> Iterator[Finding]:
     """Variables that look like settings and are none."""
     for name, near in unknown_settings(host.environ):
         meant = f"rename it to {near}" if near else "remove it"
-        yield Finding(
+        yield wrong(
             "settings",
-            "wrong",
             f"{printable(name)} is no setting, and has no effect.",
             f"In {ENVIRONMENT_FILE} or the environment, {meant}.",
         )
@@ -79,7 +77,7 @@ def settings(host: Host) -> Iterator[Finding]:
 def registry(host: Host) -> Iterator[Finding]:
     path, (crons, faults) = host.settings.registry, host.registry
     for fault in faults:
-        yield Finding("registry", "wrong", fault, f"Fix {path}.")
+        yield wrong("registry", fault, f"Fix {path}.")
     if not faults:
         yield Finding("registry", "ok", f"{len(crons)} crons in {path}")
 
@@ -93,9 +91,8 @@ def scripts(host: Host) -> Iterator[Finding]:
         fault = looked_at.fault(cron)
         if fault:
             reason, _, remedy = fault.partition(": ")
-            yield Finding(
+            yield wrong(
                 "script",
-                "wrong",
                 f"{cron.name} cannot be started: {reason}.",
                 f"{remedy or 'Fix that'} (its entry is in {host.settings.registry})",
             )

@@ -12,7 +12,7 @@ import os
 from typing import Dict, Iterator, Mapping, Optional
 
 from cron_trigger import SERVICE
-from cron_trigger.doctor.findings import UNIT_NEEDS, Finding, Host
+from cron_trigger.doctor.findings import UNIT_NEEDS, Finding, Host, wrong
 from cron_trigger.registry.settings import ENVIRONMENT_FILE, environment_file
 from cron_trigger.registry.strict_json import Json
 
@@ -54,12 +54,11 @@ def unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what is wrong with the installed service."""
     for key, value, text, remedy in UNIT_STATES:
         if unit.get(key) != value:
-            yield Finding("service", "wrong", text.format(unit.get(key)), remedy)
+            yield wrong("service", text.format(unit.get(key)), remedy)
     for key, (value, otherwise) in UNIT_NEEDS.items():
         if unit.get(key) != value:
-            yield Finding(
+            yield wrong(
                 "service",
-                "wrong",
                 f"Its unit has {key}={unit.get(key)}: {otherwise}.",
                 f"sudo systemctl edit {SERVICE}, and set {key}={value} there.",
             )
@@ -71,16 +70,15 @@ def port(host: Host) -> Iterator[Finding]:
         answer = _ask(host, "/health")
     except ConnectionRefusedError:
         if host.installed and not host.guest:
-            yield Finding("port", "wrong", f"Nobody answers on port {number}.", RESTART)
+            yield wrong("port", f"Nobody answers on port {number}.", RESTART)
         elif host.guest:
             text = f"Nobody answers on port {number}; the service may have another one."
             yield Finding("port", "note", text, "sudo cron-trigger doctor")
         else:
             yield Finding("port", "ok", f"{number} is free")
     except OSError as error:
-        yield Finding(
+        yield wrong(
             "port",
-            "wrong",
             f"The process on port {number} does not respond ({error}).",
             f"See who it is: sudo ss -ltnp 'sport = :{number}'",
         )
@@ -92,9 +90,8 @@ def _health(number: int, answer: Mapping[str, Json]) -> Iterator[Finding]:
     if answer.get("code") == "forbidden":
         yield Finding("port", "note", f"{number} admits other addresses than ours.")
     elif answer.get("service") != SERVICE:
-        yield Finding(
+        yield wrong(
             "port",
-            "wrong",
             f"Another program listens on port {number}.",
             f"End it (sudo ss -ltnp 'sport = :{number}' shows it), or set another "
             f"CRON_TRIGGER_PORT in {ENVIRONMENT_FILE}.",
@@ -102,7 +99,7 @@ def _health(number: int, answer: Mapping[str, Json]) -> Iterator[Finding]:
     elif answer.get("problems"):
         for problem in answer["problems"]:
             text, _, remedy = str(problem).partition(": ")
-            yield Finding("health", "wrong", text, remedy or "See the server's log.")
+            yield wrong("health", text, remedy or "See the server's log.")
     else:
         yield Finding("health", "ok", f"healthy on port {number}")
 
@@ -152,9 +149,8 @@ def _readable_secrets(host: Host) -> Iterator[Finding]:
     for path in filter(None, paths):
         with contextlib.suppress(OSError):
             if os.stat(path).st_mode & 0o007:
-                yield Finding(
+                yield wrong(
                     "secret",
-                    "wrong",
                     f"{path} may be read by others.",
                     f"sudo chmod o-rwx {path}",
                 )
