@@ -333,7 +333,11 @@ class Keeper(unittest.TestCase):
         told = self.server.trigger("stay").json
         wait_until(lambda: begun(self.server))
         self.server.kill()
+        keeper = processes.process(told["pid"])
+        assert keeper
         os.killpg(told["pid"], signal.SIGKILL)
+        # In the kernel's next tick: no number comes round any sooner.
+        wait_until(lambda: processes.boot_time_s() > keeper.began_s + 0.02)
         bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
         try:
             (self.server.run_dir / "stay.pid").write_text(f"{bystander.pid}\n")
