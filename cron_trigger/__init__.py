@@ -13,7 +13,7 @@ that is killed at any moment loses no run.  Both hold the lock.
 
 The house, from the roof down; each module imports from its own floor or from below:
 
-    cli, client, doctor, crontab   people at a terminal
+    cli, commands, client, doctor, crontab     people at a terminal
     daemon     a server's life; composition, systemd, signals
     web        HTTP: reading, access, routes, answers, the page, events
     runs       from a trigger to a recorded end; plans, logs, lateness
@@ -25,7 +25,7 @@ Threads: *main* accepts connections and does what signals ask for; *waiter* runs
 loop, which records ends, fires timers and feeds event streams, and never waits for a
 disk that hangs, a lock or another process; one for each request in work; and short
 ones: *plan NAME* starts what was planned, *ending ID* ends a family, *limit ID* begins
-that, *registry* reads it, *pruner*, *notifier*.
+that, *registry* and *reload* read it, *history* heals it, *pruner*, *notifier*.
 
 Locks, in the order in which they may be taken:
 

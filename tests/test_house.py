@@ -12,7 +12,6 @@ from typing import Dict, Iterator, List, Tuple
 
 from support import PROGRAM, REPOSITORY
 
-ROOF = ("cli", "client", "crontab", "doctor")
 FLOORS = ("registry", "host", "history", "runs", "web", "daemon")
 PACKAGE = REPOSITORY / "cron_trigger"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -126,7 +125,7 @@ class SizeTest(unittest.TestCase):
 
     def test_the_program_is_small(self) -> None:
         lines = sum(path.read_text("utf-8").count("\n") for path in (*MODULES, PROGRAM))
-        self.assertLess(lines, 14500)
+        self.assertLess(lines, 16500)
 
 
 class SelfContainedTest(unittest.TestCase):

@@ -16,7 +16,7 @@ import selectors
 import signal
 import threading
 import time
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from cron_trigger import SERVICE, VERSION
 from cron_trigger.daemon.listener import listen
@@ -182,8 +182,9 @@ class Daemon:
                     f"{self._settings.history_days} days were pruned",
                 )
 
-        threading.Thread(target=work, name="pruner", daemon=True).start()
+        # Arranged first: tomorrow there may be memory for the thread again.
         self._parts.loop.call_later(PRUNE_EVERY_S, self._prune)
+        self._in_a_thread("pruner", work)
 
     # ---- what happens
 
@@ -266,7 +267,7 @@ class Daemon:
             self._parts.loop.call_later(self.SETTLE_S, self._check_folder)
         if signal.SIGHUP in numbers:
             # In a thread of its own: no request waits for a registry.
-            threading.Thread(target=self._reload, name="reload", daemon=True).start()
+            self._in_a_thread("reload", self._reload)
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._stopping = True
 
@@ -274,6 +275,15 @@ class Daemon:
         if reaper.reap(self._parts.runner.keepers()):
             again = functools.partial(self._wake, signal.SIGCHLD)
             self._parts.loop.call_later(reaper.LEADER_S, again)
+
+    def _in_a_thread(self, name: str, work: Callable[[], None]) -> None:
+        """Do something that may take long; a host that has no thread is no reason
+        for this one to end.
+        """
+        try:
+            threading.Thread(target=work, name=name, daemon=True).start()
+        except RuntimeError as error:
+            self._log.say("error", f"the thread {name} did not start: {error}")
 
     def _reload(self) -> None:
         usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
