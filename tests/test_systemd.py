@@ -1082,6 +1082,10 @@ class Upgrade(OnAMachine):
         self.assertEqual(self.show("MainPID"), pid)
         self.assertEqual(self.machine.sh("ls -A /opt"), SERVICE)
         self.machine.run("sed", "-i", "/SECRET=short/d", settings)
+        self.machine.write(f"/etc/{SERVICE}/crons.json", '{"broken": {}}')
+        done = self.machine.run("/src/install.sh", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, 'nothing was changed: crons.json: "broken": ')
 
     def test_a_client_that_would_be_locked_out_stops_it(self) -> None:
         self.machine.sh(
