@@ -1056,9 +1056,11 @@ class Upgrade(OnAMachine):
             # Whatever happened, the service answers, and its cron runs.
             self.assertEqual(self.http("/health")[0], 200, number)
             self.assertEqual(self.run_of(run_id)["status"], "running")
-            number += 5
+            number += 3
         self.assertGreater(number, 20)
         self.assertIn("nothing changed", self.install())
+        # It is the new version that runs, not only lies there.
+        self.assertIn("late", self.http("/crons")[1]["crons"][0])
         self.assertEqual(self.machine.sh(LEFTOVERS), "")
         self.assert_goes_on(run_id)
 
