@@ -535,19 +535,20 @@ keep_other_scripts() {
 # Compile what is new of program $1: a start has nothing to compile. By the sources'
 # times, so that who changes a file by hand changes what runs.
 compile() {
-    [ -n "$python" ] || return 0
+    [ -n "$python" ] && [ -z "$dry_run" ] || return 0
     "$python" -I -m compileall -q -s "$1" -p "$program" "$1/cron_trigger" >&2 || :
 }
 
 # Ask the new program whether it would run with this host's settings and registry, and
 # start each cron that the old one starts.
 ask_new_program() {
-    local entry answer name
+    local entry answer name fault
     if [ -n "$root" ] || [ "$(id -u)" != 0 ]; then return; fi
     entry=cron_trigger_server.py
-    if ! answer=$("$python" -IB "$stage/$entry" check 2>&1); then
-        refuse "This version would not run here, so nothing was changed: $(say "$answer" |
-            grep -v '^warning: ' | head -n 1 | sed "s/^$service: //")"
+    if ! answer=$("$python" -IB "$stage/$entry" check 2>"$scratch/said"); then
+        fault=$(say "$answer" | grep -v '^warning: ' | head -n 1)
+        [ -n "$fault" ] || fault=$(tail -n 1 "$scratch/said" | sed "s/^$service: //")
+        refuse "This version would not run here, so nothing was changed: $fault"
         return
     fi
     [ -z "$force" ] && [ -e "$program/$entry" ] || return 0
@@ -624,7 +625,7 @@ CODE
 # The stage takes the program's place.
 install_program() {
     if [ "$(fingerprint "$stage")" = "$(fingerprint "$root$program")" ]; then
-        [ -n "$dry_run" ] || compile "$root$program" # Python itself may be another.
+        compile "$root$program" # Python itself may be another.
         return
     fi
     changed=yes
@@ -643,10 +644,13 @@ install_program() {
 
 # Print what tells two programs apart: names, kinds, modes, owners, contents.
 fingerprint() {
+    local owner
     [ -d "$1" ] || return 0
+    owner='%U:%G'
+    [ "$(id -u)" = 0 ] || owner= # As in is_roots.
     (
         cd -- "$1"
-        find . -name __pycache__ -prune -o -printf '%y %m %U:%G %p %l\n' | sort
+        find . -name __pycache__ -prune -o -printf "%y %m $owner %p %l\n" | sort
         find . -name __pycache__ -prune -o -type f -print0 | sort -z |
             xargs -0 sha256sum
     )

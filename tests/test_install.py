@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
 import json
 import os
@@ -298,7 +299,7 @@ echo $count >{count}
 exec {program} "$@"
 """
 #: What changes a host.
-CHANGING = ("mv", "cp", "rm", "ln", "mkdir", "mktemp", "chmod", "chown", "find", "cat")
+CHANGING = ("mv", "cp", "rm", "ln", "mkdir", "mktemp", "chmod")
 
 
 class Host(BelowAFolder):
@@ -712,7 +713,7 @@ esac
         count.write_text("0\n")
         self.call(*options)
         wanted, commands = self.snapshot(), int(count.read_text())
-        self.assertGreater(commands, 30)
+        self.assertGreater(commands, 25)
         programs = [program_of(before), program_of(wanted)]
         self.assertNotEqual(*programs)
         for number in range(1, commands + 1):
@@ -745,7 +746,7 @@ esac
 
     HOST = ("etc", "opt", "usr", "var")
 
-    def backup(self) -> dict[str, bytes]:
+    def backup(self) -> dict[str, str]:
         for folder in self.HOST:
             shutil.copytree(
                 self.root / folder, self.root / f"{folder}.0", symlinks=True
@@ -759,14 +760,26 @@ esac
                 self.root / f"{folder}.0", self.root / folder, symlinks=True
             )
 
-    def snapshot(self) -> dict[str, bytes]:
-        """All that the host has, but compiled modules: path to contents."""
+    def snapshot(self) -> dict[str, str]:
+        """All that the host has, but compiled modules: path to a digest of contents."""
         return {
-            path: (self.root / path).read_bytes()
+            path: hashlib.sha256((self.root / path).read_bytes()).hexdigest()[:12]
             for path in self.files()
             if path.split("/")[0] in self.HOST and "__pycache__" not in path
             if not (self.root / path).is_symlink()
         }
+
+    def test_a_program_that_an_interruption_left_without_its_place_comes_back(
+        self,
+    ) -> None:
+        """Where a file system can't exchange two folders, there is such a moment."""
+        program = self.root / "opt/cron-trigger-server"
+        (program / "scripts/own.sh").write_text("the administrator's")
+        before = self.snapshot()
+        program.rename(program.parent / ".cron-trigger-server.abcdefghij.old")
+        (program.parent / ".cron-trigger-server.abcdefghij").mkdir()
+        self.call_only("prepare", "forget_stages")
+        self.assertEqual(self.snapshot(), before)
 
 
 class Healthy(http.server.BaseHTTPRequestHandler):
@@ -781,7 +794,7 @@ class Healthy(http.server.BaseHTTPRequestHandler):
         """Keep standard error clean."""
 
 
-def program_of(files: dict[str, bytes]) -> dict[str, bytes]:
+def program_of(files: dict[str, str]) -> dict[str, str]:
     place = "opt/cron-trigger-server/"
     return {path: files[path] for path in files if path.startswith(place)}
 

@@ -1056,9 +1056,11 @@ class Upgrade(OnAMachine):
             # Whatever happened, the service answers, and its cron runs.
             self.assertEqual(self.http("/health")[0], 200, number)
             self.assertEqual(self.run_of(run_id)["status"], "running")
-            number += 5
+            number += 3
         self.assertGreater(number, 20)
         self.assertIn("nothing changed", self.install())
+        # It is the new version that runs, not only lies there.
+        self.assertIn("late", self.http("/crons")[1]["crons"][0])
         self.assertEqual(self.machine.sh(LEFTOVERS), "")
         self.assert_goes_on(run_id)
 
@@ -1082,6 +1084,10 @@ class Upgrade(OnAMachine):
         self.assertEqual(self.show("MainPID"), pid)
         self.assertEqual(self.machine.sh("ls -A /opt"), SERVICE)
         self.machine.run("sed", "-i", "/SECRET=short/d", settings)
+        self.machine.write(f"/etc/{SERVICE}/crons.json", '{"broken": {}}')
+        done = self.machine.run("/src/install.sh", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, 'nothing was changed: crons.json: "broken": ')
 
     def test_a_client_that_would_be_locked_out_stops_it(self) -> None:
         self.machine.sh(
