@@ -413,6 +413,15 @@ class Protocol(unittest.TestCase):
             self.message()
 
 
+#: All that a script finds around itself, but what names this very run.
+SHOWS = """#!/bin/sh
+set -u
+cd "$HOME"
+env | grep -v '^CRON_RUN_ID=\\|^CRON_TRIGGER=\\|^SHLVL=\\|^_=\\|^OLDPWD=' | sort
+umask; id -G; tty; ulimit -S -a
+"""
+
+
 class OnAMachine(unittest.TestCase):
     """What the tests do on their machine, in an administrator's words."""
 
@@ -518,12 +527,14 @@ class OnAMachine(unittest.TestCase):
         folder = "/usr/local/lib/crons"
         self.machine.write(f"{folder}/waiter.sh", WAITER, "0755")
         self.machine.write(f"{folder}/writer.sh", WRITER, "0755")
+        self.machine.write(f"{folder}/shows.sh", SHOWS, "0755")
         path = "/etc/cron-trigger-server/crons.json"
         registry = json.loads(self.machine.sh(f"cat {path}"))
         registry.update(
             waiter={"description": "waits", "command": f"{folder}/waiter.sh"},
             writer={"description": "writes", "command": f"{folder}/writer.sh"},
             quick={"description": "is over at once", "command": "/bin/true"},
+            surroundings={"description": "shows", "command": f"{folder}/shows.sh"},
         )
         self.machine.write(path, json.dumps(registry))
         self.systemctl("reload", SERVICE)
@@ -651,6 +662,23 @@ class Service(OnAMachine):
             run = self.ended(run_id)
             log = self.http(f"/runs/{run_id}/log")[1]
             self.assertNotIn(run["exitCode"], (126, 127), (run, log))
+
+    def test_a_script_finds_the_same_from_the_button_and_from_a_crontab(self) -> None:
+        status, answer = self.trigger("surroundings")
+        self.assertEqual(status, 202, answer)
+        button = self.ended(answer["runId"])
+        # What cron gives a line of /etc/cron.d: crontab(5).
+        cron = "env -i HOME=/root LOGNAME=root SHELL=/bin/sh PATH=/usr/bin:/bin"
+        run = "/usr/local/bin/cron-trigger run surroundings"
+        self.machine.sh(f"cd /root && umask 077 && {cron} X=of-the-crontab {run}")
+        runs = self.http("/runs?cron=surroundings&limit=1")[1]["runs"]
+        outputs = [self.http(f"/runs/{r['id']}/log")[1] for r in (button, runs[0])]
+        self.assertEqual(runs[0]["trigger"], "cli")
+        self.assertEqual(*outputs)
+        for line in ("HOME=/root", "LANG=C.UTF-8", "USER=root", "0022", "not a tty"):
+            self.assertIn(line, outputs[0].splitlines())
+        for name in ("INVOCATION_ID", "JOURNAL_STREAM", "STATE_DIRECTORY", "of-the-"):
+            self.assertNotIn(name, outputs[0])
 
     def test_a_second_installation_restarts_nothing(self) -> None:
         pid = self.show("MainPID")
