@@ -1243,6 +1243,15 @@ class Removal(OnAMachine):
         program = self.machine.sh(f"readlink /proc/{self.show('MainPID')}/exe")
         self.assertEqual(program, "/usr/bin/python3.12")
 
+    def test_python_without_its_library_is_refused(self) -> None:
+        """As the package python3-minimal has it."""
+        module = self.machine.sh("ls /usr/lib/python3.*/hmac.py")
+        self.machine.run("mv", module, "/root/hmac.py")
+        self.addCleanup(self.machine.run, "mv", "/root/hmac.py", module)
+        refusal = self.refused()
+        self.assertRegex(refusal, r"lacks a part \(.*\): apt install python3\.$")
+        self.assertEqual(len(refusal.splitlines()), 1)
+
     def test_a_place_that_cannot_be_written_is_refused(self) -> None:
         self.machine.sh("mount -t tmpfs -o ro tmpfs /opt")
         self.addCleanup(self.machine.run, "umount", "/opt")
