@@ -58,6 +58,10 @@ REGISTRY: Dict[str, Any] = {
         "description": "Its shell ends at once, its worker later",
         "command": ["bash", "-c", "./cleaner.sh & wait"],
     },
+    "cleans-up-alone": {
+        "description": "Its worker has a session of its own",
+        "command": ["bash", "-c", "setsid -w ./cleaner.sh; true"],
+    },
     "patient": {
         "description": "Needs longer than most to clean up",
         "command": "cleaner.sh",
@@ -157,6 +161,20 @@ class Cancel(FamilyCase):
         (self.server.folder / "go").touch()
         run = self.server.ended(run_id)
         self.assertEqual((run["status"], run["stopping"]), ("cancelled", False))
+        self.assertEqual(self.server.get(f"/runs/{run_id}/log").text[-8:], "cleaned\n")
+
+    def test_whom_a_killed_server_had_seen_its_successor_knows(self) -> None:
+        run_id = self.server.trigger("cleans-up-alone").json["runId"]
+        wait_until((self.server.folder / "ready").exists)
+        pid = self.cancel(run_id).json["run"]["pid"]
+        # Shell and keeper are gone; the worker has lost its parent.
+        wait_until(lambda: not (one := processes.process(pid)) or not one.alive)
+        self.server.kill()
+        self.server.start()
+        refused = self.server.trigger("cleans-up-alone")
+        self.assertEqual((refused.status, refused.json["runId"]), (409, run_id))
+        (self.server.folder / "go").touch()
+        self.assertEqual(self.server.ended(run_id)["status"], "cancelled")
         self.assertEqual(self.server.get(f"/runs/{run_id}/log").text[-8:], "cleaned\n")
 
     def test_a_clean_up_has_as_long_as_its_entry_says(self) -> None:

@@ -18,7 +18,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import Container, Dict, Iterator, List, Optional, Set
+from typing import Container, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from cron_trigger.registry.errors import ConfigError
 
@@ -116,6 +116,15 @@ class Family:
         self.keeper_pid = keeper_pid
         self._keeper_started = keeper_started
         self._known: Set[Process] = set()
+
+    def known(self) -> List[Tuple[int, int]]:
+        """Return number and start of whoever was seen to belong to it."""
+        return [(one.pid, one.started) for one in self._known]
+
+    def learn(self, known: Iterable[Tuple[int, int]]) -> None:
+        """Take in whom an earlier process had seen, on this boot."""
+        for pid, started in known:
+            self._known.add(Process(pid, started, 0, 0, "", 0))
 
     def look(self) -> List[Process]:
         """Return the living members but the keeper, the oldest first."""

@@ -8,6 +8,7 @@ is waited for.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import threading
@@ -16,7 +17,14 @@ from typing import Dict, List, Optional, Set
 
 from cron_trigger.host.lock import PidFile, read_lock, read_pid_file
 from cron_trigger.host.loop import Timer
-from cron_trigger.host.processes import TICKS, Family, Process, process, started_of
+from cron_trigger.host.processes import (
+    TICKS,
+    Family,
+    Process,
+    boot_id,
+    process,
+    started_of,
+)
 from cron_trigger.registry.records import Run
 
 
@@ -39,6 +47,7 @@ class ActiveRun:
         began_s: Optional[float] = None,
     ) -> None:
         self.run = run
+        self._pid_file = pid_file
         self.kill_after_s = kill_after_s
         self.timeout_s = timeout_s
         #: Our copy of the keeper's lock: the cron stays locked until it is closed.
@@ -52,6 +61,8 @@ class ActiveRun:
         if began_s is None and self.started is not None:
             self.began_s = self.started / TICKS
         self.family = Family(run.pid or 0, self.started)
+        if run.end_reason is not None:
+            self._recall_family()
         self.mutex = threading.Lock()
         self.done = threading.Event()
         #: True once somebody records the end; it is not asked for twice.
@@ -63,12 +74,25 @@ class ActiveRun:
         self.told_s: Optional[float] = None
         #: Further locks, on files that took the place of a removed PID file.
         self.more_locks: List[int] = []
-        self._pid_file = pid_file
 
     def note(self, kind: str) -> Path:
         """Return a place beside the PID file, where a note of this run may stand."""
         # A dot, which no cron's name begins with.
         return Path(self._pid_file).with_name(f".{self.run.cron_name}.{kind}")
+
+    def note_family(self) -> None:
+        """Keep whom we saw, for a successor: one that has lost its parent and has a
+        session of its own can't be found a second time.
+        """
+        known = json.dumps([self.run.id, boot_id(), self.family.known()])
+        with contextlib.suppress(OSError):
+            self.note("family").write_text(known)
+
+    def _recall_family(self) -> None:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            run_id, boot, known = json.loads(self.note("family").read_text())
+            if (run_id, boot) == (self.run.id, boot_id()):
+                self.family.learn((int(pid), int(start)) for pid, start in known)
 
     def alive(self) -> bool:
         """Return True while the keeper lives."""

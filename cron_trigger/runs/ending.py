@@ -156,7 +156,9 @@ class Ending:
                 # Before the signal is sent: whoever records the end, this process or
                 # its successor, finds the reason there.
                 active.run = self._on.history.set_end_reason(active.run, reason, by)
-            self._terminate(active, active.family.look())
+            left = active.family.look()
+            active.note_family()  # first: we may be killed between the two
+            self._terminate(active, left)
         self._on.changed(active.run.cron_name)
         self.go_on(active)
         return True
@@ -226,8 +228,12 @@ class Ending:
         deadline_s = time.monotonic() + active.kill_after_s
         pause_s = self.LOOK_S
         lonely_s: Optional[float] = None
+        noted = 0
         while True:
             left, kept = active.family.look(), active.alive()
+            if len(active.family.known()) > noted:
+                noted = len(active.family.known())
+                active.note_family()
             now_s = time.monotonic()
             if not left and not kept:
                 return

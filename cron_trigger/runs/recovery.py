@@ -24,7 +24,6 @@ from cron_trigger.host.keeper import copy_of_lock, keeps
 from cron_trigger.host.lock import PidFile, read_lock, read_pid_file, take_lock
 from cron_trigger.host.processes import (
     TICKS,
-    Family,
     Process,
     boot_time_s,
     process,
@@ -220,7 +219,7 @@ class Recovery:
         by_itself = written.exit_code is not None and run.end_reason is None
         if by_itself or run.pid is None or started is None:
             return False
-        return not at_once or bool(Family(run.pid, started).look())
+        return not at_once or bool(self._active(run, None).family.look())
 
     def _record(self, run: Run, written: PidFile) -> None:
         """Record the end of a run by what its PID file said."""
