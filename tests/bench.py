@@ -16,7 +16,9 @@ open (`Bell`): the script's only line writes one byte into it.
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -25,6 +27,7 @@ import re
 import select
 import selectors
 import shutil
+import signal
 import socket
 import sqlite3
 import statistics
@@ -39,8 +42,10 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from flat import m as product
-from support import REPOSITORY, Server, wait_until
+from support import REPOSITORY, Server, patched, wait_until
+
+from cron_trigger.host.keeper import KEEPER, SHELL
+from cron_trigger.host.processes import Family, process
 
 # ========================================================================== Figures
 # How much is measured, and what becomes of it: rows of one table.
@@ -59,6 +64,7 @@ class Scale:
     runs: int = 20_000
     runs_a_round: int = 800
     starts: int = 15
+    family: int = 2000
     idle_s: float = 30.0
 
 
@@ -267,11 +273,21 @@ def cron_names(count: int) -> List[str]:
     return [f"cron-{number}" for number in range(count)]
 
 
+#: As the unit starts it.  Its modules are compiled, as install.sh does, by `main`.
+AS_A_SERVICE: Mapping[str, Any] = {"python": (sys.executable, "-I")}
+
+
 @contextlib.contextmanager
-def our_server(crons: int = 7, rows: int = 0, **more: Any) -> Iterator[Bench]:
-    """Run our server with so many crons that ring, and so many rows of history."""
+def our_server(
+    crons: int = 7, rows: int = 0, days_ago: int = 30, **how: Any
+) -> Iterator[Bench]:
+    """Run our server with so many crons that ring, and so many rows of history.
+
+    `how` is how Server starts it, where it is not as the service does.
+    """
     entry = {"description": "Rings", "command": "ring", "estimatedDuration": "1s"}
-    server = Server(dict.fromkeys(cron_names(crons), entry), start=False)
+    registry = dict.fromkeys(cron_names(crons), entry)
+    server = Server(registry, start=False, **{**AS_A_SERVICE, **how})
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory_folder(server))
         stack.enter_context(server)
@@ -279,10 +295,7 @@ def our_server(crons: int = 7, rows: int = 0, **more: Any) -> Iterator[Bench]:
         if rows:
             server.start()
             server.stop()
-            fill_history(server.state_dir / "history.db", rows, **more)
-        else:
-            for name, value in more.items():
-                setattr(server, name, value)
+            fill_history(server.state_dir / "history.db", rows, days_ago)
         server.start()
         yield bench
 
@@ -353,7 +366,7 @@ def timed_ms(connection: Connection, request: bytes) -> float:
     return (time.perf_counter() - begun_s) * 1000
 
 
-def fill_history(path: Path, rows: int, days_ago: int = 30) -> None:
+def fill_history(path: Path, rows: int, days_ago: int) -> None:
     """Write ended runs of seven crons into a history, the oldest `days_ago`."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         counters = db.execute(
@@ -398,7 +411,7 @@ class Popens:
         self._bell.drain()
         begun_s = time.perf_counter()
         keeper = subprocess.Popen(
-            [product.SHELL, "-c", product.KEEPER, "cron x", self._script],
+            [SHELL, "-c", KEEPER, "cron x", self._script],
             stdin=self._pid_file,
             stdout=self._log,
             stderr=subprocess.DEVNULL,
@@ -436,6 +449,7 @@ class Webhook:
         folder = bench.server.folder
         script = str(folder / "ring")
         locks = bench.server.run_dir
+        self._lock = locks / "x.lock"
         text = WRAPPER.format(folder=folder, locks=locks, script=script)
         bench.server.script("wrapper", text)
         wrapped = str(folder / "wrapper")
@@ -459,6 +473,7 @@ class Webhook:
 
     def first_instruction_ms(self, hook: str) -> float:
         time.sleep(PAUSE_S)
+        self._wait_for_the_lock()
         self._bell.drain()
         begun_s = time.perf_counter()
         self._connection.socket.sendall(get(f"/hooks/{hook}"))
@@ -466,6 +481,11 @@ class Webhook:
         took_ms = (time.perf_counter() - begun_s) * 1000
         self._connection.answer()
         return took_ms
+
+    def _wait_for_the_lock(self) -> None:
+        """The wrapper before may still hold it: it is answered before it has ended."""
+        with open(self._lock, "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
 
     def close(self) -> None:
         self._connection.close()
@@ -600,7 +620,7 @@ def throughput(scale: Scale) -> Iterator[Row]:
     count = scale.runs_a_round
     with our_server(crons=400) as bench:
         script = [str(bench.server.folder / "ring")]
-        kept = [product.SHELL, "-c", product.KEEPER, "cron x", *script]
+        kept = [SHELL, "-c", KEEPER, "cron x", *script]
         drive(bench, 400, 50)
         taken = alternate(
             {
@@ -670,28 +690,21 @@ IMPORTS = "import http.server, sqlite3, subprocess, json"
 
 
 def start(scale: Scale) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
-        taken = alternate(
-            {
-                "imported": lambda: start_ms(**imported(folder)),
-                "as a script": start_ms,
-                "base": imports_ms,
-            },
-            Scale(rounds=scale.starts, samples=1),
-        )
-    for name in ("imported", "as a script"):
-        yield compared(
-            f"start until /health answers, {name}",
-            f'python3 -I -c "{IMPORTS}"',
-            2,
-            taken[name],
-            taken["base"],
-        )
+    taken = alternate(
+        {"ours": start_ms, "base": imports_ms}, Scale(rounds=scale.starts, samples=1)
+    )
+    yield compared(
+        "start as the service starts it, until /health answers",
+        f'python3 -I -c "{IMPORTS}"',
+        2,
+        taken["ours"],
+        taken["base"],
+    )
 
 
-def start_ms(**more: Any) -> float:
+def start_ms() -> float:
     entry = {"description": "A", "command": "/bin/true"}
-    with Server({"a": entry}, start=False, **more) as server:
+    with Server({"a": entry}, start=False, **AS_A_SERVICE) as server:
         begun_s = time.perf_counter()
         server.start()
         with contextlib.closing(Connection(server.port)) as connection:
@@ -705,50 +718,36 @@ def imports_ms() -> float:
     return (time.perf_counter() - begun_s) * 1000
 
 
-def imported(folder: str, setting: str = "pass") -> Dict[str, Any]:
-    """Return what has a server import its module, as bytecode kept in `folder`.
-
-    A script is compiled at each start, which takes time, and memory for good.
-    """
-    code = (
-        f"import sys; sys.path.insert(0, {str(REPOSITORY / 'tests')!r}); "
-        f"from flat import m; {setting}; sys.exit(m.main())"
-    )
-    return {"program": ["-c", code], "environ": {"PYTHONPYCACHEPREFIX": folder}}
-
-
-#: More places for event streams than there are by default.
-MORE_STREAMS = "m.Broadcaster.LIMIT = 200"
+#: How a server has more places for event streams than there are by default.
+MORE_STREAMS: Mapping[str, Any] = {
+    "program": patched("m.limits_for = lambda: m.Limits(streams=m.Limit(200, 200))")
+}
 
 
 def memory(scale: Scale) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
-        imported_idle = imported(folder)
-        yield idle_memory("imported", scale, imported_idle)
-        yield idle_memory("as a script", scale, {})
-        with our_server(crons=400) as bench:
-            before = bench.resident_kib() / 1024
-            drive(bench, 400, scale.runs)
+    yield idle_memory(scale)
+    with our_server(crons=400) as bench:
+        before = bench.resident_kib() / 1024
+        drive(bench, 400, scale.runs)
+        after = bench.resident_kib() / 1024
+    what = f"resident memory after {scale.runs:,} runs"
+    yield ratio_row(what, "idle", 1.1, after, before, "MiB")
+    with our_server(**MORE_STREAMS) as bench:
+        before = bench.resident_kib() / 1024
+        with streams(bench, scale.streams):
             after = bench.resident_kib() / 1024
-        what = f"resident memory after {scale.runs:,} runs"
-        yield ratio_row(what, "idle", 1.1, after, before, "MiB")
-        with our_server(**imported(folder, MORE_STREAMS)) as bench:
-            before = bench.resident_kib() / 1024
-            with streams(bench, scale.streams):
-                after = bench.resident_kib() / 1024
-        what = f"resident memory with {scale.streams} event streams"
-        yield ratio_row(what, "idle", 1.6, after, before, "MiB")
+    what = f"resident memory with {scale.streams} event streams"
+    yield ratio_row(what, "idle", 1.6, after, before, "MiB")
 
 
-def idle_memory(how: str, scale: Scale, more: Mapping[str, Any]) -> Row:
+def idle_memory(scale: Scale) -> Row:
     taken: List[float] = []
-    for number in range(1 + min(scale.rounds, 5)):
-        with our_server(**more) as bench:
+    for _ in range(min(scale.rounds, 5)):
+        with our_server() as bench:
             bench.connection.ask(get("/health"))
-            if number:  # the first one compiles
-                taken.append(bench.resident_kib() / 1024)
+            taken.append(bench.resident_kib() / 1024)
     median = statistics.median(taken)
-    return Row(f"resident memory, idle, {how}", "", 26, taken, "MiB", median)
+    return Row("resident memory, idle", "", 26, taken, "MiB", median)
 
 
 def ratio_row(
@@ -787,8 +786,8 @@ def flatness(scale: Scale) -> Iterator[Row]:
             yield row(f"{scale.crons:,} crons", bench)
         with our_server(rows=scale.rows) as bench:
             yield row(f"{scale.rows:,} rows", bench)
-        streaming = imported(str(base.server.folder), MORE_STREAMS)
-        with our_server(**streaming) as bench, streams(bench, scale.streams) as readers:
+        more = our_server(**MORE_STREAMS)
+        with more as bench, streams(bench, scale.streams) as readers:
             yield row(f"{scale.streams} event streams", bench, readers)
         with our_server(crons=7 + scale.running) as bench:
             bench.server.script("ring-not", "#!/bin/sh\nexec sleep 3600\n")
@@ -866,6 +865,60 @@ def pruning(scale: Scale) -> Iterator[Row]:
     yield compared(what, "the same without", 2, ours, quiet)
 
 
+#: A script that has so many processes, and says when.
+LARGE_FAMILY = """
+import os, signal, sys
+for _ in range(int(sys.argv[1]) - 1):
+    if not os.fork():
+        signal.pause()
+print(flush=True)
+signal.pause()
+"""
+
+
+def family(scale: Scale) -> Iterator[Row]:
+    """A look at the processes of a run, as each cancel and each end has one."""
+    with large_family(scale.family) as leader:
+        found = process(leader)
+        looked = Family(leader, found.started if found else None)
+        if len(looked.look()) != scale.family - 1:  # all but the keeper
+            raise RuntimeError("a look did not find the whole family")
+        taken = alternate({"ours": lambda: look_ms(looked)}, scale)["ours"]
+    yield Row(
+        f"a look at a family with {scale.family:,} processes",
+        "",
+        50,
+        [statistics.median(samples) for samples in taken],
+        "ms",
+        statistics.median(itertools.chain(*taken)),
+    )
+
+
+def look_ms(looked: Family) -> float:
+    begun_s = time.perf_counter()
+    looked.look()
+    return (time.perf_counter() - begun_s) * 1000
+
+
+@contextlib.contextmanager
+def large_family(count: int) -> Iterator[int]:
+    """Have so many processes in a session of their own; yield its leader's number."""
+    leader = subprocess.Popen(
+        [sys.executable, "-I", "-c", LARGE_FAMILY, str(count)],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert leader.stdout
+    try:
+        if not leader.stdout.readline():
+            raise RuntimeError(f"this machine does not allow {count:,} processes")
+        yield leader.pid
+    finally:
+        os.killpg(leader.pid, signal.SIGKILL)
+        leader.stdout.close()
+        leader.wait()
+
+
 GROUPS: Dict[str, Callable[[Scale], Iterator[Row]]] = {
     "first": first_instruction,
     "answers": answers,
@@ -876,6 +929,7 @@ GROUPS: Dict[str, Callable[[Scale], Iterator[Row]]] = {
     "events": events,
     "wake-ups": wake_ups,
     "pruning": pruning,
+    "family": family,
 }
 
 # =========================================================================== Output
@@ -915,6 +969,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     scale = QUICK if options.quick else FULL
     for name in os.environ.keys() - {"PATH", "HOME", "LANG", "TMPDIR"}:
         del os.environ[name]  # a service has but a few variables, too
+    compileall.compile_dir(REPOSITORY / "cron_trigger", quiet=2)
     rows: List[Row] = []
     for name in options.only or GROUPS:
         print(f"{name} …", file=sys.stderr, flush=True)

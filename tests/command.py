@@ -14,10 +14,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, Dict, Mapping
 from unittest import mock
 
-from flat import m as server
 from support import (
     Server,
 )
+
+from cron_trigger.cli import main
 
 REGISTRY: Dict[str, Any] = {
     "hello": {
@@ -62,7 +63,7 @@ class CommandCase(unittest.TestCase):
         with quiet, environ, redirect_stdout(out), redirect_stderr(err):
             warnings.simplefilter("ignore")
             try:
-                status = server.main(arguments)
+                status = main(arguments)
             except SystemExit as end:
                 status = int(end.code or 0)
             gc.collect()

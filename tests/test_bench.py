@@ -24,7 +24,15 @@ class BenchTest(unittest.TestCase):
         whats = [row["what"] for row in json.loads(done.stdout)["rows"]]
         for word in ("/trigger", "/health", "/crons", "/runs", "completed", "start"):
             self.assertTrue([what for what in whats if word in what], word)
-        for word in ("memory", "streams", "crons running", "event", "idle", "pruned"):
+        for word in (
+            "memory",
+            "streams",
+            "crons running",
+            "event",
+            "idle",
+            "pruned",
+            "family",
+        ):
             self.assertTrue([what for what in whats if word in what], word)
 
 

@@ -13,8 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, List
 
-from flat import m
 from support import FULL, Server, need_full, patched, wait_until
+
+from cron_trigger.history.store import Store
+from cron_trigger.registry.records import CANCELLED, FAILED, RUNNING, TIMED_OUT, Run
+from cron_trigger.registry.times import now_text
 
 #: The 10 s between SIGTERM and SIGKILL, for tests.
 GRACE_S = 0.24
@@ -381,13 +384,13 @@ class CancelAcrossRestartTest(unittest.TestCase):
 class EndReasonTest(unittest.TestCase):
     def test_the_first_reason_stays(self) -> None:
         with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
-            store = m.Store(Path(folder) / "history.db", lambda *_: None)
+            store = Store(Path(folder) / "history.db", lambda *_: None)
             self.addCleanup(store.close)
-            run = store.begin(m.Run(0, "c", m.RUNNING, started_at=m.now_text()))
-            store.set_end_reason(run, m.CANCELLED, "person")
+            run = store.begin(Run(0, "c", RUNNING, started_at=now_text()))
+            store.set_end_reason(run, CANCELLED, "person")
             # Another process, whose own clock says that time is up.
-            store.set_end_reason(run, m.TIMED_OUT, None)
-            ended = store.end(replace(run, status=m.FAILED, exit_code=143))
+            store.set_end_reason(run, TIMED_OUT, None)
+            ended = store.end(replace(run, status=FAILED, exit_code=143))
         assert ended
         self.assertEqual((ended.status, ended.cancelled_by), ("cancelled", "person"))
 

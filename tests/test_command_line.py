@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import List, Tuple
 
 from command import REGISTRY, CommandCase
-from flat import m as server
 from support import (
     PROGRAM,
     Server,
@@ -26,12 +25,17 @@ from support import (
     wait_until,
 )
 
+from cron_trigger import VERSION
+from cron_trigger.cli import COMMANDS
+from cron_trigger.registry.errors import EX_CONFIG, EX_USAGE
+from cron_trigger.registry.settings import SETTINGS
+
 
 class HelpTest(CommandCase):
     def test_the_program_itself(self) -> None:
         for argument, status, out in (
-            ("--version", 0, f"cron-trigger-server {server.VERSION}\n"),
-            ("-V", 0, f"cron-trigger-server {server.VERSION}\n"),
+            ("--version", 0, f"cron-trigger-server {VERSION}\n"),
+            ("-V", 0, f"cron-trigger-server {VERSION}\n"),
             ("frobnicate", 64, ""),
         ):
             done = subprocess.run(
@@ -47,14 +51,14 @@ class HelpTest(CommandCase):
     def test_the_help_names_every_command_and_setting(self) -> None:
         done = self.main("--help")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        for name in filter(None, server.COMMANDS):
+        for name in filter(None, COMMANDS):
             self.assertRegex(done.stdout, rf"(?m)^    {name} ")
-        for name in server.SETTINGS:
+        for name in SETTINGS:
             self.assertIn(f"--{name} ", done.stdout)
 
     def test_help_is_a_command_too(self) -> None:
         self.assertEqual(self.main("help").stdout, self.main("--help").stdout)
-        for name in server.COMMANDS:
+        for name in COMMANDS:
             shown = self.main("help", name)
             self.assertEqual((shown.returncode, shown.stderr), (0, ""))
             self.assertEqual(shown.stdout, self.main(name, "--help").stdout)
@@ -64,7 +68,7 @@ class HelpTest(CommandCase):
         folders = {"registry", "log-dir", "state-dir", "run-dir"}
         client = {"url", "port", "secret-file"}
         for name, flags in {
-            "serve": set(server.SETTINGS),
+            "serve": set(SETTINGS),
             "run": {*folders, "param", "output"},
             "list": {*folders, "json"},
             "history": {*folders, "json", "limit"},
@@ -133,7 +137,7 @@ class HelpTest(CommandCase):
         ):
             with self.subTest(arguments):
                 done = self.main(*arguments)
-                self.assert_sentence(done, server.EX_USAGE, "see --help")
+                self.assert_sentence(done, EX_USAGE, "see --help")
 
 
 GOOD_SECRET = "S3cret-of-this-test-0123456789"
@@ -260,9 +264,9 @@ class ServeTest(unittest.TestCase):
                 ("list", 0),
                 ("check --json", 0),
                 ("run three", 3),
-                ("run helo", server.EX_USAGE),
-                ("list --port=x", server.EX_CONFIG),
-                ("nothing", server.EX_USAGE),
+                ("run helo", EX_USAGE),
+                ("list --port=x", EX_CONFIG),
+                ("nothing", EX_USAGE),
                 ("--version", 0),
             ):
                 call = f"exec {sys.executable} {PROGRAM} {words}"

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from flat import m
 from support import (
     PROGRAM,
     Server,
@@ -28,6 +27,10 @@ from support import (
     wait_until,
 )
 from test_schedule import at, plan, plan_soon, settled
+
+from cron_trigger.history.store import Store
+from cron_trigger.registry.records import COMPLETED, RUNNING, Run
+from cron_trigger.registry.times import epoch_of, now_text
 
 REGISTRY: Dict[str, Any] = {
     **{f"c{n}": {"description": "Brief", "command": ["true"]} for n in range(8)},
@@ -176,7 +179,7 @@ class EventsTest(unittest.TestCase):
                 self.server.trigger("c1")
                 listener.take(1)
                 finished = listener.take(1)[0].data["run"]["completedAt"]
-                delays.append(time.time() - m.epoch_of(finished))
+                delays.append(time.time() - epoch_of(finished))
             self.assertLess(min(delays), 0.1, delays)
 
     def test_what_is_planned_is_told(self) -> None:
@@ -322,12 +325,12 @@ def add_events(server: Server, count: int, size: int) -> None:
 class StartIsToldOnceTest(unittest.TestCase):
     def test_the_command_line_and_the_server_may_both_come_to_tell_it(self) -> None:
         with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
-            store = m.Store(Path(folder) / "history.db", lambda *_: None)
+            store = Store(Path(folder) / "history.db", lambda *_: None)
             self.addCleanup(store.close)
-            begun = store.begin(m.Run(0, "c", m.RUNNING, started_at=m.now_text()))
+            begun = store.begin(Run(0, "c", RUNNING, started_at=now_text()))
             run = replace(begun, pid=1)
             store.started(run)
-            store.end(replace(run, status=m.COMPLETED, completed_at=m.now_text()))
+            store.end(replace(run, status=COMPLETED, completed_at=now_text()))
             store.started(run)
             told = [event.name for event in store.events_after(0)]
         self.assertEqual(told, ["run.started", "run.finished"])

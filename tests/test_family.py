@@ -480,7 +480,7 @@ umask; id -G; tty; ulimit -n; ulimit -c
 class HungLaunch(unittest.TestCase):
     def test_a_plan_whose_launch_hangs_delays_nobody_else(self) -> None:
         """A `node --version` that takes seconds stands for a dead mount."""
-        registry = {
+        registry: Dict[str, Any] = {
             "hung": {
                 "description": "Hangs",
                 "command": "x.ts",

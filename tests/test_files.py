@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any, Dict, List
 from unittest import mock
 
-from flat import m as cts
 from support import Server, need, need_full, patched, wait_until
 
 from cron_trigger.registry import trust
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.errors import LaunchError
+from cron_trigger.registry.trust import folder_fault, places_of
+from cron_trigger.runs.scripts import Scripts
 
 NOBODY = 65534
 LOG = "cron-trigger-server.log"
@@ -46,13 +49,13 @@ class FolderTest(unittest.TestCase):
 
     def fault(self, *command: str, **entry: Any) -> str:
         """Return why root would not run a command, "" where it would."""
-        cron = cts.Cron("job", "A job", tuple(command), self.folder, **entry)
+        cron = Cron("job", "A job", tuple(command), self.folder, **entry)
         try:
-            scripts = cts.Scripts({"PATH": os.environ["PATH"]})
+            scripts = Scripts({"PATH": os.environ["PATH"]})
             user = scripts.user_of(cron)
             path = scripts.environment(cron, user)["PATH"]
             scripts.arguments(cron, {}, user, path)
-        except cts.LaunchError as error:
+        except LaunchError as error:
             return str(error)
         return ""
 
@@ -207,7 +210,7 @@ class UnsafeScriptTest(FolderTest):
 
     def test_links_that_go_round_end(self) -> None:
         (self.folder / "round").symlink_to("round")
-        self.assertLess(len(list(cts.places_of(f"{self.folder}/round"))), 60)
+        self.assertLess(len(list(places_of(f"{self.folder}/round"))), 60)
         self.assertNotEqual(self.fault("round"), "")
 
     def test_a_sticky_folder_is_safe_for_what_root_owns(self) -> None:
@@ -273,9 +276,9 @@ class UnsafePlaceTest(FolderTest):
         above = self.folder / "above"
         (above / "log").mkdir(parents=True)
         above.chmod(0o775)
-        self.assertIsNone(cts.folder_fault(f"{above}/log"))
+        self.assertIsNone(folder_fault(f"{above}/log"))
         above.chmod(0o757)
-        self.assertIsNotNone(cts.folder_fault(f"{above}/log"))
+        self.assertIsNotNone(folder_fault(f"{above}/log"))
 
     def test_the_log_folder_of_a_cron(self) -> None:
         log = self.folder / "logs" / "x.log"

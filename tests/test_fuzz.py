@@ -19,8 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
-from flat import m as cts
 from support import FULL, Server, need, need_full
+
+from cron_trigger.history.answers import Figures
+from cron_trigger.registry.checker import Checker
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.definitions import DEFINITION_KEYS, TYPES
+from cron_trigger.registry.errors import STATUS_OF_CODE, Refusal
+from cron_trigger.registry.records import Trigger
+from cron_trigger.registry.texts import printable
+from cron_trigger.web.fields import read_trigger
+from cron_trigger.web.reader import SINGLE_HEADERS, parse_head
+from cron_trigger.web.views import cron_view
+from cron_trigger.web.wire import Request
 
 SEED = int(os.environ.get("CRON_TRIGGER_TEST_SEED", "20261123"))
 SAMPLES = 30000 if FULL else 2500
@@ -67,7 +78,7 @@ def first_reading(data: bytes) -> Tuple[Reading, bytes]:
         return Reading(malformed=True), b""
     pairs = [(f[1].lower(), f[2].strip(b" \t")) for f in fields if f]
     values = dict(pairs)
-    names = [name for name, _ in pairs if name.decode() in cts.SINGLE_HEADERS]
+    names = [name for name, _ in pairs if name.decode() in SINGLE_HEADERS]
     if len(names) > len(set(names)) or (
         b"host" not in values and not line.endswith(b"1.0")
     ):
@@ -268,7 +279,7 @@ class RequestFuzzTest(unittest.TestCase):
         if answer.status >= 400 and reading.method != b"HEAD":
             value = json.loads(answer.body)
             self.assertIs(value["success"], False)
-            self.assertEqual(cts.STATUS_OF_CODE[value["code"]], answer.status)
+            self.assertEqual(STATUS_OF_CODE[value["code"]], answer.status)
         if answer.status == 202:
             self.assertEqual(reading.method, b"POST")
         if answer.status == 202 and reading.target == b"/trigger":
@@ -357,8 +368,8 @@ class ParserFuzzTest(unittest.TestCase):
         st = self.given
         any_json = self.json_values()
         texts = st.text(max_size=8)
-        kinds = st.sampled_from(cts.TYPES)
-        fields = dict.fromkeys(cts.DEFINITION_KEYS, any_json)
+        kinds = st.sampled_from(TYPES)
+        fields = dict.fromkeys(DEFINITION_KEYS, any_json)
         del fields["type"]
         definition = st.fixed_dictionaries({"type": kinds}, optional=fields)
         loose = st.sampled_from(["notify", "timeout", "estimatedDuration", "x"])
@@ -383,7 +394,7 @@ class ParserFuzzTest(unittest.TestCase):
 
     def test_every_registry_holds_or_is_refused_with_its_faults(self) -> None:
         def check(registry: Any, params: Any) -> None:
-            checker = cts.Checker(Path("/x/crons.json"), Path("/x/log"))
+            checker = Checker(Path("/x/crons.json"), Path("/x/log"))
             crons = checker.crons(json.dumps(registry))
             for fault in checker.faults:
                 self.assertTrue(fault.startswith("crons.json: "), fault)
@@ -397,14 +408,14 @@ class ParserFuzzTest(unittest.TestCase):
         )
         self.run_property(check, self.registries(), params)
 
-    def check_cron(self, cron: cts.Cron, params: Any) -> None:
+    def check_cron(self, cron: Cron, params: Any) -> None:
         """A cron that was taken can be shown, resolved and filled in."""
-        figures = cts.Figures(0, 0, ())
-        view = cts.cron_view(cron, figures, None)
+        figures = Figures(0, 0, ())
+        view = cron_view(cron, figures, None)
         json.dumps(view, allow_nan=False).encode()
         try:
             values = cron.resolve(json.loads(json.dumps(params)))
-        except cts.Refusal as refusal:
+        except Refusal as refusal:
             json.dumps(refusal.answer(), ensure_ascii=False).encode("utf-8", "replace")
             return
         for argument in cron.arguments(values):
@@ -412,17 +423,17 @@ class ParserFuzzTest(unittest.TestCase):
             os.fsencode(argument)
         json.dumps(cron.shown(values), allow_nan=False)
 
-    def request(self, body: bytes) -> cts.Request:
+    def request(self, body: bytes) -> Request:
         headers = {"host": "localhost"}
-        return cts.Request("POST", "/trigger", "", headers, "::1", True, False, body)
+        return Request("POST", "/trigger", "", headers, "::1", "::1", body=body)
 
     def test_every_body_is_a_trigger_or_a_refusal(self) -> None:
         st = self.given
 
         def check(body: bytes) -> None:
             try:
-                trigger: Optional[cts.Trigger] = cts.read_trigger(self.request(body))
-            except cts.Refusal as refusal:
+                trigger: Optional[Trigger] = read_trigger(self.request(body))
+            except Refusal as refusal:
                 self.assertEqual(refusal.status, 400)
                 return
             assert trigger is not None
@@ -440,8 +451,8 @@ class ParserFuzzTest(unittest.TestCase):
     def test_every_head_is_a_request_or_a_refusal(self) -> None:
         def check(lines: List[bytes]) -> None:
             try:
-                request = cts.parse_head(lines, "::1")
-            except cts.Refusal as refusal:
+                request = parse_head(lines, "::1")
+            except Refusal as refusal:
                 self.assertEqual(refusal.code, "invalid_request")
                 return
             for text in (request.method, *request.headers, *request.headers.values()):
@@ -456,7 +467,7 @@ class ParserFuzzTest(unittest.TestCase):
 
     def test_what_is_printable_is_one_line_of_visible_characters(self) -> None:
         def check(text: str) -> None:
-            shown = cts.printable(text, 50)
+            shown = printable(text, 50)
             self.assertTrue(shown.isprintable())
 
         self.run_property(check, self.given.text())

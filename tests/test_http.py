@@ -15,8 +15,9 @@ import time
 import unittest
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from flat import m as server
 from support import Reply, Server, Wire, need_full, patched, wait_until
+
+from cron_trigger.registry.times import now_text
 
 REGISTRY: Dict[str, Any] = {
     "hello": {"description": "Dire bonjour ✅", "command": ["echo", "hello"]},
@@ -876,8 +877,8 @@ class HistoryTest(OwnServerCase):
                 number,
                 "hello" if number % 3 else "lines",
                 statuses[number % 5],
-                server.now_text(1_795_000_000 + number),
-                server.now_text(1_795_000_001 + number),
+                now_text(1_795_000_000 + number),
+                now_text(1_795_000_001 + number),
                 number,
                 number % 5,
                 "http",
@@ -943,7 +944,7 @@ class HistoryTest(OwnServerCase):
 
     def test_runs_of_a_time_since_is_in_it_until_is_not(self) -> None:
         def at(number: int, offset: str = "+00:00", shift_s: int = 0) -> str:
-            text = server.now_text(1_795_000_000 + number + shift_s)
+            text = now_text(1_795_000_000 + number + shift_s)
             return text.replace("+00:00", offset).replace("+", "%2B")
 
         since, until = at(100), at(200)
@@ -956,7 +957,7 @@ class HistoryTest(OwnServerCase):
         self.assertEqual(self.walk(f"since={since}&until={until}&limit=30"), ids)
         self.assertEqual(self.page(f"?since={until}&until={since}"), ([], None))
         # A plus sign that nobody escaped.
-        plain = server.now_text(1_795_000_599)
+        plain = now_text(1_795_000_599)
         self.assertEqual(self.page(f"?since={plain}"), ([600, 599], None))
 
     def test_the_list_of_crons_has_their_figures(self) -> None:
@@ -983,7 +984,7 @@ class HistoryTest(OwnServerCase):
                 "id": 600,
                 "status": "completed",
                 "durationMs": 600,
-                "startedAt": server.now_text(1_795_000_600),
+                "startedAt": now_text(1_795_000_600),
             },
         )
         self.assertEqual(lines["medianDurationMs"], (recent[14] + recent[15]) // 2)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 from unittest import mock
 
-from flat import m as cts
 from support import (
     REPOSITORY,
     Reply,
@@ -32,7 +31,24 @@ from support import (
     wait_until,
 )
 
-from cron_trigger.web.places import Places
+from cron_trigger import SERVICE
+from cron_trigger.host.rates import Rates
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.runs.logs import Logs, ServerLog
+from cron_trigger.runs.schedule import SCHEDULED_LIMIT, SCHEDULED_SHARE
+from cron_trigger.web.access import WRONG_SECRET_EVERY_S, WRONG_SECRETS
+from cron_trigger.web.events import Broadcaster
+from cron_trigger.web.places import KEPT_DESCRIPTORS, Limit, Limits, Places, limits_for
+from cron_trigger.web.reader import (
+    HEADER_COUNT,
+    REQUEST_LINE_BYTES,
+    REQUEST_S,
+    SINGLE_HEADERS,
+)
+from cron_trigger.web.refusals import RefusalLog
+from cron_trigger.web.routes import ROUTES
+from cron_trigger.web.server import IDLE_S
+from cron_trigger.web.wire import BODY_BYTES
 
 REGISTRY = {
     "hello": {"description": "Say hello", "command": ["/bin/echo", "hello"]},
@@ -133,7 +149,7 @@ class SmugglingTest(RawTest):
         with Wire(self.server.port) as wire:
             wire.send(head + chunks % (len(SECOND), SECOND) + HEALTH)
             answers = [wire.answer().json for _ in range(2)]
-        self.assertEqual([a["service"] for a in answers], [cts.SERVICE] * 2)
+        self.assertEqual([a["service"] for a in answers], [SERVICE] * 2)
         self.assertEqual(self.runs(), before)
 
     def test_a_length_is_one_decimal_number(self) -> None:
@@ -150,7 +166,7 @@ class SmugglingTest(RawTest):
                 self.assert_refused(data, 400, "invalid_request")
 
     def test_deciding_headers_come_once(self) -> None:
-        for name in sorted(cts.SINGLE_HEADERS):
+        for name in sorted(SINGLE_HEADERS):
             twice = b"GET /crons HTTP/1.1\r\n" + (f"{name}: 1\r\n".encode() * 2)
             if name != "host":
                 twice += HEAD
@@ -254,7 +270,7 @@ class SmugglingTest(RawTest):
         with Wire(self.server.port) as wire:
             wire.send(head + length + SECOND + HEALTH)
             answers = [wire.answer().json for _ in range(2)]
-        self.assertEqual([a["service"] for a in answers], [cts.SERVICE] * 2)
+        self.assertEqual([a["service"] for a in answers], [SERVICE] * 2)
         self.assertEqual(self.runs(), before)
 
 
@@ -266,14 +282,14 @@ class BoundsTest(RawTest):
             return wire.send(data).answer().status
 
     def test_the_limits_are_those_of_the_contract(self) -> None:
-        self.assertEqual((cts.REQUEST_S, cts.IDLE_S), (10.0, 60.0))
-        limits = cts.Limits()
+        self.assertEqual((REQUEST_S, IDLE_S), (10.0, 60.0))
+        limits = Limits()
         self.assertEqual((limits.work, limits.connections), ((64, 96), (256, 384)))
         self.assertEqual((limits.streams, limits.followers), ((32, 64), (32, 64)))
-        self.assertEqual((cts.SCHEDULED_SHARE, cts.SCHEDULED_LIMIT), (500, 1000))
-        self.assertEqual((cts.BODY_BYTES, cts.REQUEST_LINE_BYTES), (65536, 8192))
-        self.assertEqual(cts.HEADER_COUNT, 100)
-        self.assertEqual((cts.WRONG_SECRETS, cts.WRONG_SECRET_EVERY_S), (10, 6.0))
+        self.assertEqual((SCHEDULED_SHARE, SCHEDULED_LIMIT), (500, 1000))
+        self.assertEqual((BODY_BYTES, REQUEST_LINE_BYTES), (65536, 8192))
+        self.assertEqual(HEADER_COUNT, 100)
+        self.assertEqual((WRONG_SECRETS, WRONG_SECRET_EVERY_S), (10, 6.0))
 
     def test_a_hundred_headers(self) -> None:
         for count, status in ((100, 200), (101, 400)):
@@ -390,7 +406,7 @@ class JsonTest(RawTest):
             reply = self.reply(body)
             self.assertEqual((reply.status, reply.json["code"]), (404, "unknown_cron"))
         made = {p.stem for p in self.server.run_dir.glob("*.pid")}
-        self.assertLessEqual(made, {*REGISTRY, cts.SERVICE})
+        self.assertLessEqual(made, {*REGISTRY, SERVICE})
 
     def test_thousands_of_unknown_parameters_are_one_refusal(self) -> None:
         params = {f"p{number}": 1 for number in range(4000)}
@@ -404,7 +420,7 @@ class AnswerTest(RawTest):
 
     def answers(self) -> List[Tuple[str, Reply]]:
         found = []
-        for route in cts.ROUTES:
+        for route in ROUTES:
             if route.action == "events":
                 continue
             path = route.path.replace("ID", "1")
@@ -433,7 +449,7 @@ class AnswerTest(RawTest):
         for what, reply in answers:
             with self.subTest(what):
                 heads = reply.headers
-                self.assertEqual(heads["server"], cts.SERVICE)
+                self.assertEqual(heads["server"], SERVICE)
                 self.assertEqual(heads["x-content-type-options"], "nosniff")
                 # The page is asked for again by its tag.
                 asked = heads["cache-control"] == "no-cache"
@@ -511,7 +527,7 @@ class LogTest(RawTest):
 
     def test_whatever_is_said_is_one_printable_line(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            log = cts.ServerLog(cts.Logs(Path(folder)), "log", to_stderr=False)
+            log = ServerLog(Logs(Path(folder)), "log", to_stderr=False)
             log.say("info", "a\nb\r\x1b[2J\x9b\u2028\u202e" + "c" * 5000)
             (line,) = (Path(folder) / "log").read_text("utf-8").splitlines()
         self.assertTrue(line.isprintable())
@@ -533,15 +549,15 @@ class LogTest(RawTest):
     def test_a_crowd_of_addresses_writes_no_more_than_two_of_them(self) -> None:
         lines: List[str] = []
         clock = [0.0]
-        rates = cts.Rates(100, 1.0, monotonic=lambda: clock[0])
-        log = cts.RefusalLog(lambda level, text: lines.append(text), rates)
-        refusal = cts.Refusal("forbidden", "No.")
+        rates = Rates(100, 1.0, monotonic=lambda: clock[0])
+        log = RefusalLog(lambda level, text: lines.append(text), rates)
+        refusal = Refusal("forbidden", "No.")
         for number in range(5000):
             client = f"2001:db8:0:{number % 2500:x}::/64"
             log.add(f"address {number}", client, "x" * 9000, refusal)
         self.assertEqual(len(lines), 200)
         self.assertLess(max(map(len, lines)), 700)
-        self.assertLessEqual(len(rates), cts.Rates.CLIENTS)
+        self.assertLessEqual(len(rates), Rates.CLIENTS)
         clock[0] = 10.0
         log.add("address", "another", "x", refusal)
         self.assertIn("4800 more requests were refused", lines[-2])
@@ -722,8 +738,8 @@ class PlacesTest(unittest.TestCase):
     def test_a_stream_that_has_joined_is_counted_once(self) -> None:
         store, loop = mock.Mock(), mock.Mock()
         store.last_event_id.return_value, store.events_after.return_value = 0, []
-        places = Places(cts.Limit(2, 2), 9.0)
-        broadcaster = cts.Broadcaster(store, loop, mock.Mock(), places)
+        places = Places(Limit(2, 2), 9.0)
+        broadcaster = Broadcaster(store, loop, mock.Mock(), places)
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
@@ -732,7 +748,7 @@ class PlacesTest(unittest.TestCase):
         broadcaster.release(broadcaster.reserve("a"))
         broadcaster.release(place)
         broadcaster.reserve("a")
-        with self.assertRaises(cts.Refusal):
+        with self.assertRaises(Refusal):
             broadcaster.reserve("a")
 
     def test_an_event_stream_that_talks_is_dropped(self) -> None:
@@ -832,16 +848,16 @@ class FewDescriptorsTest(unittest.TestCase):
 
     def test_the_limits_leave_room_for_launches(self) -> None:
         for descriptors in (20, 64, 256, 512, 1024, 1 << 20):
-            limits = cts.limits_for(descriptors, used=20)
+            limits = limits_for(descriptors, used=20)
             held = (limits.connections, limits.streams, limits.followers)
             if descriptors >= 64:
-                room = descriptors - 20 - cts.KEPT_DESCRIPTORS
+                room = descriptors - 20 - KEPT_DESCRIPTORS
                 self.assertLessEqual(sum(limit.total for limit in held), room)
             for limit in limits:
                 self.assertLessEqual(2, limit.share)
                 self.assertLessEqual(limit.share, limit.total)
-        self.assertEqual(cts.limits_for(1024, 20), cts.Limits())
-        self.assertEqual(cts.limits_for(-1, 20), cts.Limits())
+        self.assertEqual(limits_for(1024, 20), Limits())
+        self.assertEqual(limits_for(-1, 20), Limits())
 
 
 class SharesTest(unittest.TestCase):
@@ -852,7 +868,7 @@ class SharesTest(unittest.TestCase):
         self.left: List[str] = []
 
     def places(self, share: int, total: int, safe_s: Any = 0.0) -> Places:
-        return Places(cts.Limit(share, total), safe_s, lambda: self.now_s)
+        return Places(Limit(share, total), safe_s, lambda: self.now_s)
 
     def take(self, places: Places, client: str, name: str = "") -> Any:
         self.now_s += 1.0

@@ -15,10 +15,10 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List
 
-from flat import m
 from support import Server, need_command, need_full, patched, wait_until
 
 from cron_trigger.host import processes
+from cron_trigger.host.lock import PidFile, read_pid_file, take_lock
 
 #: Prints who it is, and stays until the test lets it go (or a minute has passed).
 STAY = """#!/bin/sh
@@ -468,11 +468,11 @@ class Lock(unittest.TestCase):
         self.path = Path(folder.name) / "a.pid"
 
     def test_the_lock_excludes_within_one_process_too(self) -> None:
-        lock = m.take_lock(self.path)
+        lock = take_lock(self.path)
         assert lock is not None
-        self.assertIsNone(m.take_lock(self.path))
+        self.assertIsNone(take_lock(self.path))
         os.close(lock)
-        again = m.take_lock(self.path)
+        again = take_lock(self.path)
         assert again is not None
         os.close(again)
 
@@ -485,11 +485,11 @@ class Lock(unittest.TestCase):
             ("123\n14\n", 123, 14),
         ):
             self.path.write_text(text)
-            written = m.read_pid_file(self.path)
+            written = read_pid_file(self.path)
             self.assertEqual((written.pid, written.exit_code), (pid, exit_code), text)
 
     def test_no_file_says_nothing(self) -> None:
-        self.assertEqual(m.read_pid_file(self.path), m.PidFile())
+        self.assertEqual(read_pid_file(self.path), PidFile())
 
 
 class Launch(unittest.TestCase):
@@ -527,7 +527,7 @@ class Launch(unittest.TestCase):
         )
         with prepared(program=slow) as server:
             (server.folder / "victim.signal").write_text("SEGV")
-            ids = []
+            ids: List[int] = []
             while len(ids) < 2:
                 reply = server.trigger("victim")
                 self.assertIn(reply.status, (202, 409))

@@ -8,8 +8,10 @@ import time
 import unittest
 from typing import Callable, List, Tuple
 
-from flat import m
 from support import wait_until
+
+from cron_trigger.host.loop import Loop, Timer
+from cron_trigger.host.walltimer import WallTimer
 
 
 class Clock:
@@ -28,7 +30,7 @@ class Stepped(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.said: List[Tuple[str, str]] = []
-        self.loop = m.Loop(lambda *words: self.said.append(words), self.clock)
+        self.loop = Loop(lambda *words: self.said.append(words), self.clock)
         self.addCleanup(self.loop.close)
         self.done: List[str] = []
 
@@ -63,7 +65,7 @@ class Stepped(unittest.TestCase):
         self.assertEqual(self.advance(2), ["kept"])
 
     def test_a_timer_may_cancel_another_of_the_same_moment(self) -> None:
-        timers: List[m.Timer] = []
+        timers: List[Timer] = []
         self.loop.call_later(1, lambda: timers[0].cancel())
         timers.append(self.loop.call_later(1, self.note("cancelled")))
         self.assertEqual(self.advance(2), [])
@@ -134,7 +136,7 @@ class Threaded(unittest.TestCase):
     """A loop that runs in a thread of its own, by the true clock."""
 
     def setUp(self) -> None:
-        self.loop = m.Loop(lambda *_: None)
+        self.loop = Loop(lambda *_: None)
         self.thread = threading.Thread(target=self.loop.run)
         self.thread.start()
         self.addCleanup(self.loop.close)
@@ -175,10 +177,10 @@ class WallTimers(unittest.TestCase):
     """A timer that follows the clock on the wall."""
 
     def setUp(self) -> None:
-        self.loop = m.Loop(lambda *_: None)
+        self.loop = Loop(lambda *_: None)
         self.addCleanup(self.loop.close)
         self.fired: List[float] = []
-        self.timer = m.WallTimer(self.loop, lambda: self.fired.append(time.time()))
+        self.timer = WallTimer(self.loop, lambda: self.fired.append(time.time()))
         self.addCleanup(self.timer.close)
 
     def step_until_fired(self, times: int = 1) -> None:
@@ -213,7 +215,7 @@ class WallTimers(unittest.TestCase):
 
     def test_a_timer_that_was_never_armed_costs_no_descriptor(self) -> None:
         before = len(os.listdir("/proc/self/fd"))
-        idle = m.WallTimer(self.loop, lambda: None)
+        idle = WallTimer(self.loop, lambda: None)
         idle.arm(None)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
         idle.close()

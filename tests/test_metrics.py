@@ -11,8 +11,11 @@ import time
 import unittest
 from typing import Any, Dict, List
 
-from flat import m
 from support import Server, need_command, need_full, wait_until
+
+from cron_trigger import VERSION
+from cron_trigger.registry.records import ENDED_STATUSES
+from cron_trigger.registry.times import epoch_of, now_text
 
 REGISTRY: Dict[str, Any] = {
     "good": {"description": "Good", "command": ["true"]},
@@ -83,7 +86,7 @@ class MetricsTest(unittest.TestCase):
                 "cron_trigger_last_success_timestamp_seconds",
             },
         )
-        info = f'cron_trigger_build_info{{version="{m.VERSION}"}}'
+        info = f'cron_trigger_build_info{{version="{VERSION}"}}'
         self.assertEqual(values(self.server)[info], 1)
 
     def test_runs_are_counted_by_how_they_ended(self) -> None:
@@ -92,7 +95,7 @@ class MetricsTest(unittest.TestCase):
         self.assertEqual(got[runs("good", "failed")], 0)
         self.assertEqual(got[runs("bad", "failed")], 1)
         # Zero is said, too: else a first failure would be no increase.
-        for status in m.ENDED_STATUSES:
+        for status in ENDED_STATUSES:
             self.assertEqual(got[runs("never.run_x", status)], 0)
 
     def test_durations_and_times_are_those_of_the_runs(self) -> None:
@@ -101,7 +104,7 @@ class MetricsTest(unittest.TestCase):
         total_s = sum(run["durationMs"] for run in self.good) / 1000
         self.assertAlmostEqual(got[name.format("sum")], total_s, 6)
         self.assertEqual(got[name.format("count")], 3)
-        ended_s = m.epoch_of(self.good[-1]["completedAt"])
+        ended_s = epoch_of(self.good[-1]["completedAt"])
         last = 'cron_trigger_last_{}_timestamp_seconds{{cron="{}"}}'
         self.assertAlmostEqual(got[last.format("run", "good")], ended_s, 3)
         self.assertAlmostEqual(got[last.format("success", "good")], ended_s, 3)
@@ -219,7 +222,7 @@ class MetricsNeverFallTest(unittest.TestCase):
 
 def age(server: Server, days: int) -> None:
     """Have all that stands in the history have happened so long ago."""
-    then = m.now_text(time.time() - days * 86400)
+    then = now_text(time.time() - days * 86400)
     db = sqlite3.connect(server.state_dir / "history.db")
     with db:
         db.execute(

@@ -11,8 +11,10 @@ import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Dict, List, Tuple
 
-from flat import m
 from support import Server, need_full, patched, wait_until
+
+from cron_trigger.registry.errors import ConfigError
+from cron_trigger.registry.settings import read_settings
 
 REGISTRY: Dict[str, Any] = {
     "good": {"description": "Good", "command": ["true"]},
@@ -243,8 +245,8 @@ class NeverInTheWayTest(unittest.TestCase):
 
     def test_a_wrong_address_ends_the_start(self) -> None:
         for url in ("ftp://host/", "http://", "nonsense", "http://a b/", "http://h:x/"):
-            with self.assertRaisesRegex(m.ConfigError, "CRON_TRIGGER_NOTIFY_URL"):
-                m.read_settings({"notify_url": url}, {})
+            with self.assertRaisesRegex(ConfigError, "CRON_TRIGGER_NOTIFY_URL"):
+                read_settings({"notify_url": url}, {})
 
 
 def drip(listener: socket.socket) -> None:

@@ -10,8 +10,10 @@ import unittest
 import warnings
 from typing import Any, Dict, List, Mapping
 
-from flat import m
 from support import Reply, Server, wait_until
+
+from cron_trigger import SERVICE
+from cron_trigger.cli import main
 
 #: Prints its arguments and the variables that it got, a line each.
 SHOW = """#!/bin/sh
@@ -247,9 +249,9 @@ class ParametersTest(unittest.TestCase):
         # A process that ends need not close what it opened.
         warnings.simplefilter("ignore", ResourceWarning)
         with contextlib.redirect_stderr(io.StringIO()) as said:
-            code = m.main(["run", cron, *flags, *self.server.folder_flags()])
+            code = main(["run", cron, *flags, *self.server.folder_flags()])
         self.assertEqual(code, 64, said.getvalue())
-        own = [ln for ln in said.getvalue().splitlines() if ln.startswith(m.SERVICE)]
+        own = [ln for ln in said.getvalue().splitlines() if ln.startswith(SERVICE)]
         self.assertEqual(len(own), 1, said.getvalue())
         return own[0]
 

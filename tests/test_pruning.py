@@ -11,9 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, List
 
-from flat import m
 from support import FULL, Server, need_full, patched, wait_until
 from test_metrics import age
+
+from cron_trigger.daemon.life import PRUNE_EVERY_S
+from cron_trigger.history.store import Store
+from cron_trigger.registry.records import (
+    COMPLETED,
+    FIRED,
+    PENDING,
+    RUNNING,
+    Run,
+    Scheduled,
+)
+from cron_trigger.registry.times import now_text
 
 REGISTRY = {
     "brief": {"description": "Brief", "command": ["true"]},
@@ -27,23 +38,23 @@ class StorePruningTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
         self.addCleanup(folder.cleanup)
         self.path = Path(folder.name) / "history.db"
-        self.store = m.Store(self.path, lambda *_: None)
+        self.store = Store(self.path, lambda *_: None)
         self.addCleanup(self.store.close)
 
-    def begin(self, days: float, cron: str = "c") -> m.Run:
-        at = m.now_text(time.time() - days * DAY_S)
-        run = self.store.begin(m.Run(0, cron, m.RUNNING, started_at=at))
+    def begin(self, days: float, cron: str = "c") -> Run:
+        at = now_text(time.time() - days * DAY_S)
+        run = self.store.begin(Run(0, cron, RUNNING, started_at=at))
         self.store.started(replace(run, pid=1))
         return run
 
-    def ended(self, days: float) -> m.Run:
+    def ended(self, days: float) -> Run:
         run = self.begin(days)
         at, what = run.started_at, "x" * 500
-        self.store.end(replace(run, status=m.COMPLETED, completed_at=at, error=what))
+        self.store.end(replace(run, status=COMPLETED, completed_at=at, error=what))
         return run
 
     def prune(self, days: int = 90, **how: Any) -> int:
-        return self.store.prune(m.now_text(time.time() - days * DAY_S), **how)
+        return self.store.prune(now_text(time.time() - days * DAY_S), **how)
 
     def kept(self) -> List[int]:
         return [run.id for run in reversed(self.store.runs(limit=10000))]
@@ -77,15 +88,15 @@ class StorePruningTest(unittest.TestCase):
     def test_planned_triggers_go_once_they_ended(self) -> None:
         def planned(created_days: float, due_days: float, status: str) -> int:
             times = (
-                m.now_text(time.time() - d * DAY_S) for d in (created_days, due_days)
+                now_text(time.time() - d * DAY_S) for d in (created_days, due_days)
             )
             created_at, run_at = times
-            entry = m.Scheduled(0, "c", run_at, status, created_at=created_at)
+            entry = Scheduled(0, "c", run_at, status, created_at=created_at)
             return self.store.schedule(entry).id
 
-        gone = planned(92, 91, m.FIRED)
-        pending = planned(92, -10, m.PENDING)
-        lately = planned(92, 1, m.FIRED)
+        gone = planned(92, 91, FIRED)
+        pending = planned(92, -10, PENDING)
+        lately = planned(92, 1, FIRED)
         self.prune()
         self.assertIsNone(self.store.scheduled(gone))
         self.assertIsNotNone(self.store.scheduled(pending))
@@ -131,7 +142,7 @@ class ServerPruningTest(unittest.TestCase):
             wait_until(lambda: text in server.log_text())
 
     def test_a_day_is_a_day(self) -> None:
-        self.assertEqual(m.PRUNE_EVERY_S, DAY_S)
+        self.assertEqual(PRUNE_EVERY_S, DAY_S)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Union
 from unittest import mock
 
-from flat import m as server
 from support import REPOSITORY, Server, need, wait_until
+
+from cron_trigger.registry.checker import ENTRY_KEYS
+from cron_trigger.registry.crons import NOTIFY_CHOICES, Cron
+from cron_trigger.registry.definitions import DEFINITION_KEYS, FORMATS, TYPES
+from cron_trigger.registry.file import REGISTRY_BYTES, Registry, load_registry
+from cron_trigger.registry.times import duration_s
 
 GOOD = {"a": {"description": "A", "command": ["true"]}}
 SCHEMA = json.loads((REPOSITORY / "crons.schema.json").read_text(encoding="utf-8"))
@@ -63,7 +68,7 @@ class FolderCase(unittest.TestCase):
     def faults(self, content: Union[str, bytes, Mapping[str, Any]]) -> List[str]:
         """Return the faults of a registry file without its name at their beginning."""
         self.write(content)
-        faults = server.load_registry(self.path, Path("/var/log/qadhya"))[1]
+        faults = load_registry(self.path, Path("/var/log/qadhya"))[1]
         for fault in faults:
             self.assertTrue(fault.startswith("crons.json: "), fault)
             self.assertTrue(fault.isprintable(), fault)
@@ -96,7 +101,7 @@ class WholeFileTest(FolderCase):
     def test_the_fault_of_the_contract_reads_exactly_so(self) -> None:
         self.write({"index-kb": {"description": "d", "command": "c", "timeout": "12x"}})
         self.assertEqual(
-            server.load_registry(self.path, Path("/log"))[1],
+            load_registry(self.path, Path("/log"))[1],
             [
                 'crons.json: "index-kb": timeout: expected a duration such as "90s", '
                 'got "12x"'
@@ -128,18 +133,18 @@ class WholeFileTest(FolderCase):
     def test_a_file_that_is_not_there_or_a_folder_or_too_large_is_a_fault(self) -> None:
         log = Path("/log")
         self.assertEqual(
-            server.load_registry(self.path, log)[1],
+            load_registry(self.path, log)[1],
             [f"crons.json: can't be read: No such file or directory ({self.path})"],
         )
         fault = "crons.json: this is not a file"
-        self.assertIn("this is not a file", str(server.load_registry(self.folder, log)))
+        self.assertIn("this is not a file", str(load_registry(self.folder, log)))
         os.mkfifo(self.path)  # nobody must wait for its writer
-        self.assertIn(fault, server.load_registry(self.path, log)[1][0])
+        self.assertIn(fault, load_registry(self.path, log)[1][0])
         self.path.unlink()
         with self.path.open("wb") as file:
-            file.truncate(server.REGISTRY_BYTES + 1)
+            file.truncate(REGISTRY_BYTES + 1)
         self.assertEqual(
-            server.load_registry(self.path, log)[1],
+            load_registry(self.path, log)[1],
             ["crons.json: must be at most 16 MiB"],
         )
 
@@ -220,7 +225,7 @@ class WholeFileTest(FolderCase):
         self.assertEqual(self.faults("\ufeff" + json.dumps(GOOD)), [])
         for schema in ("./crons.schema.json", 5):
             self.write({"$schema": schema, **GOOD})
-            crons, faults = server.load_registry(self.path, Path("/log"))
+            crons, faults = load_registry(self.path, Path("/log"))
             self.assertEqual((list(crons), faults), (["a"], []))
 
     def test_what_people_write_by_mistake_is_one_sentence_with_its_remedy(
@@ -280,7 +285,7 @@ class EntryTest(FolderCase):
 
     def test_the_defaults_of_what_an_entry_leaves_out(self) -> None:
         self.write({"a": {"description": "A", "command": "x"}})
-        cron = server.load_registry(self.path, Path("/log"))[0]["a"]
+        cron = load_registry(self.path, Path("/log"))[0]["a"]
         self.assertEqual((cron.kill_after_s, cron.late_s), (10.0, 300.0))
         self.assertEqual((cron.user, cron.schedule), (None, None))
 
@@ -288,9 +293,11 @@ class EntryTest(FolderCase):
         more = {"killAfter": "2s", "late": "1m", "schedule": "@daily"}
         name = pwd.getpwuid(os.geteuid()).pw_name
         self.write({"a": {"description": "A", "command": "x", "user": name, **more}})
-        cron = server.load_registry(self.path, Path("/log"))[0]["a"]
+        cron = load_registry(self.path, Path("/log"))[0]["a"]
         self.assertEqual((cron.kill_after_s, cron.late_s), (2.0, 60.0))
-        self.assertEqual((cron.user, cron.schedule.text), (name, "@daily"))
+        self.assertEqual(
+            (cron.user, str(cron.schedule and cron.schedule.text)), (name, "@daily")
+        )
 
     def test_a_user_is_one_of_this_host(self) -> None:
         rule = "user: expected the name of a user of this host (getent passwd)"
@@ -595,7 +602,7 @@ class SafetyTest(FolderCase):
             with self.subTest(place=place.name, mode=oct(mode)):
                 before = place.stat().st_mode & 0o7777
                 place.chmod(mode)
-                faults = server.load_registry(self.path, Path("/log"))[1]
+                faults = load_registry(self.path, Path("/log"))[1]
                 place.chmod(before)
                 letter = "o" if "others" in who else "g"
                 self.assertEqual(
@@ -605,14 +612,14 @@ class SafetyTest(FolderCase):
                         f"chmod {letter}-w {place}"
                     ],
                 )
-        self.assertEqual(server.load_registry(self.path, Path("/log"))[1], [])
+        self.assertEqual(load_registry(self.path, Path("/log"))[1], [])
 
     def test_somebody_elses_file_or_folder_is_refused(self) -> None:
         self.write(GOOD)
         for place in (self.path, self.folder):
             with self.subTest(place.name):
                 os.chown(place, 65534, -1)
-                faults = server.load_registry(self.path, Path("/log"))[1]
+                faults = load_registry(self.path, Path("/log"))[1]
                 os.chown(place, 0, -1)
                 self.assertEqual(
                     faults,
@@ -629,7 +636,7 @@ class SafetyTest(FolderCase):
         (foreign / "crons.json").write_text(json.dumps(GOOD))
         os.chown(foreign, 65534, -1)
         self.path.symlink_to(foreign / "crons.json")
-        faults = server.load_registry(self.path, Path("/log"))[1]
+        faults = load_registry(self.path, Path("/log"))[1]
         self.assertEqual(len(faults), 1)
         self.assertIn(f"{foreign} belongs to user 65534", faults[0])
 
@@ -639,7 +646,7 @@ class RacyTest(FolderCase):
         """Though size, inode and, by a tool that keeps it, the time are the same."""
         self.write({"a": GOOD["a"]})
         times = self.path.stat()
-        registry = server.Registry(self.path, Path("/log"))
+        registry = Registry(self.path, Path("/log"))
         for number in range(300):
             name = "abc"[number % 3]
             self.write({name: GOOD["a"]})
@@ -649,7 +656,7 @@ class RacyTest(FolderCase):
     def test_nobody_waits_for_a_file_that_takes_its_time(self) -> None:
         """Meanwhile, the crons are those of before."""
 
-        class Hurried(server.Registry):  # type: ignore[misc,name-defined]
+        class Hurried(Registry):
             PATIENCE_S = 0.01
 
         self.write(GOOD)
@@ -664,7 +671,7 @@ class RacyTest(FolderCase):
 
     def test_a_reading_leaves_no_thread(self) -> None:
         self.write(GOOD)
-        registry = server.Registry(self.path, Path("/log"))
+        registry = Registry(self.path, Path("/log"))
         for number in range(5):
             self.write({f"c{number}": GOOD["a"]})
             self.assertEqual(list(registry.crons()), [f"c{number}"])
@@ -675,7 +682,7 @@ class RacyTest(FolderCase):
 
     def test_many_who_ask_at_once_all_see_the_change(self) -> None:
         self.write(GOOD)
-        registry = server.Registry(self.path, Path("/log"))
+        registry = Registry(self.path, Path("/log"))
         for number in range(10):
             self.write({f"c{number}": GOOD["a"]})
             with futures.ThreadPoolExecutor(8) as pool:
@@ -686,7 +693,7 @@ class RacyTest(FolderCase):
         """And those who wait for the file do not wait for him in vain."""
         self.write({})
         seen: List[int] = []
-        registry = server.Registry(
+        registry = Registry(
             self.path, Path("/log"), lambda changed: seen.append(len(changed.crons()))
         )
         for count in range(1, 6):
@@ -696,7 +703,7 @@ class RacyTest(FolderCase):
 
     def test_an_unchanged_file_is_not_read_again(self) -> None:
         self.write(GOOD)
-        registry = server.Registry(self.path, Path("/log"))
+        registry = Registry(self.path, Path("/log"))
         wait_until(lambda: registry.crons() is registry.crons(), what="rest")
         crons = registry.crons()
         self.assertIs(registry.crons(), crons)
@@ -882,17 +889,17 @@ class SchemaTest(unittest.TestCase):
 
     def test_it_knows_every_key_and_its_default(self) -> None:
         cron = SCHEMA["$defs"]["cron"]["properties"]
-        self.assertEqual(list(cron), list(server.ENTRY_KEYS))
+        self.assertEqual(list(cron), list(ENTRY_KEYS))
         parameter = SCHEMA["$defs"]["parameter"]["properties"]
-        self.assertEqual(list(parameter), list(server.DEFINITION_KEYS))
-        made = server.Cron("a", "A", ("x",), Path("/"))
+        self.assertEqual(list(parameter), list(DEFINITION_KEYS))
+        made = Cron("a", "A", ("x",), Path("/"))
         durations = (cron["killAfter"]["default"], cron["late"]["default"])
         self.assertEqual(
-            tuple(map(server.duration_s, durations)), (made.kill_after_s, made.late_s)
+            tuple(map(duration_s, durations)), (made.kill_after_s, made.late_s)
         )
-        self.assertEqual(cron["notify"]["enum"], list(server.NOTIFY_CHOICES))
-        self.assertEqual(tuple(parameter["type"]["enum"]), server.TYPES)
-        self.assertEqual(tuple(parameter["format"]["enum"]), server.FORMATS)
+        self.assertEqual(cron["notify"]["enum"], list(NOTIFY_CHOICES))
+        self.assertEqual(tuple(parameter["type"]["enum"]), TYPES)
+        self.assertEqual(tuple(parameter["format"]["enum"]), FORMATS)
 
 
 class KeptTest(unittest.TestCase):
@@ -949,9 +956,7 @@ class KeptTest(unittest.TestCase):
         wait_until(self.copy.exists, what="the copy")
         self.server.stop()
         self.server.registry.unlink()
-        kept = server.Registry(
-            self.server.registry, self.server.log_dir, kept=self.copy
-        )
+        kept = Registry(self.server.registry, self.server.log_dir, kept=self.copy)
         self.assertEqual(list(kept.crons()), ["a"])
         self.assertIn("can't be read", kept.faults[0])
 
@@ -976,7 +981,7 @@ class KeptTest(unittest.TestCase):
             self.copy.parent.mkdir(exist_ok=True)
             self.copy.write_text(text)
             self.server.registry.write_text("{")
-            registry = server.Registry(
+            registry = Registry(
                 self.server.registry, self.server.log_dir, kept=self.copy
             )
             self.assertEqual((registry.crons(), len(registry.faults)), ({}, 1), text)
@@ -984,7 +989,7 @@ class KeptTest(unittest.TestCase):
 
 class ShippedTest(unittest.TestCase):
     def test_the_shipped_registry_has_no_fault_and_its_parameters_work(self) -> None:
-        crons, faults = server.load_registry(
+        crons, faults = load_registry(
             REPOSITORY / "crons.json", Path("/var/log/qadhya")
         )
         if os.geteuid() == 0 and any("refused" in fault for fault in faults):

@@ -15,7 +15,6 @@ import unittest
 from typing import Any, Dict, List, Tuple
 
 from command import REGISTRY, USER, CommandCase
-from flat import m as server
 from support import (
     PROGRAM,
     Server,
@@ -24,6 +23,8 @@ from support import (
     patched,
     wait_until,
 )
+
+from cron_trigger.registry.errors import EX_CONFIG, EX_TEMPFAIL, EX_USAGE
 
 
 class RunTest(CommandCase):
@@ -63,7 +64,7 @@ class RunTest(CommandCase):
             made.environ.update(A_KEY="of the crontab", B="of the crontab")
             made.command("run", "show", "--port=1")
             self.assertEqual(made.log_text("show").count("\nof the file \n"), 2)
-            self.assertEqual(made.command("run", "show").returncode, server.EX_CONFIG)
+            self.assertEqual(made.command("run", "show").returncode, EX_CONFIG)
 
     def test_parameters_become_values_of_their_type(self) -> None:
         arguments = ("--param=n=7", "--param", "word=a=b c", "--param=flag=true")
@@ -86,11 +87,11 @@ class RunTest(CommandCase):
         ):
             with self.subTest(arguments):
                 done = self.call("run", "hello", *arguments)
-                self.assert_sentence(done, server.EX_USAGE, words)
+                self.assert_sentence(done, EX_USAGE, words)
 
     def test_an_unknown_cron_is_64_and_a_broken_script_126(self) -> None:
         done = self.call("run", "helo")
-        self.assert_sentence(done, server.EX_USAGE, 'no cron "helo"', "hello, three")
+        self.assert_sentence(done, EX_USAGE, 'no cron "helo"', "hello, three")
         done = self.call("run", "missing")
         self.assert_sentence(done, 126, '"missing" was not started', "is missing")
 
@@ -109,7 +110,7 @@ class RunTest(CommandCase):
             timeout=30,
             check=False,
         )
-        self.assert_sentence(done, server.EX_TEMPFAIL, '"hello" is running already')
+        self.assert_sentence(done, EX_TEMPFAIL, '"hello" is running already')
 
     def test_a_signal_cancels_the_run_and_the_record_says_so(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

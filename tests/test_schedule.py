@@ -15,10 +15,22 @@ from typing import Any, Dict, List, Optional, Tuple
 from unittest import mock
 
 import support
-from flat import m
 from support import FULL, Server, need_full, patched, wait_until
 
+from cron_trigger.history.store import Store
+from cron_trigger.host.loop import Loop
+from cron_trigger.host.walltimer import WallTimer
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.file import Registry
+from cron_trigger.registry.records import FIRED, Run, Scheduled, Trigger
+from cron_trigger.registry.settings import Settings
+from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs import schedule
+from cron_trigger.runs.folders import make_folders
+from cron_trigger.runs.logs import Logs
+from cron_trigger.runs.runner import Runner
+from cron_trigger.runs.schedule import SCHEDULED_LIMIT, Schedule
+from cron_trigger.runs.scripts import Scripts
 
 REGISTRY: Dict[str, Any] = {
     "brief": {"description": "Brief", "command": ["true"]},
@@ -127,7 +139,7 @@ class ScheduleTest(unittest.TestCase):
         for scheduled_id in ids:
             fired = settled(self.server, scheduled_id)
             run = self.server.ended(fired["runId"])
-            late_s = m.epoch_of(run["startedAt"]) - m.epoch_of(fired["runAt"])
+            late_s = epoch_of(run["startedAt"]) - epoch_of(fired["runAt"])
             late_ms.append(late_s * 1000)
         # A run's start has whole milliseconds, a time asked for may have more.
         self.assertGreaterEqual(min(late_ms), -1, late_ms)
@@ -320,7 +332,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
         fired = settled(self.server, scheduled_id)
         run = self.server.ended(fired["runId"])
         self.assertEqual((run["trigger"], self.marks()), ("schedule", 1))
-        early_s = m.epoch_of(fired["runAt"]) - m.epoch_of(run["startedAt"])
+        early_s = epoch_of(fired["runAt"]) - epoch_of(run["startedAt"])
         self.assertLess(early_s, 0.001)
 
     def test_one_that_came_due_without_a_server_runs_at_start(self) -> None:
@@ -441,14 +453,14 @@ class Stage:
         registry.registry = top / "crons.json"
         command = {"description": "C", "command": ["sh", "-c", script]}
         registry.write_registry({f"c{n}": command for n in range(crons)})
-        self.settings = m.Settings(top / "crons.json", top / "l", top / "s", top / "r")
-        m.make_folders(self.settings)
+        self.settings = Settings(top / "crons.json", top / "l", top / "s", top / "r")
+        make_folders(self.settings)
         # Far from the real time, so that the real timer keeps out of it.
         self.now_s = time.time() + 10**8
         self.said: List[str] = []
-        self.loop = m.Loop(self.say)
-        self.store = m.Store(self.settings.history, self.say)
-        self.registry = m.Registry(self.settings.registry, self.settings.log_dir)
+        self.loop = Loop(self.say)
+        self.store = Store(self.settings.history, self.say)
+        self.registry = Registry(self.settings.registry, self.settings.log_dir)
         self.begin()
 
     def say(self, level: str, text: str) -> None:
@@ -456,17 +468,17 @@ class Stage:
 
     def begin(self) -> None:
         """Start as a server does."""
-        self.runner = m.Runner(
+        self.runner = Runner(
             self.settings,
             self.registry,
             self.store,
             self.loop,
-            m.Scripts({}),
-            m.Logs(self.settings.log_dir),
+            Scripts({}),
+            Logs(self.settings.log_dir),
             self.say,
             clock=lambda: self.now_s,
         )
-        self.schedule = m.Schedule(
+        self.schedule = Schedule(
             self.runner,
             self.store,
             self.registry,
@@ -477,8 +489,8 @@ class Stage:
         self.schedule.start()
 
     def plan(self, after_s: float, cron: str = "c0") -> int:
-        run_at = m.now_text(self.now_s + after_s)
-        return self.schedule.create(m.Trigger(cron, "http", run_at=run_at)).id
+        run_at = now_text(self.now_s + after_s)
+        return self.schedule.create(Trigger(cron, "http", run_at=run_at)).id
 
     def step(self, seconds: float) -> None:
         """Move the clock and see what happens; the runs that began end."""
@@ -492,7 +504,7 @@ class Stage:
         assert found
         return found.status
 
-    def runs(self) -> List[m.Run]:
+    def runs(self) -> List[Run]:
         return self.store.runs(limit=10000)
 
     def close(self) -> None:
@@ -553,10 +565,10 @@ class ClockTest(unittest.TestCase):
 
     def test_only_so_many_may_be_pending(self) -> None:
         stage = self.stage()
-        self.assertEqual(m.SCHEDULED_LIMIT, 1000)
+        self.assertEqual(SCHEDULED_LIMIT, 1000)
         with mock.patch.object(schedule, "SCHEDULED_LIMIT", 3):
             ids = [stage.plan(60 + n) for n in range(3)]
-            with self.assertRaises(m.Refusal) as caught:
+            with self.assertRaises(Refusal) as caught:
                 stage.plan(100)
             self.assertEqual(caught.exception.code, "too_many_scheduled")
             stage.schedule.cancel(ids[0], "me")
@@ -565,7 +577,7 @@ class ClockTest(unittest.TestCase):
     def test_the_last_fifty_ended_are_listed(self) -> None:
         stage = self.stage()
         for _ in range(60):
-            stage.store.schedule(m.Scheduled(0, "c0", m.now_text(), m.FIRED))
+            stage.store.schedule(Scheduled(0, "c0", now_text(), FIRED))
         ended = [entry.id for entry in stage.store.ended_scheduled()]
         self.assertEqual(ended, list(range(60, 10, -1)))
 
@@ -584,7 +596,7 @@ class ClockTest(unittest.TestCase):
         broken, sound = stage.plan(10, "c0"), stage.plan(20, "c1")
         trigger = stage.runner.trigger
 
-        def fail(request: m.Trigger) -> m.Run:
+        def fail(request: Trigger) -> Run:
             if request.cron_name == "c0":
                 raise RuntimeError("broken")
             return trigger(request)
@@ -627,9 +639,9 @@ class ClockTest(unittest.TestCase):
                 fired_s[scheduled_id] = stage.now_s
 
     def test_the_wall_timer_calls_back_at_its_moment(self) -> None:
-        loop = m.Loop(lambda *_: None)
+        loop = Loop(lambda *_: None)
         called: List[float] = []
-        timer = m.WallTimer(loop, lambda: called.append(time.time()))
+        timer = WallTimer(loop, lambda: called.append(time.time()))
         self.addCleanup(loop.close)
         self.addCleanup(timer.close)
 

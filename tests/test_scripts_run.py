@@ -13,8 +13,14 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from flat import m as server
 from support import Server, need, need_command, npm_folder
+
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.errors import LaunchError
+from cron_trigger.registry.records import Run
+from cron_trigger.registry.times import epoch_of
+from cron_trigger.runs.output import RunLog
+from cron_trigger.runs.scripts import find_program
 
 TSX = "tsx@4.20.6"
 
@@ -486,15 +492,15 @@ class UnreachableTest(unittest.TestCase):
         folder = Path(tempfile.mkdtemp(prefix="cron-trigger-test-"))
         self.addCleanup(shutil.rmtree, folder)
         (folder / "closed").mkdir()
-        cron = server.Cron("a", "A", ("closed/x.sh",), folder)
+        cron = Cron("a", "A", ("closed/x.sh",), folder)
         if os.geteuid() == 0:  # who may search every folder
             os.seteuid(65534)
             self.addCleanup(os.seteuid, 0)
         else:
             folder.chmod(0)
             self.addCleanup(folder.chmod, 0o700)
-        with self.assertRaises(server.LaunchError) as caught:
-            server.find_program(cron, "/bin")
+        with self.assertRaises(LaunchError) as caught:
+            find_program(cron, "/bin")
         self.assertIn("cannot be reached (Permission denied)", str(caught.exception))
 
 
@@ -528,7 +534,7 @@ class EndTest(RunCase):
         # Null where it was smaller than the server, whose mark Linux hands on.
         self.assertNotEqual(run["maxRssBytes"], 0)
         self.assertGreater(run["durationMs"], 20)
-        took_s = server.epoch_of(run["completedAt"]) - server.epoch_of(run["startedAt"])
+        took_s = epoch_of(run["completedAt"]) - epoch_of(run["startedAt"])
         self.assertAlmostEqual(took_s, run["durationMs"] / 1000, delta=0.5)
 
 
@@ -681,11 +687,11 @@ class TailTest(unittest.TestCase):
         path.write_bytes(before + head + output + b"the end line\n")
         inode = path.stat().st_ino
         end = len(before + head + output)
-        run = server.Run(
+        run = Run(
             5, "x", "completed", log_file=str(path), log_inode=inode,
             log_start=len(before), log_end=end,
         )  # fmt: skip
-        log = server.RunLog(run)
+        log = RunLog(run)
         try:
             start = log.tail_start(log.end(), lines)
             return b"".join(log.blocks(start, log.end()))

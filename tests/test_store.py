@@ -20,8 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from flat import m
 from support import FULL, Server, need, need_command, need_full, patched, wait_until
+
+from cron_trigger.history.schema import TABLES
+from cron_trigger.history.store import Store
+from cron_trigger.registry.records import CANCELLED, COMPLETED, FAILED, RUNNING, Run
+from cron_trigger.registry.times import now_text
 
 Said = List[Tuple[str, str]]
 
@@ -36,22 +40,22 @@ class Folder(unittest.TestCase):
         self.said: Said = []
         self.store = self.opened()
 
-    def opened(self) -> m.Store:
+    def opened(self) -> Store:
         folder = self.path.parent.parent
         say = lambda level, text: self.said.append((level, text))  # noqa: E731
-        store = m.Store(self.path, say, folder)
+        store = Store(self.path, say, folder)
         self.addCleanup(store.close)
         return store
 
-    def begun(self, cron: str = "a", **values: Any) -> m.Run:
-        run = m.Run(0, cron, m.RUNNING, started_at=m.now_text(), **values)
+    def begun(self, cron: str = "a", **values: Any) -> Run:
+        run = Run(0, cron, RUNNING, started_at=now_text(), **values)
         run = replace(self.store.begin(run), pid=4711)
         self.store.started(run)
         return run
 
-    def ended(self, run: m.Run, exit_code: int = 0) -> Optional[m.Run]:
-        status = m.FAILED if exit_code else m.COMPLETED
-        done = replace(run, status=status, completed_at=m.now_text(), duration_ms=7)
+    def ended(self, run: Run, exit_code: int = 0) -> Optional[Run]:
+        status = FAILED if exit_code else COMPLETED
+        done = replace(run, status=status, completed_at=now_text(), duration_ms=7)
         return self.store.end(replace(done, exit_code=exit_code))
 
     def rows(self, query: str) -> List[Tuple[Any, ...]]:
@@ -83,7 +87,7 @@ class Answers(Folder):
         self.assertEqual(len(rows), 3)
 
     def later_than(self, moment: str) -> bool:
-        return m.now_text() > moment
+        return now_text() > moment
 
     def test_sqlite_writes_the_same_views_as_python(self) -> None:
         odd = "é \"'\\/\t\n\x7f\u2028 𝄞 {} %s"
@@ -133,7 +137,7 @@ class Answers(Folder):
     def test_of_two_processes_that_see_an_end_one_records_it(self) -> None:
         other = self.opened()
         run = self.begun()
-        done = replace(run, status=m.COMPLETED, exit_code=0, completed_at=m.now_text())
+        done = replace(run, status=COMPLETED, exit_code=0, completed_at=now_text())
         self.assertIsNotNone(other.end(done))
         self.assertIsNone(self.store.end(replace(done, cpu_seconds=1.5)))
         known = other.run(run.id)
@@ -147,7 +151,7 @@ class Answers(Folder):
         running = self.begun()
         totals = {(c, s): runs for c, s, runs, _, _ in self.store.totals()}
         self.assertEqual(totals, {("a", "completed"): 2, ("a", "failed"): 1})
-        pruned = self.store.prune(m.now_text(time.time() + 60))
+        pruned = self.store.prune(now_text(time.time() + 60))
         self.assertEqual(pruned, 3)
         self.assertEqual([run.id for run in self.store.runs()], [running.id])
         again = {(c, s): runs for c, s, runs, _, _ in self.store.totals()}
@@ -156,8 +160,8 @@ class Answers(Folder):
     def test_pruning_takes_what_is_old_only_and_gives_space_back(self) -> None:
         for _ in range(300):
             self.ended(self.begun(requested_by="x" * 200))
-        before = m.now_text(time.time() + 0.002)
-        wait_until(lambda: m.now_text() > before)
+        before = now_text(time.time() + 0.002)
+        wait_until(lambda: now_text() > before)
         young = self.begun()
         self.store.close()
         size = self.path.stat().st_size
@@ -170,7 +174,7 @@ class Answers(Folder):
     def test_ids_of_pruned_runs_are_not_given_again(self) -> None:
         last = self.begun()
         self.ended(last)
-        self.store.prune(m.now_text(time.time() + 60))
+        self.store.prune(now_text(time.time() + 60))
         self.store.close()
         self.store = self.opened()
         self.assertEqual(self.begun().id, last.id + 1)
@@ -183,7 +187,7 @@ class Answers(Folder):
                 self.ended(self.begun())
             ids = [run.id for run in self.store.runs(limit=4)]
             self.assertEqual(ids, [8, 7, 6, 5])
-            page = self.store.runs(before=7, limit=3, status=m.COMPLETED)
+            page = self.store.runs(before=7, limit=3, status=COMPLETED)
             self.assertEqual([run.id for run in page], [6, 5, 4])
             self.assertEqual(self.store.figures("a").runs, 8)
         self.assertTrue(self.store.retry())
@@ -223,7 +227,7 @@ class Faults(Folder):
         other = self.opened()
         with self.locked():
             mine = self.begun("a", requested_by="me")
-        theirs = other.begin(m.Run(0, "b", m.RUNNING, started_at=m.now_text()))
+        theirs = other.begin(Run(0, "b", RUNNING, started_at=now_text()))
         self.assertTrue(self.store.retry())
         self.ended(mine, 3)
         rows = self.rows("select id, cron_name from cron_executions order by cron_name")
@@ -318,17 +322,17 @@ class Faults(Folder):
                 def fail(_change: Any, fault: Exception = fault) -> Any:
                     raise fault
 
-                database = self.store._database
+                database: Any = self.store._database
                 whole = database._write_first
                 running = self.begun()
                 database._write_first = fail
                 self.assertIsNotNone(self.ended(running, 3))
                 run = self.begun()
-                self.store.set_end_reason(run, m.CANCELLED, "me")
+                self.store.set_end_reason(run, CANCELLED, "me")
                 self.assertFalse(self.store.retry())
                 self.assertIsNotNone(self.store.problem)
                 self.store.tell("registry.reloaded", {"crons": 1})
-                self.store.prune(m.now_text())
+                self.store.prune(now_text())
                 database._write_first = whole
                 self.assertTrue(self.store.retry())
                 known = self.store.run(running.id)
@@ -608,7 +612,7 @@ class KilledMeanwhile(DiskCase):
         self.assertEqual(sorted(set(told)), sorted(told))
         path = self.server.run_dir / "unwritten.db"
         with contextlib.closing(sqlite3.connect(path, timeout=10)) as db:
-            counts = [db.execute(f"select count(*) from {t}") for t in m.TABLES]
+            counts = [db.execute(f"select count(*) from {t}") for t in TABLES]
             self.assertEqual({row.fetchone() for row in counts}, {(0,)})
 
     def totals(self) -> int:
@@ -641,7 +645,7 @@ class KilledMeanwhile(DiskCase):
 
     def test_a_planned_trigger_that_fired(self) -> None:
         need_full()
-        moment = m.now_text(time.time() + 0.3)
+        moment = now_text(time.time() + 0.3)
         planned = self.server.trigger("stay", runAt=moment).json["scheduledId"]
 
         def entry() -> Any:

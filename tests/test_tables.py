@@ -18,11 +18,12 @@ from typing import List, Mapping, Tuple
 from unittest import mock
 
 from command import REGISTRY, USER, CommandCase
-from flat import m as server
 from support import (
     PROGRAM,
     Server,
 )
+
+from cron_trigger.registry.errors import EX_USAGE
 
 
 class TableTest(CommandCase):
@@ -77,7 +78,7 @@ class TableTest(CommandCase):
 
     def test_a_name_that_nobody_knows_has_no_history(self) -> None:
         done = self.call("history", "helo")
-        self.assert_sentence(done, server.EX_USAGE, 'no cron "helo"')
+        self.assert_sentence(done, EX_USAGE, 'no cron "helo"')
         self.assertEqual(self.call("history", "sleeps").returncode, 0)
 
     def test_json_is_json_where_the_terminal_has_no_utf_8(self) -> None:

@@ -16,9 +16,15 @@ import unittest
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Set, Tuple
 
-from flat import m
-from support import FULL, PROGRAM, Server, patched, wait_until
+from support import FULL, PROGRAM, Reply, Server, patched, wait_until
 from test_store import DiskCase, Folder
+
+from cron_trigger.history.ids import Ids
+from cron_trigger.history.pruning import Clock
+from cron_trigger.history.store import Store
+from cron_trigger.registry.errors import ConfigError
+from cron_trigger.registry.records import Run
+from cron_trigger.registry.times import now_text
 
 SOON = "m.Database.RETRY_S = 0.1"
 #: Holds a history as a program does that takes its time: until its input ends.
@@ -83,7 +89,7 @@ class FullDisks(DiskCase):
         self.once()
         filler = self.fill(self.folder)
         self.server.completed("brief")
-        moment = m.now_text(time.time() + 3600)
+        moment = now_text(time.time() + 3600)
         planned = self.server.trigger("stay", runAt=moment)
         self.assertEqual(planned.status, 202, planned.text)
         self.restart()
@@ -150,13 +156,14 @@ class Locked(DiskCase):
         self.server.stop()
         with locked(self.server.state_dir / "history.db"):
             self.server.start()
-            for call in (
+            calls: Tuple[Callable[[], Reply], ...] = (
                 lambda: self.server.trigger("brief"),
                 lambda: self.server.get("/crons"),
                 lambda: self.server.get("/runs"),
                 lambda: self.server.get("/health"),
                 lambda: self.server.trigger("stay"),
-            ):
+            )
+            for call in calls:
                 began_s = time.monotonic()
                 self.assertIn(call().status, (200, 202))
                 self.assertLess(time.monotonic() - began_s, 2)
@@ -189,7 +196,7 @@ class Lost(Folder):
             ids.add(run.id)
         return ids
 
-    def assert_known(self, ids: Set[int], running: m.Run) -> None:
+    def assert_known(self, ids: Set[int], running: Run) -> None:
         rows = dict(self.rows("select id, exit_code from cron_executions"))
         self.assertLessEqual(ids | {running.id}, set(rows))
         self.assertEqual({rows[number] for number in ids}, {3})
@@ -263,10 +270,10 @@ class Lost(Folder):
         with contextlib.closing(sqlite3.connect(self.path)) as db:
             db.execute("pragma user_version = 99")
         before = self.path.read_bytes()
-        with self.assertRaisesRegex(m.ConfigError, "newer version"):
+        with self.assertRaisesRegex(ConfigError, "newer version"):
             self.opened()
-        with self.assertRaisesRegex(m.ConfigError, "newer version"):
-            m.Store(self.path, lambda *_: None, read_only=True)
+        with self.assertRaisesRegex(ConfigError, "newer version"):
+            Store(self.path, lambda *_: None, read_only=True)
         self.assertEqual(self.path.read_bytes(), before)
 
     def test_an_older_version_is_brought_up(self) -> None:
@@ -278,7 +285,7 @@ class Lost(Folder):
                 "alter table cron_executions drop column keeper_started;"
                 "alter table run_totals drop column in_a_row; pragma user_version = 0;"
             )
-        reader = m.Store(self.path, lambda *_: None, read_only=True)
+        reader = Store(self.path, lambda *_: None, read_only=True)
         self.assertEqual({run.id for run in reader.runs()}, ids)
         self.assertEqual(reader.figures("a").runs, 3)
         reader.close()
@@ -326,14 +333,14 @@ class Numbers(unittest.TestCase):
         self.assertEqual(sorted(given), list(range(6, 2006)))
 
     def test_a_removed_file_is_made_again_above_what_was_given(self) -> None:
-        ids = m.Ids(self.folder)
+        ids = Ids(self.folder)
         last = [ids.draw("run") for _ in range(3)][-1]
         (self.folder / "last-run").unlink()
         self.assertEqual(ids.draw("run"), last + 1)
         ids.close()
 
     def test_events_are_drawn_again_where_another_went_before(self) -> None:
-        ids, other = m.Ids(self.folder), m.Ids(self.folder)
+        ids, other = Ids(self.folder), Ids(self.folder)
         with ids:
             ids.draw("event")
             self.assertFalse(ids.overtaken())
@@ -365,7 +372,7 @@ class ClockTest(unittest.TestCase):
     now_s, up_s = 1e9, 50.0
 
     def clock(self, newest_s: Any) -> Any:
-        return m.Clock(newest_s, lambda: self.now_s, lambda: self.up_s)
+        return Clock(newest_s, lambda: self.now_s, lambda: self.up_s)
 
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds

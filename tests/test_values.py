@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 import support  # noqa: F401 - which finds the module
-from flat import m as server
+
+from cron_trigger.registry.checker import Checker
+from cron_trigger.registry.crons import Cron
+from cron_trigger.registry.definitions import read_parameter
+from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.faults import Place
+from cron_trigger.registry.parameters import Parameter, value_text
+from cron_trigger.registry.strict_json import JsonObject, parse_json
+from cron_trigger.registry.texts import printable, signal_name
+from cron_trigger.registry.times import duration_s, duration_text, epoch_of, now_text
 
 
 class DurationTest(unittest.TestCase):
@@ -28,7 +37,7 @@ class DurationTest(unittest.TestCase):
         }
         for text, seconds in table.items():
             with self.subTest(text):
-                self.assertEqual(server.duration_s(text), seconds)
+                self.assertEqual(duration_s(text), seconds)
 
     def test_everything_else_is_no_duration(self) -> None:
         for text in (
@@ -37,7 +46,7 @@ class DurationTest(unittest.TestCase):
             "9999999s",
         ):
             with self.subTest(text), self.assertRaises(ValueError):
-                server.duration_s(text)
+                duration_s(text)
 
     def test_people_read_durations_in_the_unit_that_fits(self) -> None:
         table = {
@@ -54,13 +63,13 @@ class DurationTest(unittest.TestCase):
         }
         for duration_ms, text in table.items():
             with self.subTest(duration_ms):
-                self.assertEqual(server.duration_text(duration_ms), text)
+                self.assertEqual(duration_text(duration_ms), text)
 
 
 class TimeTest(unittest.TestCase):
     def test_a_time_is_written_in_utc_with_milliseconds_and_read_back(self) -> None:
-        self.assertEqual(server.now_text(0.1234), "1970-01-01T00:00:00.123+00:00")
-        self.assertAlmostEqual(server.epoch_of(server.now_text(1.5)), 1.5)
+        self.assertEqual(now_text(0.1234), "1970-01-01T00:00:00.123+00:00")
+        self.assertAlmostEqual(epoch_of(now_text(1.5)), 1.5)
 
     def test_every_form_of_iso_8601_that_people_write_is_one_moment(self) -> None:
         for text in (
@@ -75,7 +84,7 @@ class TimeTest(unittest.TestCase):
             "2026-11-22T19:30:00-13:30",
         ):
             with self.subTest(text):
-                self.assertEqual(server.epoch_of(text), 1795424400.0)
+                self.assertEqual(epoch_of(text), 1795424400.0)
 
     def test_random_moments_survive_the_way_there_and_back(self) -> None:
         chance = random.Random(2)
@@ -84,7 +93,7 @@ class TimeTest(unittest.TestCase):
             moment = datetime.fromtimestamp(chance.randint(0, 10**11) / 1000, zone)
             text = moment.isoformat(timespec="milliseconds")
             with self.subTest(text):
-                self.assertAlmostEqual(server.epoch_of(text), moment.timestamp(), 3)
+                self.assertAlmostEqual(epoch_of(text), moment.timestamp(), 3)
 
     def test_what_is_no_time_with_an_offset_is_refused(self) -> None:
         for text in (
@@ -95,11 +104,11 @@ class TimeTest(unittest.TestCase):
             *("2026-11-23T10:00:00Z\n", " 2026-11-23T10:00:00Z", "0000-01-01T00:00Z"),
         ):
             with self.subTest(text), self.assertRaises(ValueError):
-                server.epoch_of(text)
+                epoch_of(text)
 
     def test_the_ends_of_the_calendar_do_no_harm(self) -> None:
-        server.epoch_of("9999-12-31T23:59:59-23:59")
-        server.epoch_of("0001-01-01T00:00:00+23:59")
+        epoch_of("9999-12-31T23:59:59-23:59")
+        epoch_of("0001-01-01T00:00:00+23:59")
 
     def test_an_exit_status_above_128_is_the_signal_that_it_stands_for(self) -> None:
         table = {
@@ -118,29 +127,29 @@ class TimeTest(unittest.TestCase):
             139: "SIGSEGV",
         }.items():
             with self.subTest(code):
-                self.assertEqual(server.signal_name(code), name)
+                self.assertEqual(signal_name(code), name)
 
 
 class PrintableTest(unittest.TestCase):
     def test_nothing_that_moves_a_cursor_or_a_line_survives(self) -> None:
         hostile = "a\nb\r\x1b[2J\x00\x7f\x85\u2028\u202e\ud800é✅"
-        shown = server.printable(hostile)
+        shown = printable(hostile)
         self.assertTrue(shown.isprintable())
         self.assertIn("\\x1b[2J", shown)
         self.assertTrue(shown.endswith("é✅"))
         shown.encode("utf-8")
 
     def test_a_long_text_is_cut(self) -> None:
-        self.assertEqual(server.printable("x" * 600, 500), "x" * 500 + "…")
+        self.assertEqual(printable("x" * 600, 500), "x" * 500 + "…")
 
 
 class JsonTest(unittest.TestCase):
     def test_json_is_taken_as_it_is(self) -> None:
         text = '{"a": [1, -2.5e3, true, null, "é\\u00e9\\n"], "b": {}}'
-        self.assertEqual(server.parse_json(text), json.loads(text))
+        self.assertEqual(parse_json(text), json.loads(text))
 
     def test_a_byte_order_mark_is_no_part_of_the_text(self) -> None:
-        self.assertEqual(server.parse_json('\ufeff{"a": 1}'), {"a": 1})
+        self.assertEqual(parse_json('\ufeff{"a": 1}'), {"a": 1})
 
     def test_what_people_write_by_mistake_is_named_with_its_place(self) -> None:
         for text, told in {
@@ -160,11 +169,11 @@ class JsonTest(unittest.TestCase):
             "[1,": "Expecting value",
         }.items():
             with self.subTest(text), self.assertRaises(ValueError) as caught:
-                server.parse_json(text)
+                parse_json(text)
             self.assertIn(told, str(caught.exception))
 
     def test_a_key_given_twice_is_remembered_at_its_depth(self) -> None:
-        value = server.parse_json('{"a": {"x": 1, "x": 2, "y": 3}, "b": 1}')
+        value = parse_json('{"a": {"x": 1, "x": 2, "y": 3}, "b": 1}')
         self.assertEqual((value.twice, value["a"].twice), ([], ["x"]))
         pairs = [("x", 1), ("x", 2), ("y", 3)]
         self.assertEqual(list(value["a"].all_items()), pairs)
@@ -193,26 +202,26 @@ class JsonTest(unittest.TestCase):
                     self.assert_no_crash(text)
                     continue
                 with self.assertRaises(ValueError):
-                    server.parse_json(text)
+                    parse_json(text)
 
     def assert_no_crash(self, text: str) -> None:
         try:
-            server.parse_json(text)
+            parse_json(text)
         except ValueError as error:
             self.assertIn("digits", str(error))
 
     def test_twenty_levels_are_taken(self) -> None:
-        server.parse_json("[" * 20 + "]" * 20)
-        server.parse_json('{"a":' * 18 + "[1]" + "}" * 18)
+        parse_json("[" * 20 + "]" * 20)
+        parse_json('{"a":' * 18 + "[1]" + "}" * 18)
 
     def test_a_whole_pair_of_surrogates_is_a_character(self) -> None:
-        self.assertEqual(server.parse_json('"\\ud83d\\ude00"'), "\U0001f600")
+        self.assertEqual(parse_json('"\\ud83d\\ude00"'), "\U0001f600")
 
 
-def parameter(**definition: Any) -> server.Parameter:
+def parameter(**definition: Any) -> Parameter:
     """Return a parameter as the registry reads it; fails where it has a fault."""
-    place = server.Place([])
-    made = server.read_parameter(place, "p", server.JsonObject([*definition.items()]))
+    place = Place([])
+    made = read_parameter(place, "p", JsonObject([*definition.items()]))
     assert made is not None, place.faults
     return made
 
@@ -432,26 +441,26 @@ class ParameterTest(unittest.TestCase):
     def test_scripts_get_values_as_text(self) -> None:
         table = ((True, "true"), (False, "false"), (5, "5"), (5.0, "5"), (0.25, "0.25"))
         for value, text in (*table, ("a b", "a b"), (1e20, "1e+20")):
-            self.assertEqual(server.value_text(value), text)
+            self.assertEqual(value_text(value), text)
 
     def test_the_variable_is_upper_case_and_holds_no_other_character(self) -> None:
         for name, variable in {"n": "N", "a-b": "A_B", "fooBar_1": "FOOBAR_1"}.items():
-            made = server.Parameter(name, "string")
+            made = Parameter(name, "string")
             self.assertEqual(made.variable, f"CRON_PARAM_{variable}")
 
 
-def cron(command: Any, **parameters: Dict[str, Any]) -> server.Cron:
+def cron(command: Any, **parameters: Dict[str, Any]) -> Cron:
     """Return the cron that a registry of this one entry has."""
     entry = {"description": "d", "command": command, "parameters": parameters}
-    checker = server.Checker(Path("/r/crons.json"), Path("/log"))
+    checker = Checker(Path("/r/crons.json"), Path("/log"))
     crons = checker.crons(json.dumps({"c": entry}))
     assert not checker.faults, checker.faults
     return crons["c"]
 
 
 class ResolveTest(unittest.TestCase):
-    def refused(self, made: server.Cron, given: Dict[str, Any]) -> Dict[str, str]:
-        with self.assertRaises(server.Refusal) as caught:
+    def refused(self, made: Cron, given: Dict[str, Any]) -> Dict[str, str]:
+        with self.assertRaises(Refusal) as caught:
             made.resolve(given)
         self.assertEqual(caught.exception.code, "invalid_params")
         errors: Dict[str, str] = caught.exception.extra["errors"]
