@@ -42,7 +42,9 @@ PRUNE_EVERY_S = 86400.0
 class Daemon:
     """The server: `run` is its whole life."""
 
+    #: A stop waits so long for the requests in work, and once more for the waiter.
     DRAIN_S = 5.0
+    #: In the pipe of signals, the watchdog's question: no signal has this number.
     BEAT = 0xFF
     SETTLE_S = 0.1
 
@@ -51,15 +53,23 @@ class Daemon:
         self._systemd = Systemd(environ)
         self._logs = Logs(settings.log_dir)
         self._log = ServerLog(self._logs, f"{SERVICE}.log")
+        # Set and read by the main thread alone.
         self._stopping = False
+        # What systemd shows.  Any thread may set it, without a lock: of two at once the
+        # older text may stay, until the next change.
         self._status_shown = ""
+        # Only as PID 1 of a container do the orphans of scripts become our children.
         self._reaper = Reaper() if os.getpid() == 1 else None
         self._wake_in, self._wake_out = os.pipe()
+        # Neither end may block: a full pipe would hang a signal handler or the loop,
+        # and a full one wakes the main thread as well.
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT.  Return the exit status."""
+        # Before the start: a SIGTERM that comes during it waits in the pipe and is seen
+        # by `_serve`, so no half-made server is left behind.
         with self._signals():
             self._start()
             try:
@@ -74,18 +84,24 @@ class Daemon:
         check_kernel()
         be_plain()
         make_folders(self._settings)
+        # Both locks before the history is opened, which moves rows and files: a second
+        # server must not come as far as that.
         self._lock = self._take_instance_lock()
         settings = self._settings
         self._state_lock = own_state(settings.state_dir, settings.run_dir)
         self._parts = parts = Parts(settings, self._lock, self._logs, self._log)
         self._listener, kept = listen(self._settings, self._systemd.kept_listener)
+        # Given to systemd at once: from here on a SIGKILL refuses nobody who connects.
         if not kept:
             self._systemd.keep_listener(self._listener)
+        # Bound before the history is looked at in `settle`: what `run NAME` records
+        # later than that look sends a message, which waits in the socket for the loop.
         self._messages = MessageSocket(self._settings.run_dir)
         self._messages.bind()
         parts.loop.watch(self._messages.fileno(), self._on_messages)
         parts.runner.check_folder()
         parts.runner.reserve()
+        # Before anybody can ask: connections wait in the kernel meanwhile.
         parts.runner.settle()
         parts.api.port = self._listener.getsockname()[1]
         self._http = HttpServer(
@@ -96,8 +112,12 @@ class Daemon:
             self._log.say,
             parts.limits,
         )
+        # Before other threads tell of changes: the list of listeners has no lock.
         self._listen_to_changes()
+        # After `heals` is listened to: a history that can be read only later is asked
+        # again by `_catch_up`.
         parts.schedule.start()
+        # Lateness judges in the loop's thread only, so not here.
         parts.loop.call_soon(parts.lateness.start)
         self._waiter = threading.Thread(
             target=parts.loop.run, name="waiter", daemon=True
@@ -105,6 +125,7 @@ class Daemon:
         self._waiter.start()
         self._start_watchdog()
         self._prune()
+        # Last: READY=1 lets systemd start what is ordered after this.
         self._announce()
 
     def _listen_to_changes(self) -> None:
@@ -113,6 +134,7 @@ class Daemon:
             self._log.say("error", f"registry: {fault}")
         parts.changes.listen(lambda _name: self._show_status())
         parts.reloads.listen(self._on_registry)
+        # Told in the thread `history`, done by the loop, where `tick` of plans belongs.
         parts.heals.listen(lambda: parts.loop.call_soon(self._catch_up))
 
     def _take_instance_lock(self) -> int:
@@ -131,6 +153,7 @@ class Daemon:
                 f"(PID {pid}): end it, or give a second one another --run-dir, and "
                 f"all of its own: {OF_A_SERVER}.",
             )
+        # Under the lock, so no other server's number is overwritten.
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         return lock
@@ -173,6 +196,7 @@ class Daemon:
         """Prune the history now and once a day, in a thread that ends."""
         before = now_text(time.time() - self._settings.history_days * 86400)
 
+        # It takes the history's lock again and again: requests get in between.
         def work() -> None:
             count = self._parts.store.prune(before, pause=lambda: time.sleep(0.005))
             if count:
@@ -188,6 +212,8 @@ class Daemon:
 
     # ---- what happens
 
+    # In the thread that read the file, `registry` or `reload`: what belongs to the loop
+    # is handed to it.
     def _on_registry(self, registry: Registry) -> None:
         """A registry was read that differs from the one before."""
         for fault in registry.faults:
@@ -200,6 +226,7 @@ class Daemon:
             self._parts.loop.call_soon(self._parts.lateness.tick)
             self._parts.changes("")
 
+    # A listener of `changes`: any thread.
     def _show_status(self) -> None:
         status = self._status()
         if status != self._status_shown:
@@ -212,16 +239,20 @@ class Daemon:
         self._parts.schedule.start()
         self._parts.changes("")
 
+    # In the loop's thread, which alone replaces `_messages` and `_lock` after the
+    # start.
     def _check_folder(self) -> None:
         """A file of the run folder was removed: what is needed is made again."""
         made = self._parts.runner.check_folder()
         if made or not self._messages.is_bound():
+            # Forgotten before it is closed: the next file opened gets its number.
             self._parts.loop.unwatch(self._messages.fileno())
             self._messages.close()
             self._messages = MessageSocket(self._settings.run_dir)
             self._messages.bind()
             self._parts.loop.watch(self._messages.fileno(), self._on_messages)
         if not self._holds_instance_lock():
+            # It keeps nobody out any more: the file that it is on has lost its name.
             os.close(self._lock)
             self._lock = self._take_instance_lock()
 
@@ -234,6 +265,8 @@ class Daemon:
 
     def _on_messages(self, _events: int) -> None:
         """The command line has begun or ended a run."""
+        # Taken first, then the history is asked: a record is written before its message
+        # is sent.
         names = self._messages.receive()
         self._parts.runner.sync()
         for name in set(names):
@@ -244,6 +277,8 @@ class Daemon:
     def _serve(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
+            # Signals come as bytes beside the connections, so that one `select` waits
+            # for both and none is lost between a test and a wait.
             selector.register(self._wake_in, selectors.EVENT_READ)
             while not self._stopping:
                 for key, _ in selector.select():
@@ -252,11 +287,14 @@ class Daemon:
                     else:
                         self._http.accept()
 
+    # From any thread.
     def _wake(self, number: int) -> None:
         with contextlib.suppress(OSError):
             os.write(self._wake_out, bytes([number]))
 
     def _on_wake(self) -> None:
+        # A set: a signal that came ten times asks for one answer.  What does not fit
+        # wakes the next `select` at once.
         numbers = set(os.read(self._wake_in, 4096))
         if self.BEAT in numbers:
             self._systemd.notify("WATCHDOG=1")
@@ -272,6 +310,9 @@ class Daemon:
             self._stopping = True
 
     def _reap(self, reaper: Reaper) -> None:
+        # In the main thread.  A keeper that a request has just started is our child
+        # before it is in `keepers`: it must stay for `Ending`, which needs its exit
+        # status, so who is not known yet is left alone for LEADER_S.
         if reaper.reap(self._parts.runner.keepers()):
             again = functools.partial(self._wake, signal.SIGCHLD)
             self._parts.loop.call_later(reaper.LEADER_S, again)
@@ -286,6 +327,7 @@ class Daemon:
             self._log.say("error", f"the thread {name} did not start: {error}")
 
     def _reload(self) -> None:
+        # By it systemd tells this answer from one to an earlier request: sd_notify(3).
         usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._systemd.notify("RELOADING=1", f"MONOTONIC_USEC={usec}")
         self._parts.registry.reload()
@@ -320,18 +362,28 @@ class Daemon:
             "notice",
             f"{SERVICE} stopping; {self._parts.runner.count()} running crons continue",
         )
+        # In this order: nothing new is accepted; who was accepted gets an answer, a
+        # trigger too; only then are triggers refused.
         self._http.closing = True
         self._http.drain(self.DRAIN_S)
         self._parts.runner.closing = True
         self._parts.schedule.close()
         self._parts.lateness.close()
         self._parts.loop.stop()
+        # It may hang with a disk.  What it has not recorded the next server finds in
+        # the PID files.
         self._waiter.join(self.DRAIN_S)
+        # After the loop, which could begin another ending while this waits for those
+        # that have a thread.
         self._parts.runner.close()
         self._parts.broadcaster.close()
         if self._parts.notifier:
             self._parts.notifier.close()
         self._http.close_connections()
         self._listener.close()
+        # Unlinked while we still have the instance's lock: the next server can't have
+        # bound the same name yet.
         self._messages.close(unlink=True)
+        # Last, since all of the above may record something.  The two locks go with the
+        # process: no other server begins before this one has written everything.
         self._parts.store.close()

@@ -34,6 +34,8 @@ def listen(
     except OSError as error:
         raise _no_host(settings.host, error) from None
     family, _, _, _, address = found[0]
+    # One that systemd has kept has been listening all the time: binding anew would
+    # refuse whoever connected while no server ran.
     listener = kept(address)
     if listener:
         listener.setblocking(False)
@@ -74,11 +76,16 @@ def _no_host(host: str, error: OSError) -> ConfigError:
 def _bound(family: int, address: Tuple[Any, ...]) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
+        # Connections of an earlier server linger in TIME_WAIT, and would keep us from
+        # its port; a server that listens still does.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
+            # Whatever the host's net.ipv6.bindv6only says: `::` is for both families.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
         listener.listen(HttpServer.request_queue_size)
+        # A client that hangs up between `select` and `accept` leaves nothing to accept:
+        # the main thread would wait there, deaf to signals and the watchdog.
         listener.setblocking(False)
     except BaseException:
         listener.close()

@@ -40,6 +40,8 @@ class Parts:
         #: Called with a cron's name, with the registry, and after a fault healed.
         self.changes, self.reloads, self.heals = Changes(), Changes(), Changes()
         self.loop = Loop(say)
+        # May start its thread `history` at once, if the file has a fault: the one thing
+        # here that does.
         self.store = Store(settings.history, say, settings.run_dir, self.heals)
         self.registry = Registry(
             settings.registry,
@@ -57,6 +59,7 @@ class Parts:
             logs,
             say,
             self.changes,
+            # Our own lock shows how /proc/locks writes the device of this folder.
             LockTable(settings.run_dir, lock),
         )
         self.schedule = Schedule(self.runner, self.store, self.registry, self.loop, say)
@@ -70,6 +73,8 @@ class Parts:
         self.views = Views(
             names[0], self.registry, self.store, self.runner, self.lateness
         )
+        # Listeners are called in this order: whoever the broadcaster tells asks the
+        # views at once, and they must have forgotten the cron by then.
         self.changes.listen(self.views.forget)
         self.broadcaster = Broadcaster(
             self.store,

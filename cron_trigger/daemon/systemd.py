@@ -23,6 +23,8 @@ class Systemd:
         if self._address and ours and usec.isdigit():
             self.watchdog_s = int(usec) / 1e6
 
+    # Any thread, the loop's and requests' too: each message has a socket of its own, so
+    # there is nothing to share and nothing to lock.
     def notify(self, *lines: str, descriptor: Optional[int] = None) -> None:
         """Send assignments, with a descriptor if given; never raises."""
         if not self._address:
@@ -45,13 +47,17 @@ class Systemd:
 
     def kept_listener(self, address: Tuple[Any, ...]) -> Optional[socket.socket]:
         """Return the kept socket if it listens on `address`; drop any other."""
+        # The variables are inherited: in a child of the service they would speak of
+        # descriptors that are something else there.
         if self._environ.get("LISTEN_PID") != str(os.getpid()):
             return None
         count = int(self._environ.get("LISTEN_FDS", "0"))
         names = self._environ.get("LISTEN_FDNAMES", "").split(":")
         found = None
+        # SD_LISTEN_FDS_START is 3: sd_listen_fds(3).
         for descriptor, name in zip(range(3, 3 + count), names):
             kept = socket.socket(fileno=descriptor)
+            # Else a program that outlives us would keep the port.
             kept.set_inheritable(False)
             if found is None and kept.getsockname()[:2] == address[:2]:
                 found = kept
