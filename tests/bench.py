@@ -388,7 +388,8 @@ def fill_history(path: Path, rows: int, days_ago: int) -> None:
             {"rows": rows, "ago": f"-{days_ago} days"},
         )
         db.execute(
-            "insert into run_totals select cron_name, status, count(*), "
+            "insert into run_totals (cron_name, status, runs, duration_ms, "
+            "last_completed_at) select cron_name, status, count(*), "
             "sum(duration_ms), max(completed_at) from cron_executions group by 1, 2"
         )
         for _, sql in counters:

@@ -6,27 +6,26 @@ import contextlib
 import os
 import signal
 import sqlite3
-import tempfile
 import time
 import unittest
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, List
 
 from support import FULL, Server, need_full, patched, wait_until
 
-from cron_trigger.history.store import Store
-from cron_trigger.registry.records import CANCELLED, FAILED, RUNNING, TIMED_OUT, Run
-from cron_trigger.registry.times import now_text
-
 #: The 10 s between SIGTERM and SIGKILL, for tests.
 GRACE_S = 0.24
+
+
 #: And a second of a registry's time limit.
 SECOND_S = 0.12
+
+
 SHORT = patched(
     "whole = m.duration_s",
     f"m.duration_s = lambda text: whole(text) * {SECOND_S}",
 )
+
 
 SCRIPTS = {
     # Ends by SIGTERM, as most do.
@@ -50,6 +49,8 @@ SCRIPTS = {
     "leaver.sh": "#!/bin/sh\nsetsid sh -c 'echo $$ >left.pid; exec sleep 64' &\n"
     "echo before\nexec sleep 64\n",
 }
+
+
 REGISTRY = {
     **{
         name[:-3]: {"description": name, "command": name, "killAfter": "2s"}
@@ -379,20 +380,6 @@ class CancelAcrossRestartTest(unittest.TestCase):
         time.sleep(2 * SECOND_S)
         self.server.start()
         self.assertEqual(self.server.ended(run_id, 3)["status"], "timed_out")
-
-
-class EndReasonTest(unittest.TestCase):
-    def test_the_first_reason_stays(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
-            store = Store(Path(folder) / "history.db", lambda *_: None)
-            self.addCleanup(store.close)
-            run = store.begin(Run(0, "c", RUNNING, started_at=now_text()))
-            store.set_end_reason(run, CANCELLED, "person")
-            # Another process, whose own clock says that time is up.
-            store.set_end_reason(run, TIMED_OUT, None)
-            ended = store.end(replace(run, status=FAILED, exit_code=143))
-        assert ended
-        self.assertEqual((ended.status, ended.cancelled_by), ("cancelled", "person"))
 
 
 class WholeGraceTest(unittest.TestCase):

@@ -9,12 +9,9 @@ import os
 import socket
 import sqlite3
 import subprocess
-import tempfile
 import threading
 import time
 import unittest
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from support import (
@@ -28,9 +25,7 @@ from support import (
 )
 from test_schedule import at, plan, plan_soon, settled
 
-from cron_trigger.history.store import Store
-from cron_trigger.registry.records import COMPLETED, RUNNING, Run
-from cron_trigger.registry.times import epoch_of, now_text
+from cron_trigger.registry.times import epoch_of
 
 REGISTRY: Dict[str, Any] = {
     **{f"c{n}": {"description": "Brief", "command": ["true"]} for n in range(8)},
@@ -320,20 +315,6 @@ def add_events(server: Server, count: int, size: int) -> None:
     with contextlib.closing(db), db:
         query = "insert into events (event, data) values ('test', ?)"
         db.executemany(query, [[text]] * count)
-
-
-class StartIsToldOnceTest(unittest.TestCase):
-    def test_the_command_line_and_the_server_may_both_come_to_tell_it(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
-            store = Store(Path(folder) / "history.db", lambda *_: None)
-            self.addCleanup(store.close)
-            begun = store.begin(Run(0, "c", RUNNING, started_at=now_text()))
-            run = replace(begun, pid=1)
-            store.started(run)
-            store.end(replace(run, status=COMPLETED, completed_at=now_text()))
-            store.started(run)
-            told = [event.name for event in store.events_after(0)]
-        self.assertEqual(told, ["run.started", "run.finished"])
 
 
 def has_ended(server: Server, name: str) -> bool:

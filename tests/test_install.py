@@ -20,10 +20,12 @@ import unittest
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from fast.test_install import UNIT
 from support import REPOSITORY, need, need_full
 
 INSTALL = REPOSITORY / "install.sh"
-UNIT = REPOSITORY / "cron-trigger-server.service"
+
+
 #: What install.sh copies.
 PROGRAM = (
     "cron_trigger_server.py",
@@ -33,6 +35,8 @@ PROGRAM = (
     "crons.schema.json",
     "docs",
 )
+
+
 no_caches = shutil.ignore_patterns("__pycache__")
 
 
@@ -289,6 +293,8 @@ def container_bridges():
     return [("docker0", SimpleNamespace(network=ipaddress.ip_network("172.17.0.0/16")))]
 """,
 }
+
+
 #: Kills the whole installation, as a power cut does, before its Nth command of a kind.
 KILLER = """#!/bin/sh
 read -r count <{count}
@@ -298,6 +304,8 @@ echo $count >{count}
 [ $count != $last ] || kill -9 0
 exec {program} "$@"
 """
+
+
 #: What changes a host.
 CHANGING = ("mv", "cp", "rm", "ln", "mkdir", "mktemp", "chmod")
 
@@ -875,40 +883,6 @@ class Call(unittest.TestCase):
 
 def no_git(_folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name in (".git", "tests", ".ci")]
-
-
-class Unit(unittest.TestCase):
-    """The systemd unit, as text."""
-
-    def test_systemd_finds_nothing_to_say(self) -> None:
-        need(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
-        # Its exit status is 0 for a misspelt key, too: what it prints counts.
-        done = subprocess.run(
-            ["systemd-analyze", "verify", str(UNIT)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
-
-    def test_what_the_runs_survival_rests_on_is_there(self) -> None:
-        lines = UNIT.read_text().splitlines()
-        for line in (
-            "Type=notify",
-            "Restart=always",
-            "RestartSec=10s",
-            "RestartPreventExitStatus=78",
-            "StartLimitIntervalSec=0",
-            "KillMode=process",
-            "OOMPolicy=continue",
-            "RuntimeDirectoryPreserve=yes",
-            "EnvironmentFile=-/etc/default/cron-trigger-server",
-        ):
-            self.assertIn(line, lines)
-
-    def test_line_length(self) -> None:
-        for line in UNIT.read_text().splitlines():
-            self.assertTrue(len(line) <= 88 or line.startswith("Exec"), line)
 
 
 if __name__ == "__main__":

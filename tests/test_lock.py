@@ -9,16 +9,13 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import unittest
-from pathlib import Path
 from typing import Any, Dict, List
 
 from support import Server, need_command, need_full, patched, wait_until
 
 from cron_trigger.host import processes
-from cron_trigger.host.lock import PidFile, read_pid_file, take_lock
 
 #: Prints who it is, and stays until the test lets it go (or a minute has passed).
 STAY = """#!/bin/sh
@@ -27,6 +24,8 @@ i=0
 while [ ! -e "$0.go" ] && [ $i -lt 3000 ]; do sleep 0.02; i=$((i + 1)); done
 exit 3
 """
+
+
 REGISTRY: Dict[str, Any] = {
     "stay": {"description": "Stays", "command": "stay.sh"},
     "brief": {"description": "Brief", "command": ["true"]},
@@ -34,8 +33,12 @@ REGISTRY: Dict[str, Any] = {
     "parent": {"description": "Leaves a child", "command": "parent.sh"},
     "victim": {"description": "Ends by a signal", "command": "victim.sh"},
 }
+
+
 #: It leaves a process that has the log open, but not the lock.
 PARENT = '#!/bin/sh\nsleep 60 &\necho $! >"$0.child"\necho left\n'
+
+
 VICTIM = "#!/bin/sh\nkill -$(cat victim.signal) $$\nsleep 60\n"
 
 
@@ -457,39 +460,6 @@ class OneServer(unittest.TestCase):
             self.assertEqual(second.returncode, 75, second.stderr)
             self.assertIn("A server runs already", second.stderr)
             self.assertEqual(server.completed("brief")["exitCode"], 0)
-
-
-class Lock(unittest.TestCase):
-    """`take_lock` and `read_pid_file`, by themselves."""
-
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name) / "a.pid"
-
-    def test_the_lock_excludes_within_one_process_too(self) -> None:
-        lock = take_lock(self.path)
-        assert lock is not None
-        self.assertIsNone(take_lock(self.path))
-        os.close(lock)
-        again = take_lock(self.path)
-        assert again is not None
-        os.close(again)
-
-    def test_what_a_keeper_has_not_finished_writing_is_not_read(self) -> None:
-        for text, pid, exit_code in (
-            ("", None, None),
-            ("12", None, None),
-            ("123\n", 123, None),
-            ("123\n1", 123, None),
-            ("123\n14\n", 123, 14),
-        ):
-            self.path.write_text(text)
-            written = read_pid_file(self.path)
-            self.assertEqual((written.pid, written.exit_code), (pid, exit_code), text)
-
-    def test_no_file_says_nothing(self) -> None:
-        self.assertEqual(read_pid_file(self.path), PidFile())
 
 
 class Launch(unittest.TestCase):

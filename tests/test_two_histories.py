@@ -16,8 +16,9 @@ import unittest
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Set, Tuple
 
+from fast.test_store import Folder
 from support import FULL, PROGRAM, Reply, Server, patched, wait_until
-from test_store import DiskCase, Folder
+from test_store import DiskCase
 
 from cron_trigger.history.ids import Ids
 from cron_trigger.history.pruning import Clock

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 import unittest
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Dict, Optional
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import support  # noqa: F401 - which finds the module
 

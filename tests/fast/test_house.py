@@ -10,6 +10,8 @@ import unittest
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
 from support import PROGRAM, REPOSITORY
 
 FLOORS = ("registry", "host", "history", "runs", "web", "daemon")

@@ -6,9 +6,13 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
+from pathlib import Path
 from typing import Any, Dict, List, Optional
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from crontabs import (
     HOMES,

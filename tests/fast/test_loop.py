@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import unittest
+from pathlib import Path
 from typing import Callable, List, Tuple
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from support import wait_until
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 import unittest
 from datetime import datetime, timedelta, timezone, tzinfo
+from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import support
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 from typing import Optional
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from crontabs import (
     HOST,

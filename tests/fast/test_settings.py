@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from command import CommandCase
 from support import (

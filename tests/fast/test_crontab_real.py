@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import unittest
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import support
 from crontab_documents import DOCUMENTS

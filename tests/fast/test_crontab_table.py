@@ -8,10 +8,13 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 from typing import Any, Dict
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from crontabs import (
     RUN,
