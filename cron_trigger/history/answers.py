@@ -56,6 +56,8 @@ class Answers:
         """Return a run, or None where there is none of this id."""
         if not 0 < run_id < INTEGER_LIMIT:
             return None
+        # As it stood at some moment of this call: who acts on a run that is running
+        # here asks again under its lock or changes it by compare-and-set.
         query = f"select {RUN_ROW} from cron_executions where id = ?"
         rows = self._database.read(query, [run_id])
         return run_of(rows[0]) if rows else None
@@ -141,6 +143,7 @@ class Answers:
             "and status <> 'running' order by id desc limit ?",
             [cron_name, RECENT_RUNS],
         )
+        # Another moment than the rows above: an end in between counts here already.
         totals = {status: runs for _, status, runs, _, _ in self.totals(cron_name)}
         return Figures(
             sum(totals.values()),

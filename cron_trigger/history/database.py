@@ -3,9 +3,9 @@
 All goes to the history's file.  At the first fault, after that one attempt, changes go
 to the second history, beside the PID files, until a thread of this module succeeds with
 the first and moves them over; reads show both as one.  Nothing here raises for a fault
-of a disk.  Any thread calls it: `_lock` (taken last of all locks, so nothing that is
-called under it takes another) guards everything; between processes SQLite's own locks
-do, and `Ids.in_order`.
+of a disk.  Any thread calls it: `_lock` guards everything (under it only the log's own
+lock is taken, by `say`, so nobody waits in a circle); between processes SQLite's locks
+do, and the lock of `Ids`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.records import Run, Scheduled
 
 T = TypeVar("T")
+# A change may be called more than once, each time in another transaction: only the last
+# call is committed.  So it changes nothing but rows, and returns what it found.
 Change = Callable[[sqlite3.Connection], T]
 #: A row that a change works on: table, column and value; and the record as it was
 #: before, should the history not be readable.
@@ -57,21 +59,30 @@ class Database:
     ) -> None:
         self.path = path
         self._say = say
+        # Called without `_lock`, in the thread `history`.
         self._on_heal = on_heal
         self._read_only = read_only
+        # Under `_lock` these four, and all that they open.
         self._first = HistoryFile(path, say, self._carry_over)
         self._second = Second(run_dir)
         self._joined = Joined(path, self._second)
         self.ids = Ids(run_dir)
+        # Reentrant, for `close` and the thread below, which try again under it.
         self._lock = threading.RLock()
         #: What is wrong with the first history now; None if all is well.
+        #: Set under `_lock`; a single look at it needs none.
         self.fault: Optional[str] = None
+        # The same rule.
         self._no_room: Optional[str] = None
         #: Runs that have begun and not ended: a new history begins with them, should
         #: this one be lost.
+        #: Each run's own threads set and take its key, without `_lock`.
         self.under_way: Dict[int, Run] = {}
+        # True while there is the thread `history`; under `_lock`.
         self._retrying = False
+        # Set under `_lock`; waited for without it.
         self._closed = threading.Event()
+        # From here on a thread may have been started.
         with self._lock:
             self._begin()
 
@@ -79,6 +90,7 @@ class Database:
         if self._read_only:
             self._check_readable()
             return
+        # While there is room: when it is needed the disk is full.
         self._take_room()
         try:
             self._write_first(lambda db: None)
@@ -116,6 +128,8 @@ class Database:
 
     def problem(self) -> Optional[str]:
         """Return what is wrong now, and what it may cost; None if all is well."""
+        # Any thread, without the lock: three looks, of which `/health` makes a
+        # sentence.
         if self.fault and self._second.in_memory and self._second.path:
             return (
                 f"{self.fault[:-1]}; {self._second.path} can't be written either, so "
@@ -128,6 +142,8 @@ class Database:
         self._joined.drop()
         for kind in TABLE_OF_KIND:
             self.ids.learn_from(db, kind)
+        # With the first history just opened, under `_lock`, before any other change of
+        # it: an end that comes next must find its row.
         for run in self.under_way.values():
             query = "select 1 from cron_executions where id = ?"
             if not db.execute(query, [run.id]).fetchall():
@@ -135,6 +151,7 @@ class Database:
 
     def _note_fault(self, error: BaseException) -> None:
         """Note a fault; from here on, the second history takes what this one can't."""
+        # It has a connection to the file that is about to be closed or replaced.
         self._joined.drop()
         self._first.close_after(error)
         fault = (
@@ -153,12 +170,15 @@ class Database:
 
         `needed`: the rows that it works on, which the second history may not have yet.
         """
+        # One change at a time in this process; the thread that waits may find another
+        # answer to `fault` than before.
         with self._lock:
             if self.fault is None:
                 try:
                     return self._on_first(lambda: self._write_first(change))
                 except FAULTS as error:
                     self._note_fault(error)
+            # Also where the thread could not be started at the fault.
             self._start_retrying()
             return self._write_second(change, needed)
 
@@ -173,14 +193,19 @@ class Database:
 
     def _write_first(self, change: Change[T]) -> T:
         db = self._first.connected()
+        # Waits for writers of other processes (BUSY_S at most); readers go on.
         db.execute("begin immediate")
         try:
+            # After SQLite's lock, held until the commit.  In `_write_second` it comes
+            # first; no circle, since every one of these waits ends by itself.
             with self.ids:
                 # What another process has put aside comes first: it may be about the
                 # same run, and of two ends the first one counts.
                 if not self._second.is_empty():
+                    # Commits; the change has a transaction of its own.
                     self._second.move_to(db, self.ids)
                     db.execute("begin immediate")
+                # Killed up to its commit: nothing of it is there.  After it: all.
                 return self._committed(db, change)
         except BaseException:
             roll_back(db)
@@ -193,6 +218,7 @@ class Database:
         waited, went on: their events may have been read, with higher numbers.
         """
         result = change(db)
+        # Not for ever: a host so busy is answered out of order at the worst.
         for _ in range(3):
             if not self.ids.overtaken():
                 break
@@ -204,6 +230,7 @@ class Database:
 
     def _write_second(self, change: Change[T], needed: Sequence[Needed]) -> T:
         with self.ids:
+            # Before the transaction: they are read through another connection.
             rows = [(need[0], self._old_rows(need)) for need in needed]
 
             def whole(db: sqlite3.Connection) -> T:
@@ -226,6 +253,7 @@ class Database:
 
     def _bring(self, db: sqlite3.Connection, table: str, rows: List[Row]) -> None:
         """Have the second history know what a change works on."""
+        # What it has already is the newer.
         db.executemany(PUT[table].replace("or replace", "or ignore"), rows)
 
     # ---- read
@@ -245,6 +273,7 @@ class Database:
                     if self._second.is_empty():
                         return rows
                     self._start_retrying()
+                # A read does not wait for the next write to find a fault.
                 except FAULTS as error:
                     self._note_fault(error)
             return self._joined.read(query, values)
@@ -260,6 +289,7 @@ class Database:
 
         It may wait for half a second: for a thread that nobody waits for.
         """
+        # Looked at without `_lock`: under it a trigger would wait for another's lock.
         return not self._first.is_locked() and self._try_first()
 
     def _try_first(self) -> bool:
@@ -270,7 +300,9 @@ class Database:
             except FAULTS as error:
                 self._note_fault(error)
                 return False
+            # What was in memory is in the first by now.
             self._second.to_file()
+            # Before the lock is let go: the next change goes to the first again.
             healed, self.fault = self.fault is not None, None
             self._take_room()
         if healed:
@@ -281,6 +313,7 @@ class Database:
         """Have a thread try again and again; the next fault does, where none starts."""
         if self._retrying or self._read_only or self._closed.is_set():
             return
+        # Under `_lock`: there is at most one, and it can't end before the line below.
         thread = threading.Thread(target=self._retry_till_well, name="history")
         thread.daemon = True
         with contextlib.suppress(RuntimeError):
@@ -291,15 +324,19 @@ class Database:
         wait_s = 0.0 if self.fault is None else self.RETRY_S
         while not self._closed.wait(wait_s):
             wait_s = self.RETRY_S
+            # Without `_lock`, as in `retry`.
             if self._first.is_locked():
                 continue
             with self._lock:  # a fault from here on has another thread started
+                # Or it would open again what `close` has closed while this waited.
                 if self._closed.is_set():
                     return
                 if self._try_first() and self.problem() is None:
                     self._retrying = False
                     break
         if not self._closed.is_set():
+            # Without `_lock`: who listens asks the history, and may hold locks of its
+            # own.
             self._on_heal()
 
     def close(self) -> None:
@@ -307,6 +344,8 @@ class Database:
         with self._lock:
             if not self._read_only and not self._second.is_empty():
                 self.retry()
+            # Under `_lock`: the thread that tries again is either through or will see
+            # it.
             self._closed.set()
             self._joined.drop()
             self._first.close()

@@ -24,6 +24,8 @@ class Events:
 
     def put(self, db: sqlite3.Connection, name: str, data: Mapping[str, Json]) -> None:
         """Write an event, within a change."""
+        # Drawn in the transaction, under the lock of `Ids`: whoever has read this
+        # number has missed none below it.
         self._database.ids.insert(db, "event", EVENT_PUT, (name, json_text(data)))
 
     def tell(self, name: str, data: Mapping[str, Json]) -> None:
@@ -32,11 +34,13 @@ class Events:
 
     def last_event_id(self) -> int:
         """Return the id of the newest event, 0 where there is none."""
+        # A stream begins here: what is committed later has a higher number.
         rows = self._database.read("select max(id) from events")
         return int((rows and rows[0][0]) or 0)
 
     def events_after(self, event_id: int, limit: int = 500) -> List[Event]:
         """Return the events after one, oldest first."""
+        # Committed ones only; a client that asks again from its last id gets each once.
         rows = self._database.read(
             f"select {EVENT_ROW} from events where id > ? order by id limit ?",
             [min(event_id, INTEGER_LIMIT - 1), limit],

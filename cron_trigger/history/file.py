@@ -48,11 +48,15 @@ class HistoryFile:
     ) -> None:
         """Call `on_open` with each file that is opened, before anything else is."""
         self.path = path
+        # All below is the caller's, under `Database._lock`: one connection, used by
+        # whichever thread holds that.
         self._db: Optional[sqlite3.Connection] = None
         self._on_open = on_open
         self._wal = f"{path}-wal"
         self._say = say
+        # What was opened: another file of that name, or another -wal, is not ours.
         self._identity: Tuple[int, int, int] = (0, 0, 0)  # device, inode, -wal's inode
+        # The size when it was last looked at; less than that may be cut short.
         self._size = 0
         #: False where SQLite was built without its JSON functions (before 3.38).
         self.writes_json = False
@@ -60,6 +64,8 @@ class HistoryFile:
     def connected(self) -> sqlite3.Connection:
         """Return the history as it stands under its name."""
         if self._db is not None and not self._whole(self._db):
+            # None first: where the new one can't be opened, the next use tries that
+            # again, and never goes on with the lost one.
             lost, self._db = self._db, None
             self._take(self._reopened(lost))
         elif self._db is None:
@@ -69,6 +75,7 @@ class HistoryFile:
 
     def _take(self, db: sqlite3.Connection) -> None:
         self._db = db
+        # Before anybody else asks it: the runs under way get their rows.
         self._on_open(db)
 
     def close(self) -> None:
@@ -95,8 +102,10 @@ class HistoryFile:
         """
         if not is_broken(error) or self._db is None:
             return False
+        # As above: a fault from here on leaves none open.
         broken, self._db = self._db, None
         rows = _known_rows(broken)
+        # Before the file is moved: closing takes the -wal of that name away.
         broken.close()
         if is_corrupt(error):
             self._move_aside(error)
@@ -110,6 +119,8 @@ class HistoryFile:
         try:
             place = f"file:{urllib.parse.quote(str(self.path))}?mode=rw"
             with contextlib.closing(sqlite3.connect(place, 0.2, uri=True)) as db:
+                # A lock that is free now may be taken in the next moment: the one who
+                # asks then waits for BUSY_S, once.
                 db.execute("begin immediate")
                 db.execute("rollback")
         except sqlite3.Error as error:
@@ -123,21 +134,26 @@ class HistoryFile:
         except sqlite3.DatabaseError as error:
             if not is_broken(error):
                 raise
+            # Whoever sees it first moves it; other processes then find another file
+            # under the name, and begin with that (`_whole`).
             self._move_aside(error)
             return self._opened()
 
     def _opened(self) -> sqlite3.Connection:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Threads share it under a lock; transactions are begun and ended here alone.
         db = sqlite3.connect(
             self.path, self.BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
             version = version_of(db, self.path)
             with contextlib.suppress(OSError):
+                # Parameters and names of people: nobody else's to read.
                 os.chmod(self.path, 0o600)
             self._set_up(db, version)
             self.writes_json = _has_json(db)
+            # After the first statement that needs the -wal, which is in the identity.
             self._identity, self._size = self._look()
         except BaseException:
             db.close()
@@ -147,15 +163,20 @@ class HistoryFile:
     def _set_up(self, db: sqlite3.Connection, version: int) -> None:
         if version != VERSION:
             db.execute("pragma auto_vacuum = incremental")
+        # Readers of other processes go on while one writes.
         db.execute("pragma journal_mode = wal")
+        # A killed process loses nothing by it; a power cut may lose the last moments.
         db.execute("pragma synchronous = normal")
         db.execute("pragma cache_size = -256")  # KiB; the kernel caches it all
         if version != VERSION:
+            # Another process may make them at this moment: one transaction, "if not
+            # exists".
             make_tables(db)
         for query in ALL_ROWS:
             db.execute(query)
 
     def _look(self) -> Tuple[Tuple[int, int, int], int]:
+        # By name, not by descriptor: what stands there now is the question.
         status = os.stat(self.path)
         wal = os.stat(self._wal).st_ino
         return (status.st_dev, status.st_ino, wal), status.st_size
@@ -168,6 +189,7 @@ class HistoryFile:
         """
         try:
             identity, size = self._look()
+        # Other errors are raised: the history has a fault then, and is not lost.
         except FileNotFoundError:
             return False
         if identity != self._identity:
@@ -177,6 +199,7 @@ class HistoryFile:
             (page,) = db.execute("pragma page_size").fetchone()
             if size < pages * page:
                 return False
+        # It grows by what other processes write as well.
         self._size = size
         return True
 
@@ -192,6 +215,7 @@ class HistoryFile:
             lost.close()
         db = self._begun()
         try:
+            # Whoever put it there may have copied it while it was written.
             (found,) = db.execute("pragma quick_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(f"malformed: {found}")
@@ -208,6 +232,8 @@ class HistoryFile:
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
+                # The file first: a -wal that a kill leaves behind SQLite deletes, since
+                # the file begun beside it is empty.
                 os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")
         self._say(
             "error",
@@ -243,6 +269,7 @@ def _known_rows(db: sqlite3.Connection) -> Rows:
 
 def _write_known(db: sqlite3.Connection, rows: Rows) -> None:
     """Write rows that may be there already; what is there and newer stays."""
+    # All of it or nothing: a kill leaves the file as it was found.
     db.execute("begin immediate")
     try:
         db.executemany(RUN_UPSERT, reversed(rows["cron_executions"]))

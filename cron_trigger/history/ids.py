@@ -38,9 +38,13 @@ class Ids:
 
     def __init__(self, folder: Optional[Path]) -> None:
         self._folder = folder
+        # Kind to descriptor; all below under `Database._lock`.
         self._files: Dict[str, int] = {}
+        # The last number that this process gave or learnt of: no file, however short
+        # somebody has made it, brings one below it back.
         self._last = dict.fromkeys(TABLE_OF_KIND, 0)
         self._ordered: Optional[int] = None  # what holds the lock
+        # False once a wait was in vain, until the lock is had again.
         self._patient = True
         self._drawn_in_order = 0  # the last event's number since then
 
@@ -57,6 +61,7 @@ class Ids:
 
     def _appended(self, kind: str) -> int:
         file, status = self._file(kind)
+        # Two processes may both find it short: each only raises it.
         if status.st_size < self._last[kind]:
             self._raise(file, self._last[kind])
         os.write(file, b".")
@@ -79,8 +84,11 @@ class Ids:
         file = self._files.get(kind)
         if file is not None:
             status = os.fstat(file)
+            # Removed by name, it would be counted on by this process alone, and a new
+            # one by the others: the same numbers twice.
             if status.st_nlink:
                 return file, status
+            # This also lets go of a lock on it, which keeps nobody in order any more.
             os.close(self._files.pop(kind))
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(self._folder / f"last-{kind}", flags, 0o600)
@@ -106,6 +114,8 @@ class Ids:
         given twice, since the query puts no row over another.
         """
         while True:
+            # A number whose transaction is rolled back is not given again: gaps are
+            # harmless, and nobody can have seen it.
             number = self.draw(kind)
             if db.execute(query, (number, *values)).rowcount:
                 return number
@@ -120,15 +130,19 @@ class Ids:
         A process that is stopped in there must not hold up the rest: after a short
         wait they go on, and it draws again (`overtaken`).
         """
+        # Only what is drawn from here on, under the lock, can be overtaken.
         self._drawn_in_order = 0
         pause_s, waited_s = 0.0005, 0.0
         try:
+            # flock on the counter itself: it is there for every process that draws.
             self._ordered = self._file("event")[0]
             while not _try_flock(self._ordered):
                 # Who has waited in vain once does not wait each time.
                 if not self._patient or waited_s > self.ORDER_WAIT_S:
                     self._patient, self._ordered = False, None
                     return
+                # With `Database._lock` held, so for ORDER_WAIT_S at most and not each
+                # time.
                 time.sleep(pause_s)
                 waited_s += pause_s
                 pause_s = min(2 * pause_s, 0.01)
@@ -139,6 +153,8 @@ class Ids:
     def __exit__(self, *_: object) -> None:
         if self._ordered is not None:
             with contextlib.suppress(OSError):
+                # A killed holder lets go without this: the kernel closes its
+                # descriptor.
                 fcntl.flock(self._ordered, fcntl.LOCK_UN)
 
     def overtaken(self) -> bool:
@@ -146,6 +162,7 @@ class Ids:
         if not self._drawn_in_order:
             return False
         try:
+            # The size is the last number of anybody.
             return self._file("event")[1].st_size > self._drawn_in_order
         except OSError:
             return False

@@ -24,7 +24,11 @@ class Joined:
     def __init__(self, history: Path, second: Second) -> None:
         self._history = history
         self._second = second
+        # Both under `Database._lock`.  Not the connection that writes: a fault of that
+        # one must not take the answers with it.
         self._db: Optional[sqlite3.Connection] = None
+        # False after the first could not be read, until `drop`: one wait for another's
+        # lock, not one for each question.
         self._readable = True
 
     def read(self, query: str, values: Sequence[Any] = ()) -> List[Row]:
@@ -41,6 +45,8 @@ class Joined:
     def _within_moment(
         self, db: sqlite3.Connection, query: str, values: Sequence[Any]
     ) -> List[Row]:
+        # One moment for both files: between two statements another process may move a
+        # row, which would then be seen twice or not at all.
         db.execute("begin")
         try:
             # The second first, and held: what it gives away from here on is found in
@@ -48,6 +54,7 @@ class Joined:
             db.execute("select 1 from main.events limit 1").fetchone()
             return db.execute(query, values).fetchall()
         finally:
+            # Nothing was changed; an open read would hold up the next writer.
             roll_back(db)
 
     def _opened(self) -> sqlite3.Connection:
@@ -84,16 +91,20 @@ class Joined:
                 f"file:{urllib.parse.quote(str(self._second.path))}?mode=ro"
             )
             try:
+                # SQLite opens nothing before the first question.
                 db.execute("select 1 from events limit 1")
                 return db
             except sqlite3.Error:  # somebody else's, whom only reading does not concern
                 db.close()
         db = _connected("file::memory:")
+        # In memory others can't attach it; a copy is small, and as old as this
+        # question.
         self._second.copy_into(db)
         return db
 
 
 def _connected(place: str) -> sqlite3.Connection:
+    # 0.2 s: a reader waits no longer for another's lock, and goes on without.
     return sqlite3.connect(
         place, 0.2, isolation_level=None, check_same_thread=False, uri=True
     )

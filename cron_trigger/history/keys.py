@@ -25,6 +25,8 @@ class Keys:
 
     def key(self, cron_name: str, key: str, now_s: float) -> Optional[Key]:
         """Return what a key stands for, if it was used within the last day."""
+        # Who acts on the answer asks under a lock of his own: the cron's mutex for a
+        # run, `Schedule._lock` for a plan.  So of two equal requests one finds the key.
         rows = self._database.read(
             f"select {KEY_ROW} from idempotency_keys "
             "where cron_name = ? and key = ? and created_s > ? and digest <> ''",
@@ -41,4 +43,6 @@ def put_key(db: sqlite3.Connection, key: Key) -> None:
 
 def give_back_keys(db: sqlite3.Connection, run_id: int) -> None:
     """Have a run's key stand for nothing, within a change."""
+    # Not deleted: a row that is missing in the second history would leave the one of
+    # the first in force.
     db.execute("update idempotency_keys set digest = '' where run_id = ?", [run_id])

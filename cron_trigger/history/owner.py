@@ -36,6 +36,7 @@ def own_state(state_dir: Path, run_dir: Path, wait_s: float = 1.0) -> Optional[i
     except OSError:
         return None
     with contextlib.suppress(OSError):  # a full disk, or one that is read-only
+        # Under the lock.  A reader may find it empty for a moment: see `_said`.
         os.ftruncate(lock, 0)
         os.pwrite(lock, os.fsencode(os.path.realpath(run_dir)), 0)
     return lock
@@ -44,6 +45,7 @@ def own_state(state_dir: Path, run_dir: Path, wait_s: float = 1.0) -> Optional[i
 def _take(state_dir: Path) -> Optional[int]:
     """Lock the file, or the folder itself where no file can be made; None if taken."""
     try:
+        # Never unlinked: a lock on a file without a name keeps nobody out.
         return take_lock(state_dir / NAME)
     except OSError:
         folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -60,6 +62,8 @@ def check_run_dir(state_dir: Path, run_dir: Path) -> None:
 
     Where the lock is free nobody minds what the file says.
     """
+    # Read without the lock; what is left by a server that is gone is found out below,
+    # by the lock that nobody holds.
     theirs = _said(state_dir)
     if not theirs or theirs == os.path.realpath(run_dir):
         return
@@ -67,12 +71,15 @@ def check_run_dir(state_dir: Path, run_dir: Path) -> None:
         lock = take_lock(state_dir / NAME)
         if lock is None:
             raise _refusal(state_dir)
+        # At once: for this moment a server that starts would be refused, and it waits
+        # longer than that.
         os.close(lock)
 
 
 def _said(state_dir: Path) -> str:
     """Return which folder of PID files the owner has named, or ""."""
     with contextlib.suppress(OSError):
+        # Empty for the moment between a server's truncating and its writing.
         return os.fsdecode((state_dir / NAME).read_bytes())
     return ""
 

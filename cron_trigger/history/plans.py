@@ -38,6 +38,7 @@ class Plans:
 
         def change(db: sqlite3.Connection) -> Scheduled:
             values = row_of(scheduled)[1:]
+            # A killed server leaves all three of these, or none: row, key, event.
             number = self._database.ids.insert(
                 db, "scheduled", SCHEDULED_INSERT, values
             )
@@ -53,6 +54,7 @@ class Plans:
         """Record the end of a pending trigger.  Return False if it has ended."""
 
         def change(db: sqlite3.Connection) -> bool:
+            # Only a pending one: it may have been fired or cancelled since it was read.
             cursor = db.execute(
                 "update scheduled_triggers set status = ?, reason = ? "
                 "where id = ? and status = 'pending'",
@@ -63,15 +65,20 @@ class Plans:
                 self._events.put(db, name, {"scheduled": scheduled.view()})
             return bool(cursor.rowcount)
 
+        # Where the first history can't be written, the row is brought into the second:
+        # a cancel there counts for the trigger's thread and for a restart.
         return self._database.write(change, needed_plan(scheduled))
 
     def fire(self, db: sqlite3.Connection, entry: Scheduled, run: Run) -> None:
         """Mark a pending trigger fired, within a change; else Refusal `not_pending`."""
+        # In the transaction that begins its run: were it fired before, a kill in
+        # between would lose it; were it fired after, a restart would start it twice.
         cursor = db.execute(
             "update scheduled_triggers set status = 'fired', run_id = ? "
             "where id = ? and status = 'pending'",
             [run.id, entry.id],
         )
+        # The cancel won.  The refusal rolls the run's row back, too.
         if not cursor.rowcount:
             raise Refusal("not_pending", "It was cancelled just before its time.")
         fired = replace(entry, status=FIRED, run_id=run.id)
@@ -86,6 +93,7 @@ class Plans:
 
     def pending(self) -> List[Scheduled]:
         """Return the pending scheduled triggers, the next one first."""
+        # As they stood at the question: who acts on one has to win in SQL.
         entries = self._where("status = ?", "pending")
         return sorted(entries, key=lambda entry: (entry.due_s, entry.id))
 

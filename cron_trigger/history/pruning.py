@@ -36,6 +36,7 @@ class Clock:
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
+        # Used by the pruner's thread alone.
         self._wall, self._steady = wall, steady
         self._began_s, self._began_steady_s = wall(), steady()
         off_s = 0.0 if newest_s is None else abs(self._began_s - newest_s)
@@ -74,6 +75,7 @@ class Pruning:
         self, before: str, batch: int = 200, pause: Callable[[], Any] = lambda: None
     ) -> int:
         """Delete what ended before a time, batch by batch; return how many runs."""
+        # Nothing is deleted in the second history: it has only what is to move.
         if self._database.fault is not None:
             return 0
         if not self.clock.is_believed():
@@ -85,6 +87,7 @@ class Pruning:
             return 0
         deleted = self._prune_runs(before, batch, pause)
         self._database.write(lambda db: self._prune_others(db, before))
+        # Each batch is a change of its own; requests take their turn in the pause.
         while self._database.write(lambda db: self._prune_events(db, before, batch)):
             pause()
         self._give_space_back(pause)
@@ -93,12 +96,14 @@ class Pruning:
     def _prune_runs(self, before: str, batch: int, pause: Callable[[], Any]) -> int:
         cursor, deleted = 0, 0
 
+        # Begins after `cursor`, so that a batch that is done once more finds less.
         def change(db: sqlite3.Connection) -> Tuple[int, int]:
             rows = db.execute(
                 "select id, started_at, status from cron_executions where id > ? "
                 "order by id limit ?",
                 [cursor, batch],
             ).fetchall()
+            # A run that has gone on for longer than that stays: its end needs its row.
             doomed = [(i,) for i, at, st in rows if at < before and st != RUNNING]
             db.executemany("delete from cron_executions where id = ?", doomed)
             # Ids grow with time: the first page that ends with a young run is the last.
@@ -115,6 +120,8 @@ class Pruning:
     def _prune_others(self, db: sqlite3.Connection, before: str) -> None:
         day_ago_s = time.time() - IDEMPOTENCY_S
         db.execute("delete from idempotency_keys where created_s < ?", [day_ago_s])
+        # A pending one stays, however old: after a long stop it is to be told as
+        # missed.
         db.execute(
             "delete from scheduled_triggers "
             "where status <> 'pending' and created_at < ? and run_at < ?",
@@ -135,6 +142,7 @@ class Pruning:
         old = 0
         for number, data in db.execute(query, [batch]).fetchall():
             if before <= _time_of_event(json.loads(data)):
+                # The events' ids grow with time as well, so the rest is young.
                 break
             old = number
         count = db.execute("delete from events where id <= ?", [old]).rowcount
@@ -147,12 +155,14 @@ class Pruning:
             free = read("pragma freelist_count")
             if not free or not free[0][0]:
                 break
+            # Some pages at a time: meanwhile the lock of the history is held.
             read(f"pragma incremental_vacuum({pages})")
             left = read("pragma freelist_count")
             if not left or left[0][0] >= free[0][0]:
                 break
             pause()
         if self._database.fault is None:
+            # A reader that is at work keeps the -wal long; tomorrow is another day.
             read("pragma wal_checkpoint(truncate)")
 
 

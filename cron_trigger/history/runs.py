@@ -47,6 +47,8 @@ class Runs:
         run with an id is one that was found under way and that nobody may know of.
         """
 
+        # May be called again, in another transaction or history (see `Database.write`):
+        # it gives another number then, and only the last one is ever told.
         def change(db: sqlite3.Connection) -> Run:
             if run.id:
                 self._database.ids.learn("run", run.id)
@@ -57,17 +59,21 @@ class Runs:
             begun = replace(run, id=number)
             if key:
                 put_key(db, replace(key, run_id=begun.id))
+            # Raises `not_pending` where a cancel came first: nothing is begun then.
             if scheduled:
                 self._plans.fire(db, scheduled, begun)
             return begun
 
         needed = [needed_plan(scheduled)] if scheduled else []
         begun = self._database.write(change, *needed)
+        # After the commit: a run that was never recorded must not be carried over.
         self.note_under_way(begun)
         return begun
 
     def note_under_way(self, run: Run) -> None:
         """Keep what is known of a running run, should the history be lost."""
+        # One key, set in one step; only the threads of this run do so, one after the
+        # other.
         self._database.under_way[run.id] = run
 
     def started(self, run: Run) -> None:
@@ -78,6 +84,8 @@ class Runs:
         """
 
         def change(db: sqlite3.Connection) -> None:
+            # `pid is null`: the command line that started it and the server that found
+            # it may both come here; one tells it.
             cursor = db.execute(
                 "update cron_executions set pid = ?, keeper_started = ?, "
                 "log_inode = ?, log_start = ? where id = ? and pid is null",
@@ -86,6 +94,7 @@ class Runs:
             if cursor.rowcount:
                 self._events.put(db, "run.started", {"run": run.view()})
 
+        # Before the write: a history that turns out to be lost in it begins with this.
         self.note_under_way(run)
         self._database.write(change, needed_run(run, pid=None))
 
@@ -98,6 +107,9 @@ class Runs:
         marked = replace(run, end_reason=reason, cancelled_by=by)
 
         def change(db: sqlite3.Connection) -> None:
+            # The caller holds the run's mutex, so of the threads here one comes; of two
+            # processes the row tells which was first, and RUN_END takes the row's
+            # reason.
             db.execute(
                 "update cron_executions set end_reason = ?, cancelled_by = ? "
                 "where id = ? and status = 'running' and end_reason is null",
@@ -118,11 +130,14 @@ class Runs:
 
         def change(db: sqlite3.Connection) -> Optional[Run]:
             values = [getattr(run, column) for column in END_COLUMNS]
+            # Also where another process ended it a moment ago: then no row is changed.
             cursor = db.execute(RUN_END, [run.status, *values, run.id])
             if not cursor.rowcount:
                 self._add_usage(db, run)
                 return None
             query = f"select {RUN_ROW} from cron_executions where id = ?"
+            # Read again, in the transaction: the reason in the row may be another
+            # process's.
             ended = run_of(db.execute(query, [run.id]).fetchone())
             self._events.put(db, "run.finished", {"run": ended.view()})
             return ended
@@ -130,6 +145,8 @@ class Runs:
         try:
             return self._database.write(change, needed_run(run))
         finally:
+            # Whoever recorded it; and after a failure too, or a new history would begin
+            # with a run that nobody ends.
             self._database.under_way.pop(run.id, None)
 
     def _add_usage(self, db: sqlite3.Connection, run: Run) -> None:
@@ -147,6 +164,8 @@ class Runs:
         """
 
         def change(db: sqlite3.Connection) -> None:
+            # Before the end is recorded: a client that has seen the end may retry at
+            # once.
             give_back_keys(db, run.id)
             if not began:
                 db.execute(

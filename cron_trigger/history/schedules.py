@@ -37,6 +37,7 @@ class Schedules:
 
     def judged(self) -> Dict[str, Judged]:
         """Return what is known, by cron name."""
+        # At a start, once; then the loop's thread knows it by itself.
         query = f"select {SCHEDULE_ROW} from schedules"
         return {row[0]: Judged(*row) for row in self._database.read(query)}
 
@@ -44,6 +45,8 @@ class Schedules:
         """Record a judgement and, where a time was missed, its event; both or none."""
 
         def change(db: sqlite3.Connection) -> None:
+            # Both in one transaction: killed before it, a restart judges the time again
+            # and tells it; killed after it, it was told.
             db.execute(SCHEDULE_PUT, astuple(judged))
             if late:
                 self._events.put(db, "cron.late", {"cron": late})

@@ -163,6 +163,8 @@ def make_tables(db: sqlite3.Connection) -> None:
     steps += ["drop trigger if exists count_ended_insert;"] * bool(steps[1:])
     steps += [SCHEMA, COUNTING, f"pragma user_version = {VERSION}; commit;"]
     try:
+        # Where another process has brought it up since the look above, a column is
+        # there twice and this fails; the next try finds it done.
         db.executescript("".join(steps))
     except BaseException:
         roll_back(db)

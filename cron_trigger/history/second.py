@@ -65,6 +65,8 @@ class Second:
     def __init__(self, folder: Optional[Path]) -> None:
         """Use memory where there is no folder."""
         self.path = folder / self.NAME if folder else None
+        # These three under `Database._lock`; between processes SQLite's locks guard the
+        # file.
         self._db: Optional[sqlite3.Connection] = None
         self._in_memory = folder is None
         self._seen_empty: Tuple[int, int] = (0, 0)  # inode and time of its last write
@@ -86,6 +88,7 @@ class Second:
                 self._set_up(db)
             except BaseException as error:
                 db.close()
+                # Put away, or it would fail again each time that it is needed.
                 if type(error) is sqlite3.DatabaseError and self.path:  # broken
                     os.replace(self.path, f"{self.path}.corrupt")
                 raise
@@ -98,6 +101,7 @@ class Second:
             with contextlib.suppress(OSError):
                 os.chmod(self.path, 0o600)
         db.execute("pragma page_size = 1024")  # small rows, little room
+        # The journal keeps its place on the disk, too: see JOURNAL_BYTES.
         db.execute("pragma journal_mode = persist")
         db.execute("pragma synchronous = off")
         db.execute("pragma secure_delete = off")  # or each deletion is journalled
@@ -106,6 +110,7 @@ class Second:
         if version > VERSION:
             raise sqlite3.DatabaseError("it was written by a newer version")
         if version != VERSION:
+            # Another process may do so at this moment, too: "if not exists".
             make_tables(db)
 
     def _close(self) -> None:
@@ -127,6 +132,7 @@ class Second:
         """
         if self.path is None:
             return True
+        # Somebody has removed it: a new one is begun, under the same name.
         if not self._in_place():
             self._close()
         with contextlib.suppress(sqlite3.Error, OSError):
@@ -150,6 +156,7 @@ class Second:
     def _take(self, room: int) -> bool:
         db = self._opened()
         try:
+            # Other processes wait with their changes; a kill gives the room back.
             db.execute("begin immediate")
             db.execute("create table room (filler blob)")
             db.execute("insert into room values (zeroblob(?))", [self.JOURNAL_BYTES])
@@ -163,6 +170,8 @@ class Second:
             return False
         finally:
             with contextlib.suppress(sqlite3.Error):
+                # Its pages stay in the file, free: whoever writes next, of any process,
+                # has them.
                 db.execute("drop table if exists room")
         return True
 
@@ -176,6 +185,8 @@ class Second:
         if self._in_memory:
             return self._db is None or self._is_empty()
         try:
+            # Each change of the first history comes through here: one stat, not a
+            # question to SQLite.
             status = os.stat(str(self.path))
         except OSError:
             return self._after_removal()
@@ -186,6 +197,8 @@ class Second:
             empty = self._is_empty()
         except sqlite3.Error:
             return True  # who can't read it can't do more than go on without
+        # The stamp was taken before the question, so a write that came in between has a
+        # later time, unless it came within the same tick.
         if empty and time.time_ns() - status.st_mtime_ns > TICK_NS:
             self._seen_empty = stamp
         return empty
@@ -197,6 +210,7 @@ class Second:
         """Keep in memory what was in a file that somebody has removed."""
         if self._db is None:
             return True
+        # The connection still has the removed file, which nobody else can find.
         self._to_memory()
         if not self._is_empty():
             return False
@@ -206,22 +220,26 @@ class Second:
     def change(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """Make a change; in memory, with all that is there, where it takes none."""
         if not self._in_memory and not self._in_place():
+            # Nobody else would ever find what we write there.
             self._after_removal()  # or SQLite would go on with that file
         try:
             return change(self._opened())
         except (sqlite3.Error, OSError):
             if self._in_memory:
                 raise
+            # Full, locked or broken: a killed process loses what comes from here on.
             self._to_memory()
             return change(self._opened())
 
     def _to_memory(self) -> None:
+        # In memory first, so that a fault on the way leaves us there.
         before, self._db, self._in_memory = self._db, None, True
         memory = self._opened()
         if before is not None:
             with contextlib.suppress(sqlite3.Error):
                 roll_back(before)
                 before.backup(memory)
+            # What is in the file stays there, too, and moves after memory's rows.
             before.close()
 
     def to_file(self) -> None:
@@ -247,6 +265,8 @@ class Second:
         No other process changes it meanwhile.  A kill leaves it as it was.
         """
         db = self._opened()
+        # Taken before the rows are read: what another process writes from here on
+        # waits, and is not deleted with them.
         db.execute("begin immediate")
         try:
             yield {
@@ -266,6 +286,8 @@ class Second:
         """
         with self._emptied() as rows:
             self._write_over(db, ids, rows)
+            # Killed here: the rows are in both, and the next writer of any process
+            # moves them again before it does anything else.
             db.execute("commit")
 
     def _write_over(self, db: sqlite3.Connection, ids: Ids, rows: Rows) -> None:
@@ -276,6 +298,7 @@ class Second:
         for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
             db.executemany(PUT[table], rows[table])
         for event in rows["events"]:
+            # Its number may be another event's where the counters were lost.
             if not db.execute(EVENT_PUT, event).rowcount:
                 self._write_again(db, ids, event)
 

@@ -37,6 +37,7 @@ class Store:
         again.  With `read_only` nothing is made, moved or changed.  Raises ConfigError
         for a history of a newer version.
         """
+        # The one `Database` of a process: its lock is what makes all of these safe.
         database = Database(path, say, run_dir, on_heal, read_only)
         self._database = database
         self.path = path
