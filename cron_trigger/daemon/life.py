@@ -103,6 +103,10 @@ class Daemon:
         parts.runner.reserve()
         # Before anybody can ask: connections wait in the kernel meanwhile.
         parts.runner.settle()
+        self._begin(parts)
+
+    def _begin(self, parts: Parts) -> None:
+        """Have everything work: from here on other threads do."""
         parts.api.port = self._listener.getsockname()[1]
         self._http = HttpServer(
             self._listener,
