@@ -387,6 +387,12 @@ def fill_history(path: Path, rows: int, days_ago: int) -> None:
             "'/var/log/qadhya/cron.log', 0.002, 3500000 from n",
             {"rows": rows, "ago": f"-{days_ago} days"},
         )
+        # A clock that is far from the newest run is not trusted: nothing is pruned.
+        now = "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
+        db.execute(
+            f"update cron_executions set started_at = {now}, completed_at = {now} "
+            "where id = (select max(id) from cron_executions)"
+        )
         db.execute(
             "insert into run_totals (cron_name, status, runs, duration_ms, "
             "last_completed_at) select cron_name, status, count(*), "

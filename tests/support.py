@@ -18,7 +18,17 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAM = REPOSITORY / "cron_trigger_server.py"
@@ -28,6 +38,10 @@ sys.path.insert(0, str(REPOSITORY))
 NO_SKIP = os.environ.get("CRON_TRIGGER_TEST_NO_SKIP") == "1"
 #: Set where the slow tests and those that need many tools run, too.
 FULL = os.environ.get("CRON_TRIGGER_TEST_FULL") == "1"
+
+
+#: A test, or a class of tests.
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 def need(condition: object, reason: str) -> None:
@@ -42,6 +56,15 @@ def need(condition: object, reason: str) -> None:
 def need_full() -> None:
     """Skip a slow test in the plain run."""
     need(FULL, "slow: set CRON_TRIGGER_TEST_FULL=1 to run it")
+
+
+def slow(test: Test) -> Test:
+    """Keep a test, or a class of them, for the full run: the decorator's way to say so.
+
+    Slow are tests of which the plain run has cheaper ones of the same promise.
+    """
+    reason = "slow: set CRON_TRIGGER_TEST_FULL=1 to run it"
+    return test if FULL else unittest.skip(reason)(test)
 
 
 def need_command(name: str) -> str:
@@ -87,6 +110,16 @@ def npm_folder(*packages: str) -> Path:
     shutil.rmtree(half, ignore_errors=True)
     need(made.is_dir(), f"npm can't install {packages}: {done.stderr[-300:]}")
     return made
+
+
+def children(pid: int) -> List[int]:
+    """Return the processes whose parent this one is: proc(5)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
 
 
 def wait_until(

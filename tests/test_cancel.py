@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Iterator, List
 
-from support import FULL, Server, need_full, patched, wait_until
+from support import FULL, Server, need_full, patched, slow, wait_until
 
 #: The 10 s between SIGTERM and SIGKILL, for tests.
 GRACE_S = 0.24
@@ -334,6 +334,7 @@ class CancelAcrossRestartTest(unittest.TestCase):
         self.assertEqual(ended["cancelledBy"], "before")
         wait_until(lambda: not members(run["pid"]), 2, "the group's end")
 
+    @slow
     def test_a_cancelled_run_that_ends_while_no_server_runs_is_cancelled(self) -> None:
         run = started(self.server, "slow", "slow")
         cancel(self.server, run["runId"])
@@ -344,6 +345,7 @@ class CancelAcrossRestartTest(unittest.TestCase):
         ended = self.server.ended(run["runId"])
         self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 4))
 
+    @slow
     def test_an_orderly_stop_finishes_what_no_keeper_keeps_others_from(self) -> None:
         run = started(self.server, "parent", "child")
         child = pid_of(self.server, "child")
@@ -374,6 +376,7 @@ class CancelAcrossRestartTest(unittest.TestCase):
         cancel(self.server, run_id)
         self.assertEqual(self.server.ended(run_id)["status"], "cancelled")
 
+    @slow
     def test_a_time_limit_that_passed_without_a_server_ends_the_run(self) -> None:
         run_id = self.server.trigger("limited").json["runId"]
         self.server.kill()

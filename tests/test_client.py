@@ -15,7 +15,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from support import PROGRAM, Server, need, wait_until
+from support import PROGRAM, Server, need, slow, wait_until
 
 from cron_trigger import client
 
@@ -112,6 +112,7 @@ class TriggerTest(ClientCase):
         numbers = "".join(f"{number}\n" for number in range(1, 31))
         self.assertEqual((done.returncode, done.stdout), (3, numbers))
 
+    @slow
     def test_parameters_have_their_type(self) -> None:
         done = self.call("trigger", "ok", "--follow", "--param=n=7", "--param=word=8")
         self.assertEqual((done.returncode, done.stdout), (0, "7 8\n"))
@@ -119,6 +120,7 @@ class TriggerTest(ClientCase):
             done = self.call("trigger", "ok", f"--param={parameter}")
             self.assert_sentence(done, 64, why)
 
+    @slow
     def test_what_is_refused_has_its_exit_status(self) -> None:
         run_id = self.server.trigger("sleeps").json["runId"]
         self.assert_sentence(self.call("trigger", "sleeps"), 75, "is running already")
@@ -148,6 +150,7 @@ class TriggerTest(ClientCase):
 
 
 class LogTest(ClientCase):
+    @slow
     def test_the_whole_output_or_its_end(self) -> None:
         run_id = str(self.server.completed("fails")["id"])
         self.assertEqual(self.call("log", run_id).stdout.split()[-1], "30")
@@ -177,6 +180,7 @@ def is_connected(process: subprocess.Popen[str]) -> bool:
     return False
 
 
+@slow
 class RestartTest(CallCase):
     """A server that restarts meanwhile is waited for."""
 
@@ -224,6 +228,7 @@ class RestartTest(CallCase):
         process.terminate()
 
 
+@slow
 class AddressTest(ClientCase):
     def test_an_address_that_ends_in_trigger_is_taken_too(self) -> None:
         for end in ("/", "/trigger", "/trigger/"):

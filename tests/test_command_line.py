@@ -22,6 +22,7 @@ from support import (
     need_command,
     need_full,
     patched,
+    slow,
     wait_until,
 )
 
@@ -56,6 +57,7 @@ class HelpTest(CommandCase):
         for name in SETTINGS:
             self.assertIn(f"--{name} ", done.stdout)
 
+    @slow
     def test_help_is_a_command_too(self) -> None:
         self.assertEqual(self.main("help").stdout, self.main("--help").stdout)
         for name in COMMANDS:
@@ -64,6 +66,7 @@ class HelpTest(CommandCase):
             self.assertEqual(shown.stdout, self.main(name, "--help").stdout)
         self.assert_sentence(self.main("help", "frobnicate"), 64, "frobnicate")
 
+    @slow
     def test_the_help_of_a_command_lists_what_it_takes(self) -> None:
         folders = {"registry", "log-dir", "state-dir", "run-dir"}
         client = {"url", "port", "secret-file"}
@@ -83,6 +86,7 @@ class HelpTest(CommandCase):
             found = set(re.findall(r"(?m)^  (?:-\w, )?--([a-z-]+)", shown))
             self.assertEqual(found - {"help"}, flags, name)
 
+    @slow
     def test_bash_and_zsh_complete_commands_flags_and_crons(self) -> None:
         for shell in filter(shutil.which, ("bash", "zsh")):
             for words, found in (

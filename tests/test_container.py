@@ -17,7 +17,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Mapping
 
-from support import Server, need
+from support import Server, need, slow
 
 #: What Docker calls the bridge of a network that compose makes.
 BRIDGE = "br-0123456789ab"
@@ -142,6 +142,7 @@ class Container(unittest.TestCase):
         return json.loads(self.container.run("curl", "-sS", "-m10", *options, url))
 
 
+@slow
 class Name(Container):
     """The server as a container sees it."""
 

@@ -24,7 +24,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from support import PROGRAM, REPOSITORY, need, need_command
+from support import PROGRAM, REPOSITORY, need, need_command, slow
 
 from cron_trigger import cli
 from cron_trigger.registry.checker import ENTRY_KEYS, Checker
@@ -353,6 +353,7 @@ class Shown:
         process.stdout.close()
 
 
+@slow
 class ShownTest(unittest.TestCase):
     """What is shown is what one gets."""
 

@@ -22,7 +22,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from support import REPOSITORY, Server, need, need_command, need_full, wait_until
+from support import REPOSITORY, Server, need, need_command, need_full, slow, wait_until
 
 ENGINES = REPOSITORY / "examples" / "engines"
 
@@ -197,6 +197,7 @@ def entry(script: Path) -> Dict[str, Any]:
     return found
 
 
+@slow
 class Files(unittest.TestCase):
     def setUp(self) -> None:
         self.scripts = sorted(ENGINES.glob("*.sh"))

@@ -15,7 +15,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List
 
-from support import FULL, Server, need, need_command, need_full, wait_until
+from support import FULL, Server, need, need_command, need_full, slow, wait_until
 
 from cron_trigger.host import processes
 
@@ -228,6 +228,7 @@ class Cancel(FamilyCase):
         self.assertEqual((run["exitCode"], run["signal"]), (129, None))
 
 
+@slow
 class KeeperKilled(FamilyCase):
     """An OOM killer may take the keeper alone: nobody else gets in meanwhile."""
 
@@ -294,6 +295,7 @@ class KeeperKilled(FamilyCase):
         self.assertEqual(ids, {str(reply.json["runId"])})
 
 
+@slow
 class Strangers(FamilyCase):
     """Another user's process is neither believed nor waited for."""
 
@@ -413,6 +415,7 @@ def processes_below(pid: int) -> List[int]:
     return [p for p, one in processes.processes().items() if one.parent == pid]
 
 
+@slow
 class Surroundings(unittest.TestCase):
     """The same from the button, a plan, `run` in a crontab's line, sudo."""
 

@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from support import Server, need, need_command, wait_until
+from support import Server, need, need_command, slow, wait_until
 
 STAY = "#!/bin/sh\necho begun >>begun\nuntil [ -e go ]; do sleep 0.02; done\nexit 5\n"
 REGISTRY = {
@@ -43,6 +43,7 @@ class FolderCase(unittest.TestCase):
         self.assertEqual(self.server.completed("brief")["exitCode"], 0)
 
 
+@slow
 class Removed(FolderCase):
     def setUp(self) -> None:
         super().setUp()

@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Iterator
 
-from support import FULL, Server, need_full, patched, wait_until
+from support import FULL, Server, need_full, patched, slow, wait_until
 
 #: A script that says what the test asks it to say, when it asks: what stands in the
 #: file `more` is printed, and it ends when that is "end".
@@ -239,6 +239,7 @@ class FollowTest(unittest.TestCase):
         self.assertEqual(caller.returncode, 0)
 
 
+@slow
 class FollowAcrossRestartTest(unittest.TestCase):
     def test_a_follower_is_cut_off_and_reads_all_from_the_next_server(self) -> None:
         with speaking(Server(REGISTRY)) as server:

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from fast.test_install import UNIT
-from support import REPOSITORY, need, need_full
+from support import REPOSITORY, need, need_full, slow
 
 INSTALL = REPOSITORY / "install.sh"
 
@@ -82,6 +82,7 @@ class BelowAFolder(unittest.TestCase):
         }
 
 
+@slow
 class Installation(BelowAFolder):
     """A packager's installation, below a folder instead of into the host."""
 

@@ -13,7 +13,7 @@ import threading
 import unittest
 from typing import Any, Dict, List
 
-from support import Server, need_command, need_full, patched, wait_until
+from support import Server, children, need_command, need_full, patched, slow, wait_until
 
 from cron_trigger.host import processes
 
@@ -204,8 +204,8 @@ class Crontab(unittest.TestCase):
             self.assertEqual(self.server.command("run", "stay").returncode, 75)
             self.assertEqual(begun(self.server), [])
         finally:
-            subprocess.call(["pkill", "-P", str(holder.pid)])
-            holder.kill()
+            for pid in [*children(holder.pid), holder.pid]:
+                os.kill(pid, signal.SIGKILL)
             holder.wait()
         wait_until(lambda: running(self.server, "stay") is None)
         let_go(self.server)
@@ -224,10 +224,11 @@ class Crontab(unittest.TestCase):
             self.assertEqual(running(self.server, "stay")["id"], None)
             self.assertEqual(self.server.run(last["id"]), last)
         finally:
-            subprocess.call(["pkill", "-P", str(holder.pid)])
-            holder.kill()
+            for pid in [*children(holder.pid), holder.pid]:
+                os.kill(pid, signal.SIGKILL)
             holder.wait()
 
+    @slow
     def test_run_is_kept_out_by_a_run_of_the_server(self) -> None:
         run_id = self.server.trigger("stay").json["runId"]
         done = self.server.command("run", "stay")
@@ -331,6 +332,7 @@ class Keeper(unittest.TestCase):
         self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
         wait_until(lambda: not self.group(told["pid"]), what="an empty group")
 
+    @slow
     def test_a_number_given_to_another_process_is_left_alone(self) -> None:
         """PID reuse: the PID file names a process that is of no run."""
         told = self.server.trigger("stay").json
@@ -366,6 +368,7 @@ db.execute("update cron_executions set pid = ?", [int(sys.argv[2])])
 """
 
 
+@slow
 class PidFiles(unittest.TestCase):
     """The files themselves."""
 
@@ -462,6 +465,7 @@ class OneServer(unittest.TestCase):
             self.assertEqual(server.completed("brief")["exitCode"], 0)
 
 
+@slow
 class Launch(unittest.TestCase):
     def test_an_end_that_is_told_of_a_living_keeper_is_not_believed(self) -> None:
         """A pidfd's number may be given anew between epoll's answer and the call."""

@@ -11,7 +11,7 @@ import time
 import unittest
 from typing import Any, Dict, List
 
-from support import Server, need_command, need_full, wait_until
+from support import Server, need_command, need_full, slow, wait_until
 
 from cron_trigger import VERSION
 from cron_trigger.registry.records import ENDED_STATUSES
@@ -177,6 +177,7 @@ class MetricsTest(unittest.TestCase):
         self.assertEqual(values(self.server)[runs("limited", "timed_out")], 1)
 
 
+@slow
 class MetricsNeverFallTest(unittest.TestCase):
     def counters(self, server: Server) -> Dict[str, float]:
         return {n: v for n, v in values(server).items() if "_total" in n or "_s" in n}

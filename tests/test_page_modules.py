@@ -7,7 +7,7 @@ import subprocess
 import unittest
 
 from browser import DASHBOARD, page_words, words_text
-from support import REPOSITORY, npm_folder
+from support import REPOSITORY, npm_folder, slow
 
 TYPESCRIPT = "typescript@5"
 
@@ -117,6 +117,7 @@ class Files(unittest.TestCase):
         other_colours = re.findall(r"#[0-9a-f]{3,8}\b", self.style.split("Ground")[1])
         self.assertEqual(other_colours, [])
 
+    @slow
     def test_the_types_hold(self) -> None:
         folder = npm_folder(TYPESCRIPT)
         checker = folder / "node_modules" / "typescript" / "bin" / "tsc"

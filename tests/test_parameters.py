@@ -10,7 +10,7 @@ import unittest
 import warnings
 from typing import Any, Dict, List, Mapping
 
-from support import Reply, Server, wait_until
+from support import Reply, Server, slow, wait_until
 
 from cron_trigger import SERVICE
 from cron_trigger.cli import main
@@ -284,6 +284,7 @@ class ParametersTest(unittest.TestCase):
         self.assertEqual(self.cli("show", "days=31").returncode, 64)
 
 
+@slow
 class PasswordTest(unittest.TestCase):
     """A password reaches the script's environment, and nothing else in the world."""
 

@@ -10,7 +10,7 @@ import unittest
 from typing import Iterator, Tuple
 
 from fast.test_patterns import ORDINARY
-from support import REPOSITORY
+from support import REPOSITORY, slow
 
 from cron_trigger.registry.patterns import PARAMETER_CHARS, slow_fault
 
@@ -77,6 +77,7 @@ def slowest_s(seed: int, count: int) -> Tuple[float, str, int]:
     return (*slowest, admitted)
 
 
+@slow
 class SpeedTest(unittest.TestCase):
     """In a process that can be ended: a comparison that hangs can't be."""
 

@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 from typing import Dict, Sequence
 
-from support import REPOSITORY, need, patched
+from support import REPOSITORY, need, patched, slow
 
 NOBODY = 65534
 
@@ -73,6 +73,7 @@ class PlaceCase(unittest.TestCase):
         )
 
 
+@slow
 class GuestTest(PlaceCase):
     def test_run_refuses_and_says_how(self) -> None:
         done = self.call("run", "ok")
@@ -126,6 +127,7 @@ class GuestTest(PlaceCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 
+@slow
 class RootTest(PlaceCase):
     def test_root_has_the_services_settings(self) -> None:
         state = self.folder / "service"

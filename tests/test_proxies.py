@@ -34,6 +34,7 @@ from typing import (
 )
 
 from support import (
+    slow,
     REPOSITORY,
     Reply,
     Server,
@@ -397,7 +398,8 @@ class Behind:
                 self.assertEqual(version, "2", done.stderr)
                 self.server.ended(json.loads(body)["runId"])
 
-        def test_people_log_in_at_the_proxy_which_has_the_secret(self) -> None:
+        @slow
+    def test_people_log_in_at_the_proxy_which_has_the_secret(self) -> None:
             secret = {"CRON_TRIGGER_SECRET": SECRET}
             server, proxy = self.started(self.addCleanup, **secret)
             self.assertEqual(server.get("/crons").status, 401)

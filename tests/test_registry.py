@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, List
 
 from fast.test_registry import GOOD, SCHEMA, schema_faults, validator
-from support import REPOSITORY, Server, need, wait_until
+from support import REPOSITORY, Server, need, slow, wait_until
 
 from cron_trigger.registry.checker import ENTRY_KEYS
 from cron_trigger.registry.crons import NOTIFY_CHOICES, Cron
@@ -213,6 +213,7 @@ class SchemaTest(unittest.TestCase):
         self.assertEqual(tuple(parameter["format"]["enum"]), FORMATS)
 
 
+@slow
 class KeptTest(unittest.TestCase):
     """The last registry that held is in force where the file has a fault at a start."""
 

@@ -21,6 +21,7 @@ from support import (
     need_command,
     need_full,
     patched,
+    slow,
     wait_until,
 )
 
@@ -30,6 +31,7 @@ from cron_trigger.registry.errors import EX_CONFIG, EX_TEMPFAIL, EX_USAGE
 class RunTest(CommandCase):
     """`run NAME`, without a server: in the foreground, with the script's status."""
 
+    @slow
     def test_the_exit_status_is_the_scripts(self) -> None:
         for name, status in {"hello": 0, "three": 3, "killed": 137}.items():
             with self.subTest(name):
@@ -50,6 +52,7 @@ class RunTest(CommandCase):
         )
         self.assertIn(f"run {run['id']} of hello completed", self.server.log_text())
 
+    @slow
     def test_the_services_variables_are_the_scripts_too(self) -> None:
         file = self.server.folder / "default"
         file.write_text("A_KEY='of the file'\nPATH=/nowhere\nCRON_TRIGGER_PORT=x\n")
@@ -74,6 +77,7 @@ class RunTest(CommandCase):
         )
         self.assertIn("\nhello a=b c 7\n", self.server.log_text("hello"))
 
+    @slow
     def test_parameters_that_do_not_hold_are_64(self) -> None:
         for arguments, words in (
             (("--param=n=10",), "n must be at most 9, got 10"),

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 from urllib.parse import parse_qs, urlsplit
 
-from support import REPOSITORY, need, need_command, wait_until
+from support import REPOSITORY, need, need_command, slow, wait_until
 
 SCRIPTS = REPOSITORY / "scripts"
 NOBODY = 65534
@@ -187,6 +187,7 @@ def costs(
     return {"data": days, "has_more": bool(next_page), "next_page": next_page or None}
 
 
+@slow
 class MonitorOpenAITest(ScriptCase):
     script = "monitor-openai.py"
     KEY = "sk-admin-not-a-real-key"
@@ -297,6 +298,7 @@ class CheckAlertsTest(ScriptCase):
         self.refuse("df manque")
 
 
+@slow
 class IndexKbTest(ScriptCase):
     script = "index-kb-progressive.py"
 
@@ -407,6 +409,7 @@ class IndexKbTest(ScriptCase):
         self.assertEqual(self.found("alpha"), ["a.txt"])
 
 
+@slow
 class CheckCertificatesTest(ScriptCase):
     script = "check-certificates.py"
 

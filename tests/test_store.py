@@ -14,7 +14,16 @@ import unittest
 from pathlib import Path
 from typing import Any, Iterator, List
 
-from support import FULL, Server, need, need_command, need_full, patched, wait_until
+from support import (
+    FULL,
+    Server,
+    need,
+    need_command,
+    need_full,
+    patched,
+    slow,
+    wait_until,
+)
 
 from cron_trigger.history.schema import TABLES
 from cron_trigger.registry.times import now_text
@@ -222,6 +231,7 @@ class Disk(DiskCase):
         self.assertIn((run["id"], 3), rows)
         self.assertEqual(self.server.completed("brief")["exitCode"], 3)
 
+    @slow
     def test_a_history_that_is_corrupt_at_the_start_is_moved_aside(self) -> None:
         self.server.start()
         told = self.server.trigger("stay").json
@@ -238,6 +248,7 @@ class Disk(DiskCase):
         self.assertEqual(len(moved), 1)
         self.assertIn("corrupt", self.server.log_text())
 
+    @slow
     def test_a_history_removed_under_the_server_is_begun_again(self) -> None:
         self.server.start()
         told = self.server.trigger("stay").json
@@ -248,6 +259,7 @@ class Disk(DiskCase):
         self.assertEqual(rows, [(told["runId"], 3)])
 
 
+@slow
 class KilledMeanwhile(DiskCase):
     """What was not written is there after a SIGKILL, and is written once."""
 

@@ -16,7 +16,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
-from support import Server, need, need_command, need_full, wait_until
+from support import Server, need, need_command, need_full, slow, wait_until
 
 REGISTRY = {
     "nap": {"description": "Sleep", "command": ["/bin/sleep", "60"]},
@@ -272,6 +272,7 @@ class StrangersCase(unittest.TestCase):
         return len(os.listdir(f"/proc/{self.server_pid(server)}/{what}"))
 
 
+@slow
 class SourceTest(StrangersCase):
     """Who is let in by default: this host, and its containers."""
 
@@ -375,6 +376,7 @@ class SourceTest(StrangersCase):
             self.assertEqual(self.host.ask(server.port, call), ["421"])
 
 
+@slow
 class FloodTest(StrangersCase):
     """One who takes all that he gets, and one who only wants his answer."""
 

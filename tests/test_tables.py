@@ -21,6 +21,7 @@ from command import REGISTRY, USER, CommandCase
 from support import (
     PROGRAM,
     Server,
+    slow,
 )
 
 from cron_trigger.registry.errors import EX_USAGE
@@ -147,6 +148,7 @@ class TableTest(CommandCase):
         named = self.rows(self.call("history", "hello", "--limit", "1").stdout)
         self.assertEqual([row[0] for row in named], ["RUN", "4"])
 
+    @slow
     def test_json_is_what_the_server_answers(self) -> None:
         listed = json.loads(self.call("list", "--json").stdout)["crons"]
         runs = json.loads(self.call("history", "--json").stdout)["runs"]
@@ -164,6 +166,7 @@ class TableTest(CommandCase):
         self.assertEqual(listed, told)
         self.assertEqual(runs, told_runs)
 
+    @slow
     def test_colours_are_for_terminals_that_want_them(self) -> None:
         self.assertNotIn("\x1b", self.call("history").stdout)
         self.assertIn("\x1b[31mfailed\x1b[0m", self.on_terminal({}))

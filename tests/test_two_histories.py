@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Set, Tuple
 
 from fast.test_store import Folder
-from support import FULL, PROGRAM, Reply, Server, patched, wait_until
+from support import FULL, PROGRAM, Reply, Server, patched, slow, wait_until
 from test_store import DiskCase
 
 from cron_trigger.history.ids import Ids
@@ -117,6 +117,7 @@ class FullDisks(DiskCase):
         self.assertEqual(self.server.completed("brief")["exitCode"], 3)
 
 
+@slow
 class Locked(DiskCase):
     """Another program has the history for a while."""
 
@@ -303,6 +304,7 @@ class Lost(Folder):
         self.assertNotIn("space", self.store.problem or "")
 
 
+@slow
 class Numbers(unittest.TestCase):
     """Numbers are given once, whoever dies or is stopped when."""
 
@@ -415,6 +417,7 @@ class ClockTest(unittest.TestCase):
             self.assertEqual(len(server.get("/runs").json["runs"]), 2)
 
 
+@slow
 class Moved(DiskCase):
     """SIGKILL around each step with the second history; then each thing once."""
 
