@@ -930,7 +930,9 @@ class SharesTest(unittest.TestCase):
             for _ in range(32):
                 wire = Wire(server.port)
                 self.addCleanup(wire.socket.close)
-                silent.append(wire.send(data))
+                # One after the other: which is the oldest is known then.
+                self.assertEqual(wire.send(data).answer().status, 200)
+                silent.append(wire)
 
             def admitted() -> Any:
                 wire = Wire(server.port).send(data)
@@ -944,7 +946,6 @@ class SharesTest(unittest.TestCase):
                 received += reader.socket.recv(65536)
             self.assertIn(f'"id": {run_id}'.encode(), received)
             # The oldest one has gone for it, and no other.
-            self.assertEqual(silent[0].answer().status, 200)
             while data := silent[0].socket.recv(65536):
                 self.assertNotIn(b"run.finished", data)
 

@@ -34,13 +34,13 @@ from typing import (
 )
 
 from support import (
-    slow,
     REPOSITORY,
     Reply,
     Server,
     need,
     need_command,
     need_full,
+    slow,
     wait_until,
 )
 
@@ -399,7 +399,7 @@ class Behind:
                 self.server.ended(json.loads(body)["runId"])
 
         @slow
-    def test_people_log_in_at_the_proxy_which_has_the_secret(self) -> None:
+        def test_people_log_in_at_the_proxy_which_has_the_secret(self) -> None:
             secret = {"CRON_TRIGGER_SECRET": SECRET}
             server, proxy = self.started(self.addCleanup, **secret)
             self.assertEqual(server.get("/crons").status, 401)
