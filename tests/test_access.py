@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 from unittest import mock
 
-from support import Reply, Server, Wire, need_full, wait_until
+from support import Reply, Server, Wire, need_full, slow, wait_until
 
 from cron_trigger import SERVICE
 from cron_trigger.host.rates import Rates
@@ -408,6 +408,7 @@ def environ_of(pid: int) -> Dict[bytes, bytes]:
     return {name: value for name, _, value in (p.partition(b"=") for p in pairs)}
 
 
+@slow
 class ScriptsSecretTest(unittest.TestCase):
     """The scripts never see the secret."""
 

@@ -365,6 +365,7 @@ class CancelAcrossRestartTest(unittest.TestCase):
         self.assertEqual(ended["status"], "timed_out")
         self.assertLess(ended["durationMs"], 3000)
 
+    @slow
     def test_a_clock_that_was_set_does_not_end_a_run(self) -> None:
         run_id = self.server.trigger("patient").json["runId"]
         self.server.kill()

@@ -93,6 +93,7 @@ class ClientCase(CallCase):
 
 
 class TriggerTest(ClientCase):
+    @slow
     def test_it_says_which_run_it_is_and_who_asked(self) -> None:
         done = self.call("trigger", "ok")
         self.assertRegex(done.stdout, r"^run \d+ of ok started: cron-trigger log \d")
@@ -306,6 +307,7 @@ class AddressTest(ClientCase):
             self.assertEqual(done.returncode, 0, done.stderr)
 
 
+@slow
 class SecretTest(ClientCase):
     @classmethod
     def setUpClass(cls) -> None:

@@ -126,6 +126,7 @@ class HelpTest(CommandCase):
         # zsh sorts out by itself what does not begin so.
         return [word for word in done.stdout.split() if word.startswith(words[-1])]
 
+    @slow
     def test_wrong_calls_are_64(self) -> None:
         for arguments in (
             ("frobnicate",),
@@ -177,12 +178,14 @@ class FolderTest(unittest.TestCase):
         )
         self.assertIn("ss -ltnp", line)
 
+    @slow
     def test_a_folder_that_can_not_be_made(self) -> None:
         for flag in ("run-dir", "state-dir", "log-dir"):
             with self.subTest(flag):
                 line = self.start_fails(f"--{flag}={PROGRAM}/below-a-file")
                 self.assertIn("cannot be made (Not a directory)", line)
 
+    @slow
     def test_a_host_that_is_none_of_ours(self) -> None:
         line = self.start_fails("--host=192.0.2.1")
         self.assertIn('CRON_TRIGGER_HOST must be an address of this host, got "1', line)

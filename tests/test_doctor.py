@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 from unittest import mock
 
-from support import Server, need
+from support import Server, need, slow
 
 from cron_trigger import cli
 from cron_trigger.doctor import folders, program
@@ -151,6 +151,7 @@ class Doctor(DoctorCase):
             self.server.get("/runs", **{"X-Trigger-Secret": "wrong"})
         self.assertIn("every request needs it", self.call()[1])
 
+    @slow
     def test_port_of_another_program(self) -> None:
         with http.server.HTTPServer(("127.0.0.1", self.port), Quiet) as other:
             threading.Thread(target=other.handle_request, name="other").start()

@@ -21,6 +21,7 @@ from support import (
     need_full,
     npm_folder,
     patched,
+    slow,
     wait_until,
 )
 from test_schedule import at, plan, plan_soon, settled
@@ -339,6 +340,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
             self.assertEqual(finished.data["run"]["status"], "completed")
             self.assertGreater(finished.id, started.id)
 
+    @slow
     def test_a_start_that_could_not_be_recorded_is_told_before_the_end(self) -> None:
         die = "lambda *_: m.os.kill(m.os.getpid(), m.signal.SIGKILL)"
         program = patched(f"m.Runs.started = {die}")
@@ -381,6 +383,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
             comments = [line for line in lines if line.strip()]
             self.assertEqual(comments, [b":\n"] * 3)
 
+    @slow
     def test_a_slow_reader_is_dropped_and_never_waited_for(self) -> None:
         with Server(REGISTRY) as server, listening(server) as prompt:
             slow = Listener(server).joined()

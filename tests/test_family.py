@@ -136,6 +136,7 @@ class Cancel(FamilyCase):
                 self.assertEqual(run["status"], "cancelled")
                 self.assertEqual(workers(self.server), [])
 
+    @slow
     def test_a_time_limit_ends_the_family_too(self) -> None:
         run_id = self.server.trigger("limited").json["runId"]
         working(self.server)
@@ -163,6 +164,7 @@ class Cancel(FamilyCase):
         self.assertEqual((run["status"], run["stopping"]), ("cancelled", False))
         self.assertEqual(self.server.get(f"/runs/{run_id}/log").text[-8:], "cleaned\n")
 
+    @slow
     def test_whom_a_killed_server_had_seen_its_successor_knows(self) -> None:
         run_id = self.server.trigger("cleans-up-alone").json["runId"]
         wait_until((self.server.folder / "ready").exists)
@@ -355,6 +357,7 @@ class Strangers(FamilyCase):
         self.assertEqual(self.server.completed("brief")["status"], "completed")
 
 
+@slow
 class Start(unittest.TestCase):
     def test_a_script_that_no_process_could_be_made_for_did_not_start(self) -> None:
         needs_root()
@@ -480,6 +483,7 @@ umask; id -G; tty; ulimit -n; ulimit -c
             self.assertEqual(server.ended(run_id)["status"], "cancelled")
 
 
+@slow
 class HungLaunch(unittest.TestCase):
     def test_a_plan_whose_launch_hangs_delays_nobody_else(self) -> None:
         """A `node --version` that takes seconds stands for a dead mount."""

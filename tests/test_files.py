@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 from unittest import mock
 
-from support import Server, need, need_full, patched, wait_until
+from support import Server, need, need_full, patched, slow, wait_until
 
 from cron_trigger.registry import trust
 from cron_trigger.registry.crons import Cron
@@ -294,6 +294,7 @@ class UnsafePlaceTest(FolderTest):
             self.assertIn(f"chmod go-w {log.parent}", reply.json["error"])
 
 
+@slow
 class ModeTest(FolderTest):
     """What a log may be read by is not decided by whoever started the server."""
 
@@ -489,6 +490,7 @@ class ForgeryTest(unittest.TestCase):
                 self.assertTrue(line.isprintable(), ascii(line))
         self.assertIn("\\x1b[2J description", self.terminal("list"))
 
+    @slow
     def test_a_registry_s_faults_do_not_reach_the_terminal_raw(self) -> None:
         with Server({"\x9b2J": {"description": "\x9b", "command": 7}}) as server:
             ended = server.command("check")

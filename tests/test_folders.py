@@ -96,6 +96,7 @@ class Removed(FolderCase):
         self.assert_ends_once(told["runId"])
 
 
+@slow
 class Full(FolderCase):
     def test_a_first_run_on_a_full_disk_keeps_its_status_through_a_kill(self) -> None:
         need(os.geteuid() == 0, "only root can mount")

@@ -8,7 +8,7 @@ import sqlite3
 import unittest
 
 from fast.test_lateness import ENTRY
-from support import Server, wait_until
+from support import Server, slow, wait_until
 
 
 class ServerTest(unittest.TestCase):
@@ -20,6 +20,7 @@ class ServerTest(unittest.TestCase):
             metrics = server.get("/metrics").text
             self.assertIn('cron_trigger_late{cron="c"} 0', metrics)
 
+    @slow
     def test_a_host_that_was_down_tells_of_it_at_the_start(self) -> None:
         with Server({"c": ENTRY}) as server:
             rows = "select judged_s from schedules"

@@ -28,6 +28,7 @@ from support import (
     Wire,
     need_command,
     need_full,
+    slow,
     wait_until,
 )
 
@@ -701,6 +702,7 @@ class PlacesTest(unittest.TestCase):
             self.assertEqual([wire.answer().status for wire in busy], [200] * 64)
             self.assertEqual(server.get("/crons").status, 200)
 
+    @slow
     def test_256_connections_and_health_gets_a_place(self) -> None:
         server = self.start()
         pid = self.pid(server)
@@ -773,6 +775,7 @@ class PlacesTest(unittest.TestCase):
         self.assertEqual(reply.status, 503)
         self.assertEqual(server.get(f"/runs/{run_id}/log").status, 200)
 
+    @slow
     def test_who_reads_slowly_keeps_nobody_out(self) -> None:
         server = self.start()
         run_id = server.completed("flood")["id"]
@@ -811,6 +814,7 @@ class NoThreadTest(unittest.TestCase):
             self.assertIn("no descriptor, thread or memory left", server.log_text())
 
 
+@slow
 class FewDescriptorsTest(unittest.TestCase):
     """A host that gives a process 64 open files, and clients that take them."""
 

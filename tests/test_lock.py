@@ -101,6 +101,7 @@ class Http(unittest.TestCase):
         ids = [self.server.completed("brief")["id"] for _ in range(20)]
         self.assertEqual(ids, sorted(set(ids)))
 
+    @slow
     def test_triggers_as_fast_as_the_lock_allows_record_each_end(self) -> None:
         """A trigger may find the lock free before the end before it was recorded."""
         told = {}
@@ -211,6 +212,7 @@ class Crontab(unittest.TestCase):
         let_go(self.server)
         self.assertEqual(self.server.completed("stay")["exitCode"], 3)
 
+    @slow
     def test_an_ended_run_is_not_shown_in_the_place_of_an_external_one(self) -> None:
         """The PID file still says the last run's PID and status; another holds it."""
         let_go(self.server)
@@ -255,6 +257,7 @@ class Crontab(unittest.TestCase):
             self.server.rows("select count(*) from cron_executions"), [(1,)]
         )
 
+    @slow
     def test_run_killed_leaves_its_run_to_the_server(self) -> None:
         line = self.server.spawn("run", "stay")
         run = wait_until(lambda: (running(self.server, "stay") or {}).get("id"))
@@ -307,6 +310,7 @@ class Keeper(unittest.TestCase):
         self.assertIn("keeper was killed", run["error"])
         self.assertEqual(self.group(told["pid"]), [])
 
+    @slow
     def test_killed_while_no_server_runs_its_script_is_ended_at_the_next_start(
         self,
     ) -> None:
@@ -322,6 +326,7 @@ class Keeper(unittest.TestCase):
         let_go(self.server)
         self.assertEqual(self.server.completed("stay")["exitCode"], 3)
 
+    @slow
     def test_of_an_adopted_run_killed_it_takes_its_script_along(self) -> None:
         told = self.server.trigger("stay").json
         wait_until(lambda: begun(self.server))
@@ -423,6 +428,7 @@ class PidFiles(unittest.TestCase):
                 self.assertEqual(self.server.completed("brief")["exitCode"], 0)
 
 
+@slow
 class Removed(unittest.TestCase):
     """PID files removed under a run: a lock on a new file is no leave to start."""
 

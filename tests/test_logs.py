@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 from typing import List
 
-from support import Server, need, need_command, wait_until
+from support import Server, need, need_command, slow, wait_until
 
 REGISTRY = {
     "brief": {"description": "Brief", "command": ["echo", "said"]},
@@ -87,6 +87,7 @@ class Removed(LogCase):
         self.assertEqual(stat.S_IMODE(self.server.log_dir.stat().st_mode), 0o750)
 
 
+@slow
 class Disk(LogCase):
     def test_read_only_it_is_told_by_the_run_and_by_health(self) -> None:
         folder = self.mount("size=8m,mode=755")

@@ -11,7 +11,7 @@ import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Dict, List, Tuple
 
-from support import Server, need_full, patched, wait_until
+from support import Server, need_full, patched, slow, wait_until
 
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.settings import read_settings
@@ -159,6 +159,7 @@ class NotifyTest(unittest.TestCase):
         self.receiver.of(self.server.completed("good")["id"])
 
 
+@slow
 class ThreadTest(unittest.TestCase):
     def test_a_thread_that_could_not_start_is_started_with_the_next_event(self) -> None:
         receiver = Receiver()

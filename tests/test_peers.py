@@ -66,7 +66,7 @@ PEERS: Tuple[Tuple[str, str, str, str], ...] = (
         "OliveTin CVE-2026-67439",
         OLIVETIN + "GHSA-jm28-2wcr-qf3h",
         "one of several ways to a run's output forgot to ask for the permission",
-        "test_access.DefaultTest.test_a_path_without_a_route_needs_the_secret",
+        "fast.test_access.DefaultTest.test_a_path_without_a_route_needs_the_secret",
     ),
     (
         "OliveTin CVE-2026-67437",

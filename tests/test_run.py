@@ -199,6 +199,7 @@ class RunBesideServerTest(unittest.TestCase):
         process.stdout.close()
         self.assertEqual(self.server.ended(run["id"])["status"], "cancelled")
 
+    @slow
     def test_what_a_run_used_is_known_whoever_records_its_end(self) -> None:
         for _ in range(3):
             self.assertEqual(self.server.command("run", "hello").returncode, 0)

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from unittest import mock
 
 import support
-from support import FULL, Server, need_full, patched, wait_until
+from support import FULL, Server, need_full, patched, slow, wait_until
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
@@ -514,6 +514,7 @@ class Stage:
         self.folder.cleanup()
 
 
+@slow
 class ClockTest(unittest.TestCase):
     def stage(self, crons: int = 1, script: str = "true") -> Stage:
         stage = Stage(crons, script)

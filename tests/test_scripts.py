@@ -245,6 +245,7 @@ class MonitorOpenAITest(ScriptCase):
             self.refuse("refused", status=1, OPENAI_BASE_URL=url)
 
 
+@slow
 class CheckAlertsTest(ScriptCase):
     script = "check-alerts.py"
 
@@ -517,6 +518,7 @@ class LargestFoldersTest(ScriptCase):
         self.refuse("la commande du", "/")
 
 
+@slow
 class CleanRotatedLogsTest(ScriptCase):
     script = "clean-rotated-logs.py"
 
@@ -581,6 +583,7 @@ class CleanRotatedLogsTest(ScriptCase):
         self.assertIn("inner (", output)
 
 
+@slow
 class BackupDatabasesTest(ScriptCase):
     script = "backup-databases.sh"
 

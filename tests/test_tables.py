@@ -100,6 +100,7 @@ class TableTest(CommandCase):
             self.assertEqual(self.call(command).returncode, 0)
             self.assertEqual(state(), before)
 
+    @slow
     def test_nor_where_there_is_nothing_or_something_broken(self) -> None:
         with Server(REGISTRY, start=False) as made:
             for command in ("history", "list"):

@@ -85,6 +85,7 @@ class FullDisks(DiskCase):
         self.assertLessEqual({(run_id, 3) for run_id in (*told, stays)}, set(rows))
         self.assertEqual(len(self.begun()), 2)
 
+    @slow
     def test_a_planned_trigger_is_taken_and_survives(self) -> None:
         self.server.start()
         self.once()
@@ -353,6 +354,7 @@ class Numbers(unittest.TestCase):
         other.close()
 
 
+@slow
 class Owner(unittest.TestCase):
     def test_a_second_server_of_a_state_folder_is_refused(self) -> None:
         registry = {"brief": {"description": "B", "command": ["true"]}}
@@ -369,6 +371,7 @@ class Owner(unittest.TestCase):
             self.assertEqual(two.command("run", "brief").returncode, 0)
 
 
+@slow
 class ClockTest(unittest.TestCase):
     """A clock that is days ahead prunes nothing for good."""
 

@@ -21,6 +21,7 @@ from crontabs import (
     hold_entry,
     plain,
 )
+from support import FULL
 
 from cron_trigger.crontab.conversion import convert
 from cron_trigger.crontab.entries import Host
@@ -256,7 +257,7 @@ class ShellTest(unittest.TestCase):
         )
         compared = 0
         for shell in filter(shutil.which, ("sh", "bash")):
-            for _ in range(400):
+            for _ in range(400 if FULL else 60):
                 text = "".join(chance.choices(pieces, k=chance.randint(1, 7)))
                 try:
                     tokens = tokens_of(text, "/h/x", shell == "bash")
@@ -303,7 +304,7 @@ class ShellTest(unittest.TestCase):
             *("flock ", "-n ", "/l ", "timeout ", "5m ", "cd ", "&&", "||", ">", ">>"),
             *("2>&1", "/dev/null ", "$(", ")", "`", "${", "}", " ", "-c ", "env ", "<"),
         )
-        for _ in range(3000):
+        for _ in range(3000 if FULL else 300):
             text = "".join(chance.choices(pieces, k=chance.randint(1, 14)))
             with self.subTest(text):
                 for user in (None, "root"):

@@ -666,10 +666,10 @@ class RacyTest(FolderCase):
         told: List[int] = []
         registry = Hurried(self.path, Path("/log"), lambda r: told.append(r.version))
         before = registry.crons()
-        self.write(dict.fromkeys((f"c{number}" for number in range(20000)), GOOD["a"]))
+        self.write(dict.fromkeys((f"c{number}" for number in range(5000)), GOOD["a"]))
         self.assertIs(registry.crons(), before)
         self.assertEqual(registry.get("a").description, "A")
-        wait_until(lambda: len(registry.crons()) == 20000, what="the large file")
+        wait_until(lambda: len(registry.crons()) == 5000, what="the large file")
         wait_until(lambda: told == [1, 2], what="the word of it")
 
     def test_a_reading_leaves_no_thread(self) -> None:
