@@ -276,6 +276,7 @@ class CancelTest(unittest.TestCase):
             self.assertEqual(ended["cancelledBy"], "me")
             self.assertEqual(members(pid), [])
 
+    @slow
     def test_the_crontabs_deaf_run_is_killed_too(self) -> None:
         with from_the_crontab(self.server, "deaf", "deaf") as (caller, (run_id, pid)):
             self.assertEqual(cancel(self.server, run_id).status, 202)

@@ -161,6 +161,7 @@ class LogTest(ClientCase):
         self.assert_sentence(self.call("log", "999"), 1, "no run 999")
         self.assertEqual(self.call("log", "x").returncode, 64)
 
+    @slow
     def test_control_c_ends_it_quietly(self) -> None:
         run_id = self.server.trigger("sleeps").json["runId"]
         for words in (("log", str(run_id), "--follow"), ("events",)):

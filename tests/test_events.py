@@ -212,6 +212,7 @@ class EventsTest(unittest.TestCase):
             self.server.write_registry(REGISTRY)  # and nobody asks for anything
             self.assertEqual(listener.take(1)[0].data["crons"], len(REGISTRY))
 
+    @slow
     def test_the_crontabs_run_is_told(self) -> None:
         with listening(self.server) as listener:
             self.assertEqual(self.server.command("run", "short").returncode, 0)

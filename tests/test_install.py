@@ -874,6 +874,7 @@ class Call(unittest.TestCase):
             self.skipTest("this host runs systemd: it would be installed into")
         self.assert_refused(self.call(), 1, "cron_trigger_server.py serve")
 
+    @slow
     def test_shellcheck_finds_nothing(self) -> None:
         need(shutil.which("shellcheck"), "shellcheck is not installed")
         done = subprocess.run(

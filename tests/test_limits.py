@@ -594,6 +594,7 @@ class TimeTest(unittest.TestCase):
         self.assertEqual((reply.status, reply.json["code"]), (408, "request_timeout"))
         self.assertGreater(took_s, 0.4)
 
+    @slow
     def test_a_dripping_head_is_cut_off(self) -> None:
         self.assert_cut_off(b"GET /health HTTP/1.1\r\nX-Long: " + b"a" * 500)
 

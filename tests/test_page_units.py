@@ -7,7 +7,7 @@ import subprocess
 import unittest
 from typing import List, Tuple
 
-from support import REPOSITORY, need, need_command
+from support import REPOSITORY, need, need_command, slow
 
 
 def node_version(node: str) -> Tuple[int, int]:
@@ -24,6 +24,7 @@ def module_flags(version: Tuple[int, int]) -> List[str]:
     return ["--experimental-default-type=module"]
 
 
+@slow
 class Units(unittest.TestCase):
     def test_the_modules_without_a_dom_do_what_they_say(self) -> None:
         node = need_command("node")

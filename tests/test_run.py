@@ -171,6 +171,7 @@ class RunTest(CommandCase):
             self.assert_sentence(done, 78, 'crons.json: "a": description: is required')
 
 
+@slow
 class RunBesideServerTest(unittest.TestCase):
     server: Server
 
@@ -258,6 +259,7 @@ class OutputTest(CommandCase):
         self.assertEqual(lines, [str(number) for number in range(11, 31)])
         self.assertEqual((done.returncode, done.stdout), (3, ""))
 
+    @slow
     def test_a_limit_that_the_script_took_well_is_said_all_the_same(self) -> None:
         done = self.call("run", "fails-late")
         self.assertIn("of fails-late timed_out: exit 0 after", done.stderr)

@@ -191,6 +191,7 @@ class ScheduleTest(unittest.TestCase):
         self.assertEqual(run["status"], "failed")
         self.assertIn("missing", run["error"])
 
+    @slow
     def test_a_cancelled_one_does_not_fire(self) -> None:
         scheduled_id = plan(self.server, "brief", at(0.5))
         body = {"requestedBy": "me"}

@@ -188,6 +188,7 @@ class Locked(DiskCase):
         self.assertEqual(len({event[1:] for event in events}), 12)
 
 
+@slow
 class Lost(Folder):
     """What happens to the file while it is in use."""
 
