@@ -33,6 +33,8 @@ Locks, in the order in which they may be taken:
     Launch._turn       launches one after the other: for speed, not for safety
     Recovery._lock     one look at what others began
     ActiveRun.mutex    who decides how a run ends
+    RunFolder._lock    the run folder, while it is looked at and made again
+    Schedule._lock     what is planned; the history may be written under it
     Database._lock     the connection of the history; never held for a network
     the other _lock    tables, held for some lines and for no call
 

@@ -29,7 +29,10 @@ from cron_trigger.registry.records import Run
 
 
 class ActiveRun:
-    """A run that this process watches.  `done` is set once its end is recorded.
+    """A run that this process watches.
+
+    `done` is set once its end is recorded and its lock let go: who has waited for it
+    may take that.
 
     `mutex` is held while a cancel, a time limit or the end decides what becomes of the
     run, so that the first of them wins.  It is never held while a disk, another
@@ -46,6 +49,7 @@ class ActiveRun:
         child: Optional[subprocess.Popen[bytes]] = None,
         began_s: Optional[float] = None,
     ) -> None:
+        # Replaced as a whole, under `mutex`; to read it is one look at one value.
         self.run = run
         self._pid_file = pid_file
         self.kill_after_s = kill_after_s
@@ -70,6 +74,7 @@ class ActiveRun:
         self.pidfd: Optional[int] = None
         self.timeout: Optional[Timer] = None
         #: Who has got SIGTERM, and when on the boot clock the first of them did.
+        #: One thread at a time: who decided the end, then the one that ends them.
         self.told: Set[Process] = set()
         self.told_s: Optional[float] = None
         #: Further locks, on files that took the place of a removed PID file.
@@ -96,24 +101,30 @@ class ActiveRun:
 
     def alive(self) -> bool:
         """Return True while the keeper lives."""
+        # Its descriptors are closed, and its number may be another's.
         if self.done.is_set():
             return False
         now = process(self.run.pid or 0)
+        # The number and its start: a number alone comes round again.
         return now is not None and now.alive and now.started == self.started
 
     def written(self) -> PidFile:
         """Return what the keeper wrote, in the file that it has open, whatever its
         name is by now; nothing where another keeper wrote it.
         """
+        # First our own descriptor: the name may have another file by now.
         found = read_lock(self.lock) if self.lock is not None else PidFile()
         if found.pid is None:
             found = read_pid_file(self._pid_file)
+        # The lock may be a later run's by now, or our descriptor's number another
+        # file's.
         return found if found.pid == self.run.pid else PidFile()
 
     def holds(self, file: os.stat_result) -> bool:
         """Tell whether one of our locks is one on this very file."""
         for lock in (self.lock, *self.more_locks):
             with contextlib.suppress(OSError, TypeError):
+                # May have been closed a moment ago by who recorded the end.
                 held = os.fstat(lock)  # type: ignore[arg-type]
                 if (held.st_dev, held.st_ino) == (file.st_dev, file.st_ino):
                     return True
@@ -121,6 +132,7 @@ class ActiveRun:
 
     def close(self) -> None:
         """Let go of the keeper and of the lock."""
+        # The keeper's copy is closed by its end: with these the lock is free for all.
         for descriptor in (self.pidfd, self.lock, *self.more_locks):
             if descriptor is not None:
                 with contextlib.suppress(OSError):
@@ -145,6 +157,7 @@ class Running:
     def remove(self, active: ActiveRun) -> None:
         with self._lock:
             self._by_id.pop(active.run.id, None)
+            # A later run of the cron may stand there already.
             if self._by_cron.get(active.run.cron_name) is active:
                 del self._by_cron[active.run.cron_name]
 
@@ -159,4 +172,5 @@ class Running:
     def by_cron(self) -> Dict[str, ActiveRun]:
         """Return a copy of the table: cron name to its active run."""
         with self._lock:
+            # A copy: the caller goes through it while runs begin and end.
             return dict(self._by_cron)

@@ -13,6 +13,7 @@ class Changes:
     """Calls each listener with what it is called with."""
 
     def __init__(self) -> None:
+        # Without a lock: complete before the server serves.
         self._listeners: List[Callable[..., Any]] = []
 
     def listen(self, listener: Callable[..., Any]) -> None:
@@ -20,5 +21,7 @@ class Changes:
         self._listeners.append(listener)
 
     def __call__(self, *about: Any) -> None:
+        # In the order in which they joined, in the thread that tells; one that fails
+        # keeps the rest from hearing, so none may.
         for listener in self._listeners:
             listener(*about)

@@ -82,6 +82,7 @@ class Ending:
         self._running = running
         self._lock = threading.Lock()  # guards the table below
         self._threads: Dict[int, threading.Thread] = {}
+        # Set at a stop; the threads that end families look at it.
         self._hurry = threading.Event()
 
     # ---- a keeper goes
@@ -101,6 +102,7 @@ class Ending:
                 self._on.loop.unwatch(active.pidfd)
             if active.run.end_reason is not None or active.ending:
                 return
+            # Under the mutex: of a cancel that comes now and this end one is first.
             if not self._was_killed(active):
                 active.ending = True
         if active.ending:
@@ -145,11 +147,14 @@ class Ending:
 
     def _stop(self, active: ActiveRun, reason: str, by: Optional[str]) -> bool:
         """Decide a run's end, and send SIGTERM; False where the script ended before."""
+        # Read without the mutex, and again below under it: this saves the stop.
         if active.run.end_reason is not None:
             return not active.done.is_set()
         with self._held_script(active) as living:
             if not living:
                 return False
+            # The script stands still, but another cancel or the limit may have come
+            # first.
             with active.mutex:
                 if active.run.end_reason is not None or active.ending:
                     return not active.ending
@@ -198,6 +203,7 @@ class Ending:
         with self._lock:
             if active.run.id in self._threads:
                 return
+            # In the table before `_end` can take it out: that waits for `_lock`.
             name, work = f"ending {active.run.id}", functools.partial(self._end, active)
             thread = threading.Thread(target=work, name=name, daemon=True)
             try:
@@ -216,6 +222,7 @@ class Ending:
         try:
             self._empty(active)
             with active.mutex:
+                # The keeper's end, seen by the loop, may have been recorded already.
                 first, active.ending = not active.ending, True
             if first:
                 self._finish(active)
@@ -280,6 +287,8 @@ class Ending:
                 active.timeout.cancel()
             if active.pidfd is not None:
                 self._on.loop.unwatch(active.pidfd)
+            # Recorded, then out of the table, unlocked, and told: whoever finds the
+            # lock free finds the end in the history.
             self._running.remove(active)
             active.close()
             active.done.set()
@@ -291,6 +300,7 @@ class Ending:
         if active.child is None:
             return Usage()
         try:
+            # It is gone: no wait; and nobody else reaps a keeper in the table.
             _, status, usage = os.wait4(active.child.pid, 0)
         except ChildProcessError:
             return Usage()
@@ -336,6 +346,7 @@ class Ending:
             if log.descriptor is not None:
                 run = replace(run, log_end=log.end())
             run = replace(run, error=run.error or log.fault())
+            # None where another process was first: it has written the line, too.
             ended = self._on.history.end(run)
             if ended is None:
                 return
@@ -357,6 +368,7 @@ class Ending:
         Also where no descriptor is free for that: it is tried again, and the lock that
         we hold keeps every other run of the cron out meanwhile.
         """
+        # In the table before it is watched: its end takes it out.
         self._running.add(active)
         self._limit(active)
         self._open(active)

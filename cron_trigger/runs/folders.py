@@ -72,7 +72,7 @@ class RunFolder:
         self._pid_file = settings.pid_file
         self._running = running
         self._say = say
-        self._lock = threading.Lock()  # guards all below
+        self._lock = threading.Lock()  # guards all below; `problems` only looks
         self._open: Optional[int] = None
         self._names: List[str] = []
         #: Why a run's status might get lost, in one sentence.
@@ -83,6 +83,7 @@ class RunFolder:
 
     def problems(self) -> List[str]:
         """Return what is wrong, or was a short while ago."""
+        # Without the lock, which may be held for as long as a disk takes.
         going_on = any(not active.done.is_set() for active in self._touched)
         recent = time.monotonic() - self._removed_s < self.TOLD_S
         removed = self._removed if going_on or recent else None
@@ -91,6 +92,7 @@ class RunFolder:
     def reserve(self, cron_names: Iterable[str]) -> None:
         """Take room for what the keepers of some crons will write."""
         with self._lock:
+            # Kept for `check`, in a folder that was made again.
             self._names = list(cron_names)
             self._reserve()
 
@@ -99,6 +101,7 @@ class RunFolder:
         for name in self._names:
             path = self._pid_file(name)
             try:
+                # Skips one that is locked: its keeper may write into it just now.
                 reserve(path)
             except OSError as error:
                 problem = (
@@ -116,6 +119,8 @@ class RunFolder:
         Return True where the folder itself had to be made again.
         """
         with self._lock:
+            # The folder first: runs are locked anew in the one that everybody will
+            # find.
             made = self._made_again()
             lost = [a for a in self._running.by_cron().values() if self._lock_anew(a)]
             if made or lost:
@@ -127,15 +132,19 @@ class RunFolder:
         """Open and watch the folder, made again if it is not the one that is open."""
         with contextlib.suppress(OSError):
             now = os.stat(self._path)
+            # The descriptor keeps the removed folder's inode, so that no new one has
+            # it.
             known = os.fstat(self._open) if self._open is not None else None
             if known and (now.st_dev, now.st_ino) == (known.st_dev, known.st_ino):
                 return False
         first = self._open is None
         if self._open is not None:
+            # With it goes the kernel's watch on the old folder.
             os.close(self._open)
             self._open = None
         try:
             os.makedirs(self._path, mode=RUN_FOLDER_MODE, exist_ok=True)
+            # Whatever the umask: who may open a PID file may hold its lock.
             os.chmod(self._path, RUN_FOLDER_MODE)
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             self._open = os.open(self._path, flags)
@@ -150,10 +159,13 @@ class RunFolder:
         """Lock a run's PID file once more where it is another file by now."""
         path = self._pid_file(active.run.cron_name)
         with contextlib.suppress(OSError):
+            # Also where another thread has locked the new file for this run already.
             if active.holds(os.stat(path, follow_symlinks=False)):
                 return False
         with contextlib.suppress(OSError):
             lock = take_lock(path)
+            # None: somebody was faster, who then runs the cron a second time; it is too
+            # late to tell them.
             if lock is not None:
                 active.more_locks.append(lock)
                 return True

@@ -68,7 +68,7 @@ class Lateness:
         self._say = say
         self._on_change = on_change
         self._clock = clock
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # to change the two below; one look needs none
         self._judged: Dict[str, Judged] = {}
         self._next: Dict[str, Tuple[Schedule, float, Optional[str]]] = {}
         self._timer = WallTimer(loop, self.tick)
@@ -84,6 +84,8 @@ class Lateness:
         if cron.schedule is None:
             return float("inf"), None
         now_s = self._clock()
+        # Any thread, without the lock: an entry is replaced as a whole, and two threads
+        # that find none find the same.
         known = self._next.get(cron.name)
         if known is None or known[0] is not cron.schedule or known[1] <= now_s:
             known = (cron.schedule, *next_time(cron.schedule, now_s))
@@ -100,9 +102,11 @@ class Lateness:
     def start(self) -> None:
         """Judge what was due while no server ran, then each time as it comes."""
         time.tzset()  # /etc/localtime may be another by now
+        # Without the lock: a request must not wait for the history here.
         known = self._history.judged()
         with self._lock:
             self._judged = known
+        # The table in force at this moment; a reading puts another one in its place.
         for cron in self._registry.crons().values():
             self._judge(cron, at_once=True)
         self._arm()
@@ -122,6 +126,7 @@ class Lateness:
         schedule, now_s = cron.schedule, self._clock()
         if schedule is None:
             return
+        # Changed by this thread alone, so it stays what it is until `_record`.
         known = self._judged.get(cron.name)
         if known is None or known.schedule != schedule.text or known.judged_s > now_s:
             # What was due before the schedule was known is not late.
@@ -143,6 +148,7 @@ class Lateness:
 
     def _missed(self, cron: Cron, due: Sequence[float]) -> List[float]:
         """Return the times at which no run began soon enough."""
+        # Asked `late_s` after the due time, so who records slowly has done so by now.
         begun = self._history.starts_since(cron.name, now_text(due[0] - EARLY_S))
         starts = sorted(map(epoch_of, begun))
 
@@ -152,6 +158,7 @@ class Lateness:
 
         missed = [due_s for due_s in due if not came(due_s)]
         # It runs, from before its time: whoever came then was told so.
+        # Asked after the history: a run that begins between the two is seen here.
         held = cron.name in {*self._runner.running(), *self._runner.external()}
         return missed[:-1] if held and missed and missed[-1] == due[-1] else missed
 
@@ -159,12 +166,15 @@ class Lateness:
         self, judged: Judged, due_s: Optional[float] = None, count: int = 1
     ) -> None:
         with self._lock:
+            # First here, then in the history: where that has a fault, the next
+            # judgement goes on from here, and none is told twice by this server.
             self._judged[judged.cron_name] = judged
         name, late = judged.cron_name, None
         if due_s is not None:
             late = {"cronName": name, "dueAt": now_text(due_s), "missed": count}
             text = f"{name} did not run at {now_text(due_s)} as scheduled"
             self._say("warning", text + f" (missed: {count})" * (count > 1))
+        # The judgement and its event in one: no kill tells it twice, or never.
         self._history.judge(judged, late)
         self._on_change(name)
 

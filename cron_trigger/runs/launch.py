@@ -79,7 +79,10 @@ class Launch:
         self._ending = ending
         self._recovery = recovery
         self._lock_table = lock_table
+        # Whoever has waited TURN_S goes on without it.
         self._turn = threading.Lock()  # taken after a cron's mutex; guards nothing
+        # One for each name that was ever triggered and is in the registry.  Were two
+        # made for one at the same moment, flock would still let one start.
         self._mutexes: DefaultDict[str, threading.Lock] = collections.defaultdict(
             threading.Lock
         )
@@ -91,6 +94,7 @@ class Launch:
         `idempotency_mismatch`.
         """
         try:
+            # Before any lock: it may wait for the registry's file.
             cron = self._on.registry.get(request.cron_name)
             values = cron.resolve(request.params)
         except Refusal:
@@ -99,6 +103,8 @@ class Launch:
                 return known
             raise
         with self._one_at_a_time(cron.name):
+            # Asked under the mutex: of two equal requests the second finds the first's
+            # key.
             return self._replayed_run(request) or self._start(cron, values, request)
 
     def _start(
@@ -108,20 +114,27 @@ class Launch:
         try:
             prepared = self._prepare(cron, values)
         except LaunchError as error:
+            # Told below, under the lock: who asks for a cron that runs hears that
+            # first.
             why: Optional[str] = str(error)
         else:
             why = None
+        # From here on no other process starts this cron.
         lock = self._take_lock(asked, request)
         try:
             if why is not None:
                 raise self._not_started(asked, request, why)
             return self._launch(prepared, asked, request, lock)
         except BaseException:
+            # Nothing was started, or the keeper has its copy: that holds the lock until
+            # its end.
             os.close(lock)
             raise
 
     @contextlib.contextmanager
     def _one_at_a_time(self, cron_name: str) -> Iterator[None]:
+        # Held over the whole launch.  A dead mount holds up this cron only: who waits
+        # for it is refused after PATIENCE_S.
         mutex = self._mutexes[cron_name]
         if not mutex.acquire(timeout=self.PATIENCE_S):
             raise self._busy(cron_name)
@@ -173,18 +186,25 @@ class Launch:
         deadline_s = time.monotonic() + self.PATIENCE_S
         while True:
             try:
+                # Tried, never waited for: a holder may run for hours.
                 lock = take_lock(path)
             except OSError as error:
                 why = f"its PID file {path} cannot be opened ({error.strerror})"
                 if error.errno == errno.ELOOP:
                     why += ": it is a link, which is not followed; remove it"
                 raise self._not_started(asked, request, why) from None
+            # The lock is free, but the end of the run before may not be recorded yet.
             if lock is not None and self._settled(name, lock):
                 return lock
             if lock is not None:
+                # Let go before the wait below: who records the end does not need it,
+                # but a run that goes on has had its copy.
                 os.close(lock)
             # A client that has seen the end of a run may come before its lock is free.
+            # Looked up anew in each round: the run that held the lock may have ended.
             active = self._running.of_cron(name)
+            # A run that is `ending` has only its record before it; one that runs is not
+            # waited for.
             left_s = deadline_s - time.monotonic()
             if not (active and active.ending and active.done.wait(max(0.0, left_s))):
                 raise self._busy(name)
@@ -197,9 +217,13 @@ class Launch:
         """
         active = self._running.of_cron(cron_name)
         if active:
+            # Its own lock is on a file without a name: this one is on the file that the
+            # next who comes will find.
             if not active.ending:
                 active.more_locks.append(os.dup(lock))
             return False
+        # Rows that nobody watches here: their starter was killed, or is a command line
+        # that has just let go.
         runs = self._on.history.running(cron_name)
         return all(self._recovery.settle(run, lock) for run in runs)
 
@@ -207,7 +231,9 @@ class Launch:
         active = self._running.of_cron(cron_name)
         run = active.run if active else None
         if run is None:
+            # A command line's run: recorded, but not watched here yet.
             run = next(iter(self._on.history.running(cron_name)), None)
+        # Somebody else's `flock`: the kernel knows who.
         holders = self._lock_table.holders() if self._lock_table else {}
         pid = run.pid if run and run.pid else holders.get(cron_name)
         return Refusal(
@@ -255,6 +281,7 @@ class Launch:
         settles, by what the keeper wrote into the PID file.
         """
         try:
+            # Before the row: a log that must not be written refuses the launch.
             log, not_kept = self._logs.open_for(prepared.cron.log_path)
         except LaunchError as error:
             raise self._not_started(run, request, str(error)) from None
@@ -263,13 +290,18 @@ class Launch:
         try:
             # From here on the PID file speaks of this run, or says nothing.
             empty_pid_file(lock)
+            # Killed after this: a row without a PID, a free lock and an empty PID file,
+            # by which the next start knows that the script never began.
             run = self._begin(run, request, log)
             began_s = boot_time_s()
+            # Killed after this: the keeper holds the lock, and writes its PID there
+            # before the script begins.
             child = self._start_keeper(prepared, run, lock, log)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             why = f"the system refused to start it ({error})"
             raise self._not_started(run, request, why) from None
         finally:
+            # The keeper has its own copy.
             os.close(log)
         return self._started(prepared.cron, run, lock, child, began_s)
 
@@ -293,7 +325,11 @@ class Launch:
             began_s,
         )
         # Recorded first: the loop may see the keeper go the moment it is watched.
+        # A fault of the disk raises nothing here: the script runs, whatever is
+        # recorded.
         self._on.history.started(run)
+        # From here on its end may be recorded by another thread: `run` is what was
+        # begun.
         self._ending.watch(active)
         self._on.say(
             "info",
@@ -305,13 +341,18 @@ class Launch:
 
     def _begin(self, run: Run, request: Trigger, log: int) -> Run:
         """Record the run, and write its first line into its log."""
+        # A look at the size, for a row that is complete at once; corrected below.
         status = os.fstat(log)
         if stat.S_ISREG(status.st_mode):
             run = replace(run, log_inode=status.st_ino, log_start=status.st_size)
         run = self._on.history.begin(run, self.key_for(request), request.scheduled)
+        # Before the keeper: should the history be lost while no server runs, the next
+        # one knows the run from here.
         write_note(self._on.settings.pid_file(run.cron_name), run)
         line = framing_line(f"run {run.id} started ({run.asked_by()})").encode()
         with contextlib.suppress(OSError):
+            # O_APPEND: one write, after which the position is the end of this line,
+            # whoever writes next.
             if os.write(log, line) == len(line):
                 # What another left running may have written to the log since the look.
                 end = os.lseek(log, 0, os.SEEK_CUR)
@@ -340,6 +381,7 @@ class Launch:
     def _not_started(self, run: Run, request: Trigger, why: str) -> Refusal:
         """Record a run that failed to start; return what to tell the client."""
         if not run.id:
+            # Without its key: a retry is to try again.
             run = self._on.history.begin(run, None, request.scheduled)
         self._on.history.release(run, began=True)
         ended = replace(
@@ -352,6 +394,8 @@ class Launch:
         log = RunLog(ended)  # there if the launch came as far as its first line
         if log.descriptor is not None:
             ended = replace(ended, log_end=log.end())
+        # The lock is still ours: nobody starts the cron between its end and this
+        # record.
         self._on.history.end(ended)
         log.write_line(f"run {run.id} failed: {ended.error}")
         log.close()

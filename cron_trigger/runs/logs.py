@@ -116,12 +116,14 @@ class Logs:
                 self._faults[folder] = f"The output of runs is lost, because {why}"
             return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), why
         with self._lock:
+            # Whoever wrote last knows best.
             self._faults.pop(folder, None)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise LaunchError(
                 f"its log {path} is not a regular file: name another logFile"
             )
+        # The open file is shared with the script, which must not meet EAGAIN.
         os.set_blocking(descriptor, True)
         return descriptor, None
 
@@ -129,6 +131,7 @@ class Logs:
         """Append to a file of the log folder in one write; raises OSError."""
         descriptor = self._opened(self._path, name)
         try:
+            # One write, with O_APPEND: lines of threads and processes don't mix.
             os.write(descriptor, text.encode("utf-8", "replace"))
         finally:
             os.close(descriptor)
@@ -136,6 +139,8 @@ class Logs:
     def _opened(self, folder: str, name: str) -> int:
         if folder == self._path:
             with self._lock:
+                # Under the lock: another thread may close this folder for one that was
+                # made anew.
                 return open_log(self._own_folder(), name)
         unsafe = folder_fault(folder) if os.geteuid() == 0 else None
         if unsafe:
@@ -165,6 +170,7 @@ class Logs:
                 raise
             return known
         if known is not None:
+            # Nobody opens by it now: all do so under the lock.
             os.close(known)
         return self._folder
 
@@ -172,6 +178,7 @@ class Logs:
         """Return what is wrong with the folders of logs now, in sentences."""
         with self._lock:
             if time.monotonic() - self._looked_s > self.LOOK_S:
+                # Under the lock, so that of many who ask at once one looks.
                 self._looked_s = time.monotonic()
                 self._low = _low(self._path, self.FREE_BYTES)
             for folder in filter(_is_writable, list(self._faults)):
@@ -220,6 +227,7 @@ class ServerLog:
         shown = f"<{PRIORITIES[level]}>{line}\n" if self._to_journal else stamped
         if self._to_stderr:
             with contextlib.suppress(OSError):
+                # Straight to the descriptor: a buffer would have a lock, and mix lines.
                 os.write(2, shown.encode("utf-8", "replace"))
         with contextlib.suppress(OSError):
             self._logs.append(self._name, stamped)

@@ -34,12 +34,16 @@ class RunLog:
             self._find(run.log_file, run.log_start)
 
     def _find(self, path: str, log_start: int) -> None:
+        # A rotation may come between the name and the opening: the inode decides,
+        # below.
         for candidate in self._candidates(path):
             with contextlib.suppress(OSError):
                 descriptor = os.open(
                     candidate,
                     os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK,
                 )
+                # Looked at through the descriptor: what stands under the name may
+                # change.
                 head = self._head(descriptor, log_start)
                 if head is not None:
                     self.descriptor, self.start = descriptor, log_start + head
@@ -68,6 +72,7 @@ class RunLog:
     def end(self) -> int:
         """Return where the run's output ends so far."""
         assert self.descriptor is not None
+        # What a script has left running may still write there: `log_end` ends our part.
         size = os.fstat(self.descriptor).st_size
         return max(
             self.start,
@@ -103,6 +108,7 @@ class RunLog:
         assert self.descriptor is not None
         while start < end:
             block = os.pread(self.descriptor, min(65536, end - start), start)
+            # Cut short by somebody (copytruncate) since its size was asked.
             if not block:
                 return
             start += len(block)
@@ -124,10 +130,13 @@ class RunLog:
         if self.descriptor is None:
             return
         with contextlib.suppress(OSError):
+            # The file, not its name: a rotation takes the last line with the output.
             path = f"/proc/self/fd/{self.descriptor}"
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             try:
                 size = os.fstat(descriptor).st_size
+                # What is left of the script may write in between: then a line too many
+                # ends.
                 partial = size and os.pread(self.descriptor, 1, size - 1) != b"\n"
                 line = ("\n" if partial else "") + framing_line(text)
                 os.write(descriptor, line.encode())

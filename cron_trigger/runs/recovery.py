@@ -60,11 +60,13 @@ class Recovery:
         self._running = running
         self._ending = ending
         # One look at a time: two threads would each adopt the same run.
+        # Reentrant: `_find` settles under it.
         self._lock = threading.RLock()
         self._looking: Set[int] = set()  # runs that are looked at again; under _lock
 
     def settle_all(self) -> None:
         """Find what became of the runs that an earlier server left.  At start, once."""
+        # Before the loop runs: what is to be looked at again waits in its timers.
         for run in self._on.history.running():
             self._find(run)
         self._adopt_unrecorded()
@@ -72,6 +74,7 @@ class Recovery:
     def sync(self) -> None:
         """Learn of runs that a command line has begun or ended."""
         for run in self._on.history.running():
+            # Without the lock, for speed: `_find` asks again under it.
             if self._running.get(run.id) is None:
                 self._find(run)
                 self._on.changed(run.cron_name)
@@ -80,8 +83,11 @@ class Recovery:
         """Watch a run that is recorded as running again, or have its end recorded."""
         path = self._on.settings.pid_file(found.cron_name)
         with self._lock:
+            # Another thread may have adopted it while this one waited.
             if self._running.get(found.id):
                 return
+            # For a moment we hold it ourselves: who comes just now with `flock -n` is
+            # refused, though the cron does not run.
             lock = _try_lock(path)
             try:
                 # Asked under the lock: its end may have been recorded meanwhile.
@@ -100,8 +106,12 @@ class Recovery:
 
     def _find_held(self, run: Run, path: str) -> None:
         written = read_pid_file(path)
+        # The number in the history is compared with a start; the one in the file, with
+        # the open file itself.
         keeper = self._keeper(run, written, path)
         if keeper and keeper.alive:
+            # The end of a keeper that goes between this look and the watch is seen by
+            # its pidfd, or by there being none.
             self._adopt(run, keeper, path)
             return
         # Whoever started it is about to record its start or its end, or was killed,
@@ -110,6 +120,7 @@ class Recovery:
         if known and self._on.clock() - self._gone_s(run, written) > self.LEFT_ALONE_S:
             self.settle(run, None, at_once=False)
         else:
+            # Nothing is decided while a starter may be between the lock and its record.
             self._find_again(run)
 
     def _gone_s(self, run: Run, written: PidFile) -> float:
@@ -137,18 +148,22 @@ class Recovery:
         active = self._active(known, None)
         if more_lock is not None:
             active.more_locks.append(os.dup(more_lock))
+        # Before it is watched: its end forgets it.
         self._on.history.note_under_way(known)
+        # Its pidfd is opened here, and the lock's copy comes through that.
         self._ending.watch(active)
         if active.pidfd is not None:
             active.lock = copy_of_lock(active.pidfd, path)
         self._let_go(active)
         if known.end_reason:
+            # A server before us had decided the end, and was killed before it came.
             self._ending.go_on(active)
         self._on.changed(run.cron_name)
 
     def _let_go(self, active: ActiveRun) -> None:
         """Have a script go on that a server held still when it was killed."""
         note = active.note("held")
+        # Taken from the kernel, not from the note: a number may be another's by now.
         script = active.family.script() if note.exists() else None
         if script:
             send(script, signal.SIGCONT)
@@ -166,10 +181,12 @@ class Recovery:
 
     def _find_again(self, run: Run) -> None:
         """Look for a run a little later, at longer intervals the older it is."""
+        # The caller holds `_lock`.
         if run.id in self._looking:
             return
         self._looking.add(run.id)
 
+        # In the loop's thread, which has no lock then.
         def look() -> None:
             with self._lock:
                 self._looking.discard(run.id)
@@ -190,9 +207,11 @@ class Recovery:
         """
         path = self._on.settings.pid_file(run.cron_name)
         with self._lock:
+            # Read again under `_lock`: the caller's row may be older than its end.
             known = self._on.history.run(run.id)
             if known is not None and not known.running:
                 return True
+            # Adopted by another thread since: it goes on, and so does its lock.
             if self._running.get(run.id):
                 return False
             written = read_lock(lock) if lock is not None else read_pid_file(path)
@@ -200,13 +219,17 @@ class Recovery:
             if keeper and keeper.alive:  # its PID file was removed
                 self._adopt(run, keeper, path, lock)
                 return False
+            # The file may speak of a later run, whose keeper is not this one's.
             ours = run.pid is None or written.pid == run.pid
             written = written if ours else PidFile()
             if self._may_be_left(run, written, at_once):
+                # The lock's copy first, then the table: from here on others wait for
+                # this end.
                 active = self._active(run, os.dup(lock) if lock is not None else None)
                 self._running.add(active)
                 self._ending.interrupt(active)
                 return False
+        # Without `_lock`: of two who come here, the history lets one record.
         self._record(run, written)
         return True
 
@@ -225,6 +248,7 @@ class Recovery:
         """Record the end of a run by what its PID file said."""
         if run.pid is None and written.pid:
             run = replace(run, pid=written.pid)
+            # Its starter was killed between the keeper's start and this record.
             self._on.history.started(run)
         if written.pid and written.exit_code is not None:
             run = replace(
@@ -240,6 +264,7 @@ class Recovery:
     def _without_status(self, run: Run) -> Run:
         run = replace(run, completed_at=now_text(self._on.clock()))
         if run.pid is None:
+            # Before the end is recorded: a kill in between does it once more.
             self._on.history.release(run, began=False)
             return replace(run, status=INTERRUPTED, error=NEVER_BEGAN)
         return with_outcome(run, None)
@@ -263,6 +288,7 @@ class Recovery:
     def _adopt_unrecorded(self) -> None:
         """Record runs that are under way but not in the history, which was lost."""
         # Not by the table of locks: in a container it has none of a dead server.
+        # At the start, in one thread, before this server may start anything.
         for path in self._on.settings.run_dir.glob("*.pid"):
             written = read_pid_file(path)
             known = self._running.of_cron(path.stem)
@@ -272,6 +298,7 @@ class Recovery:
             if keeper is None or not keeper.alive or not keeps(keeper.pid, str(path)):
                 continue
             noted = read_note(path)
+            # An end that is recorded stays: the keeper is then about to go.
             known_run = self._on.history.run(noted.id) if noted else None
             if noted is None or (known_run and not known_run.running):
                 continue
@@ -292,6 +319,8 @@ def write_note(pid_file: str, run: Run) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(note_of(Path(pid_file)), flags, 0o600)
         try:
+            # One writer: the cron's lock is ours.  A kill leaves half a note, which is
+            # none.
             os.write(descriptor, json_text(vars(run)).encode("utf-8", "replace"))
         finally:
             os.close(descriptor)

@@ -52,6 +52,8 @@ class Runner:
         #: Tells that something about a cron is different now.
         self.changed = on_change
         #: True from a stop on: nothing is started any more.
+        #: Set by the main thread, once; a trigger that has passed the question is in
+        #: work, and the stop waits for that.
         self.closing = False
         ground = Ground(settings, registry, history, loop, say, on_change, clock)
         self._running = running = Running()
@@ -70,6 +72,7 @@ class Runner:
 
     def run_of(self, cron_name: str) -> Optional[Run]:
         """Return a cron's running run, or None."""
+        # One look: between two the run might end.
         active = self._running.of_cron(cron_name)
         return active.run if active else None
 
@@ -87,6 +90,8 @@ class Runner:
 
     def external(self) -> Dict[str, int]:
         """Return cron name to PID where somebody else holds a cron's lock."""
+        # The kernel's table first, then ours: a run that begins in between is not taken
+        # for a stranger's.
         holders = self._lock_table.holders() if self._lock_table else {}
         self.sync()
         known = self._running.by_cron()
@@ -117,6 +122,7 @@ class Runner:
 
     def cancel(self, run_id: int, by: Optional[str]) -> Run:
         """Ask a run to end, by force after a while; else `not_found`, `not_running`."""
+        # A run that ends from here on is told so by `Ending.cancel`, under its mutex.
         active = self.active(run_id)
         if active is None:
             self.sync()
@@ -124,6 +130,7 @@ class Runner:
         run = active.run if active else self._history.run(run_id)
         if run is None:
             raise Refusal("not_found", f"There is no run {run_id}.")
+        # Of several cancels one is logged, but for two at the same moment.
         begun = run.end_reason is None
         if active is None or not self._ending.cancel(active, by):
             raise Refusal(

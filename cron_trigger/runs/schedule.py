@@ -2,7 +2,8 @@
 
 Called by requests, which plan and cancel, and by the loop at a due time.  They survive
 in the history; what is kept here is kept for the timer's sake.  `Schedule._lock` guards
-that, and is never held while anything is started.
+that, and is never held while anything is started; the history is asked and written
+under it where a client's share must hold.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class Schedule:
         At start, and whenever the history can be read again.
         """
         now_s = self._clock()
+        # One that a thread fires at this moment may come back by this into the table:
+        # it is refused by SQL when it is fired again, and dropped.
         for entry in self._store.pending():
             if entry.due_s < now_s - SCHEDULE_LATE_S:
                 late = duration_text(round((now_s - entry.due_s) * 1000))
@@ -100,7 +103,9 @@ class Schedule:
         now_s = self._clock()
         with self._lock:
             due = {e.cron_name for e in self._pending.values() if e.due_s <= now_s}
+            # What falls due for a cron that has a thread is found by that thread.
             due -= self._firing
+            # Before the threads are started: the next tick must not start a second one.
             self._firing |= due
         for name in sorted(due):
             work = functools.partial(self._fire_all, name)
@@ -120,6 +125,7 @@ class Schedule:
             times = [
                 entry.due_s
                 for entry in self._pending.values()
+                # Not what has come due and has a thread: the timer would spin.
                 if entry.due_s > now_s or entry.cron_name not in self._firing
             ]
             self._timer.arm(min(times) if times and not self._runner.closing else None)
@@ -141,6 +147,8 @@ class Schedule:
                 if not due or self._runner.closing:
                     self._firing.discard(cron_name)
                     break
+                # A cancel from here on is decided in SQL, in the transaction that
+                # begins the run.
                 entry = self._pending[min(due)[1]]
             self._fire(entry)
         self._arm()
@@ -155,8 +163,10 @@ class Schedule:
             scheduled=entry,
         )
         try:
+            # Without the lock: this takes as long as the disk of the script.
             self._runner.trigger(request)
         except Refusal as refusal:
+            # Still pending: the next server takes it up.
             if refusal.code == "shutting_down":
                 return
             recorded = refusal.extra.get("runId") is not None
@@ -172,6 +182,7 @@ class Schedule:
     def _end(self, entry: Scheduled) -> None:
         with self._lock:
             self._pending.pop(entry.id, None)
+        # False where a cancel, or another thread, was first: it has told so.
         if self._store.end_scheduled(entry):
             self._say(
                 "warning",
@@ -191,6 +202,8 @@ class Schedule:
             if known:  # a retry gets its answer, whatever the registry has by now
                 return known
             raise
+        # Held from the question to the record: else a client that asks many times at
+        # once would pass its share, and two equal requests would plan twice.
         with self._lock:
             known = self._replayed(request)
             if known:
@@ -198,6 +211,7 @@ class Schedule:
             self._check(cron, request)
             key = self._runner.key_for(request)
             created = self._store.schedule(self._asked(cron, values, request), key)
+            # After the commit; a kill in between leaves it to the next start.
             self._pending[created.id] = created
         self._arm()
         self._say(
@@ -245,6 +259,7 @@ class Schedule:
 
     def _check_share(self, client: str) -> None:
         """Return where a client may plan one more; else `too_many_scheduled`."""
+        # The caller holds `_lock`.
         callers = [entry.client for entry in self._pending.values()]
         mine = sum(1 for caller in callers if caller and client_of(caller) == client)
         if mine >= SCHEDULED_SHARE or len(callers) >= SCHEDULED_LIMIT:
@@ -268,6 +283,7 @@ class Schedule:
         if entry is None:
             raise Refusal("not_found", f"There is no planned trigger {scheduled_id}.")
         cancelled = replace(entry, status=CANCELLED, reason=f"Cancelled by {by}.")
+        # The row may have changed since it was read: the update below decides.
         ended = entry.status != PENDING
         if ended or not self._store.end_scheduled(cancelled):
             raise Refusal(
@@ -276,6 +292,7 @@ class Schedule:
                 "can be cancelled.",
             )
         with self._lock:
+            # A thread that has picked it already is refused by SQL.
             self._pending.pop(scheduled_id, None)
         self._arm()
         self._say(
@@ -289,4 +306,5 @@ class Schedule:
     def close(self) -> None:
         """Fire nothing more."""
         with self._lock:
+            # `closing` is set before this, so that nobody arms it anew.
             self._timer.close()

@@ -42,6 +42,7 @@ class Scripts:
     ) -> None:
         """Take the service's variables (/etc/default) and this process's own."""
         self._service = dict(service)
+        # Read, never changed: threads share it.
         self._environ = os.environ if environ is None else environ
         self._own = own_user()
 
@@ -79,6 +80,8 @@ class Scripts:
         """Return the argument vector that runs a cron's script; else LaunchError."""
         program = find_program(cron, path)
         arguments = cron.arguments(values)
+        # Looked at now, run a moment later: whom these checks let pass could change it
+        # later as well.
         for script in (program, *_scripts_among(cron, program, arguments)):
             self._refuse_unsafe("script", script, user)
         if os.access(program, os.X_OK):
@@ -277,6 +280,7 @@ def _typescript_runner(path: str, environ: Mapping[str, str]) -> str:
 def _node_version(node: str, _changed_ns: int) -> Tuple[int, ...]:
     """Return the version of a `node`, asked once until that file changes."""
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        # In a request's thread, or a plan's; the loop never launches.
         asked = subprocess.run(
             [node, "--version"],
             env={"PATH": os.defpath},
