@@ -139,7 +139,7 @@ class RootTest(PlaceCase):
         self.assertEqual(self.call("run", "ok", user=0).returncode, 0)
         self.assertTrue((state / "history.db").exists())
         done = self.call("check", user=0)
-        self.assertIn(f"{self.registry}: 1 crons", done.stdout)
+        self.assertIn(f"{self.registry}: 1 cron,", done.stdout)
         self.assertIn(
             "warning: CRON_TRIGGER_ALLOWED_HOST is no setting: did you mean "
             "CRON_TRIGGER_ALLOWED_HOSTS?",

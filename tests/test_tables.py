@@ -227,7 +227,7 @@ class CheckTest(CommandCase):
             done = self.main("check", *made.folder_flags())
             self.assertEqual(
                 (done.returncode, done.stdout, done.stderr),
-                (0, f"{made.registry}: 1 crons, well formed\n", ""),
+                (0, f"{made.registry}: 1 cron, well formed\n", ""),
             )
             value = json.loads(
                 self.main("check", "--json", *made.folder_flags()).stdout

@@ -165,7 +165,8 @@ def check(options: argparse.Namespace) -> int:
     if faults:
         say(f"{settings.registry} is invalid; a server keeps the last valid one")
     else:
-        print(f"{settings.registry}: {len(crons)} crons, well formed")
+        number = "1 cron" if len(crons) == 1 else f"{len(crons)} crons"
+        print(f"{settings.registry}: {number}, well formed")
     if is_guest(options):
         say("whether the scripts can start is for root to see: sudo cron-trigger check")
     return EX_CONFIG if faults else 0

@@ -79,7 +79,8 @@ def registry(host: Host) -> Iterator[Finding]:
     for fault in faults:
         yield wrong("registry", fault, f"Fix {path}.")
     if not faults:
-        yield Finding("registry", "ok", f"{len(crons)} crons in {path}")
+        number = "1 cron" if len(crons) == 1 else f"{len(crons)} crons"
+        yield Finding("registry", "ok", f"{number} in {path}")
 
 
 def scripts(host: Host) -> Iterator[Finding]:
