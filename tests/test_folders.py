@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -64,6 +65,12 @@ class Removed(FolderCase):
         self.assertEqual(self.server.command("run", "stay").returncode, 75)
         self.assert_ends_once(told["runId"])
         self.assertFalse(self.locked())
+        # Who holds a lock is still seen, in the new folder.
+        holder = os.open(self.server.run_dir / "brief.pid", os.O_RDWR)
+        self.addCleanup(os.close, holder)
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        brief = self.server.get("/crons/brief").json["cron"]
+        self.assertEqual((brief["running"] or {}).get("trigger"), "external")
 
     def test_its_files_alone_are_made_again_too(self) -> None:
         told = self.begun()

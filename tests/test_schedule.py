@@ -593,6 +593,17 @@ class ClockTest(unittest.TestCase):
         stage.step(0)
         self.assertEqual(len(stage.runs()), 1)
 
+    def test_a_host_without_a_thread_to_spare_only_delays_them(self) -> None:
+        stage = self.stage(2)
+        ids = [stage.plan(10, "c0"), stage.plan(10, "c1")]
+        stage.now_s += 10
+        no_thread = mock.patch("threading.Thread.start", side_effect=RuntimeError)
+        with no_thread:
+            stage.schedule.tick()
+        self.assertFalse(stage.schedule.is_firing())
+        stage.step(0)
+        self.assertEqual([stage.status(i) for i in ids], ["fired", "fired"])
+
     def test_one_that_breaks_does_not_stop_the_others(self) -> None:
         stage = self.stage(2)
         broken, sound = stage.plan(10, "c0"), stage.plan(20, "c1")

@@ -257,8 +257,9 @@ class Daemon:
             self._parts.loop.watch(self._messages.fileno(), self._on_messages)
         if not self._holds_instance_lock():
             # It keeps nobody out any more: the file that it is on has lost its name.
-            os.close(self._lock)
-            self._lock = self._take_instance_lock()
+            lost, self._lock = self._lock, self._take_instance_lock()
+            os.close(lost)
+            self._parts.locks.learn(self._lock)
 
     def _holds_instance_lock(self) -> bool:
         held = os.fstat(self._lock)

@@ -50,6 +50,7 @@ class Parts:
             settings.kept_registry,
             keeps=True,
         )
+        self.locks = LockTable(settings.run_dir, lock)
         self.runner = Runner(
             settings,
             self.registry,
@@ -60,7 +61,7 @@ class Parts:
             say,
             self.changes,
             # Our own lock shows how /proc/locks writes the device of this folder.
-            LockTable(settings.run_dir, lock),
+            self.locks,
         )
         self.schedule = Schedule(self.runner, self.store, self.registry, self.loop, say)
         self.lateness = Lateness(

@@ -144,7 +144,7 @@ class Database:
             self.ids.learn_from(db, kind)
         # With the first history just opened, under `_lock`, before any other change of
         # it: an end that comes next must find its row.
-        for run in self.under_way.values():
+        for run in list(self.under_way.values()):  # others add and take out
             query = "select 1 from cron_executions where id = ?"
             if not db.execute(query, [run.id]).fetchall():
                 db.execute(RUN_UPSERT, row_of(run))

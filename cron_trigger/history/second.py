@@ -250,6 +250,7 @@ class Second:
 
     def copy_into(self, db: sqlite3.Connection) -> None:
         """Copy all of it into an empty database."""
+        db.execute("pragma page_size = 1024")  # a copy in memory can't change its own
         make_tables(db)
         if self._db is not None:
             self._db.backup(db)

@@ -113,8 +113,12 @@ class LockTable:
 
     def __init__(self, run_dir: Path, own_lock: int) -> None:
         self._run_dir = run_dir
-        self._own_inode = os.fstat(own_lock).st_ino
+        self.learn(own_lock)
         self._names: Dict[int, str] = {}
+
+    def learn(self, own_lock: int) -> None:
+        """Take another lock of this process as the one that shows the device."""
+        self._own_inode = os.fstat(own_lock).st_ino
 
     def holders(self) -> Dict[str, int]:
         """Return cron name to the holder's PID for each locked PID file."""

@@ -39,6 +39,9 @@ class ActiveRun:
     process or a family is waited for, but for one write of the history.
     """
 
+    #: True from `close` on.
+    closed = False
+
     def __init__(
         self,
         run: Run,
@@ -130,15 +133,25 @@ class ActiveRun:
                     return True
         return False
 
+    def add_lock(self, lock: int) -> None:
+        """Hold one more lock until the end is recorded; from any thread."""
+        self.more_locks.append(lock)
+        # It may have been, a moment ago: nobody else would ever let go of this one.
+        if self.closed:
+            self.close()
+
     def close(self) -> None:
-        """Let go of the keeper and of the lock."""
+        """Let go of the keeper and of the lock; may be called again."""
+        self.closed = True
         # The keeper's copy is closed by its end: with these the lock is free for all.
-        for descriptor in (self.pidfd, self.lock, *self.more_locks):
+        pidfd, lock, self.pidfd, self.lock = self.pidfd, self.lock, None, None
+        for descriptor in (pidfd, lock):
             if descriptor is not None:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
-        self.pidfd = self.lock = None
-        self.more_locks = []
+        while self.more_locks:
+            with contextlib.suppress(OSError):
+                os.close(self.more_locks.pop())
 
 
 class Running:

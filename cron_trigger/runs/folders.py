@@ -167,7 +167,7 @@ class RunFolder:
             # None: somebody was faster, who then runs the cron a second time; it is too
             # late to tell them.
             if lock is not None:
-                active.more_locks.append(lock)
+                active.add_lock(lock)
                 return True
         return False
 

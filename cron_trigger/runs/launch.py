@@ -220,7 +220,7 @@ class Launch:
             # Its own lock is on a file without a name: this one is on the file that the
             # next who comes will find.
             if not active.ending:
-                active.more_locks.append(os.dup(lock))
+                active.add_lock(os.dup(lock))
             return False
         # Rows that nobody watches here: their starter was killed, or is a command line
         # that has just let go.

@@ -147,13 +147,15 @@ class Recovery:
             self._on.history.started(known)
         active = self._active(known, None)
         if more_lock is not None:
-            active.more_locks.append(os.dup(more_lock))
+            active.add_lock(os.dup(more_lock))
         # Before it is watched: its end forgets it.
         self._on.history.note_under_way(known)
         # Its pidfd is opened here, and the lock's copy comes through that.
         self._ending.watch(active)
         if active.pidfd is not None:
             active.lock = copy_of_lock(active.pidfd, path)
+            if active.closed:  # it has ended meanwhile
+                active.close()
         self._let_go(active)
         if known.end_reason:
             # A server before us had decided the end, and was killed before it came.

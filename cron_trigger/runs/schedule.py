@@ -107,13 +107,15 @@ class Schedule:
             due -= self._firing
             # Before the threads are started: the next tick must not start a second one.
             self._firing |= due
-        for name in sorted(due):
+        names = sorted(due)
+        while names:
+            name = names.pop()
             work = functools.partial(self._fire_all, name)
             try:
                 threading.Thread(target=work, name=f"plan {name}", daemon=True).start()
             except RuntimeError:  # no memory, say: a second later there may be some
                 with self._lock:
-                    self._firing.discard(name)
+                    self._firing -= {name, *names}
                 self._loop.call_later(1.0, self.tick)
                 return
         self._arm()
