@@ -85,11 +85,37 @@ def first_reading(data: bytes) -> Tuple[Reading, bytes]:
         return Reading(malformed=True), b""
     length = values.get(b"content-length", b"0")
     readable = re.fullmatch(rb"[0-9]{1,19}", length) and int(length) <= 65536
-    if b"transfer-encoding" in values or not readable:
+    if b"transfer-encoding" in values:
+        chunked = values[b"transfer-encoding"].lower() == b"chunked"
+        if not chunked or b"content-length" in values or line.endswith(b"1.0"):
+            return Reading(malformed=True, method=parts[1]), b""
+        return in_chunks(Reading(False, False, parts[1], parts[2]), rest)
+    if not readable:
         return Reading(malformed=True, method=parts[1]), b""
     body, rest = rest[: int(length)], rest[int(length) :]
     cut = len(body) < int(length)
     return Reading(False, cut, parts[1], parts[2], body), rest
+
+
+def in_chunks(reading: Reading, rest: bytes) -> Tuple[Reading, bytes]:
+    """Read a body in chunks without trailers: RFC 9112, 7.1."""
+    while True:
+        line, end, rest = rest.partition(b"\r\n")
+        size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})[ \t]*(;.*)?", line)
+        if end and not size:
+            reading.malformed = True
+            return reading, b""
+        if not end or not size or len(rest) < int(size[1], 16) + 2:
+            reading.cut = True
+            return reading, b""
+        length = int(size[1], 16)
+        reading.body += rest[:length]
+        if rest[length : length + 2] != b"\r\n":
+            reading.malformed = True
+            return reading, b""
+        rest = rest[length + 2 :]
+        if length == 0:
+            return reading, rest
 
 
 @dataclass

@@ -386,11 +386,11 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
             with self.subTest(place):
                 self.setUp()
                 if place == "before":
-                    change = "m.Runner._popen = lambda *a: die()"
+                    change = "m.keeper.start = lambda *a: die()"
                 else:
-                    change = "m.Runner._popen = lambda *a: (whole(*a), die())[0]"
+                    change = "m.keeper.start = lambda *a: (whole(*a), die())[0]"
                 self.server.program = list(
-                    patched(f"def die():\n  {kill}", "whole = m.Runner._popen", change)
+                    patched(f"def die():\n  {kill}", "whole = m.keeper.start", change)
                 )
                 self.server.start()
                 scheduled_id = plan_soon(self.server, "noted")
@@ -448,6 +448,7 @@ class Stage:
     """Schedule and what it needs, in this process, with a clock set by hand."""
 
     def __init__(self, crons: int = 1, script: str = "true") -> None:
+        self.clients = itertools.count()
         self.folder = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
         top = Path(self.folder.name)
         registry = Server.__new__(Server)
@@ -491,7 +492,10 @@ class Stage:
 
     def plan(self, after_s: float, cron: str = "c0") -> int:
         run_at = now_text(self.now_s + after_s)
-        return self.schedule.create(Trigger(cron, "http", run_at=run_at)).id
+        # Each from somebody else: one client alone may plan fewer at once.
+        client = f"192.0.2.{next(self.clients) % 250}"
+        request = Trigger(cron, "http", run_at=run_at, client=client)
+        return self.schedule.create(request).id
 
     def step(self, seconds: float) -> None:
         """Move the clock and see what happens; the runs that began end."""
