@@ -738,7 +738,11 @@ class SecretTest(OwnServerCase):
 class LimitTest(unittest.TestCase):
     def test_a_request_that_dawdles_is_408_and_a_full_house_503(self) -> None:
         need_full()
-        program = patched("m.REQUEST_S = 1.0", "m.WORK_LIMIT = 0")
+        program = patched(
+            "m.REQUEST_S = 1.0",
+            "full = m.Limits(work=m.Limit(0, 0))",
+            "m.limits_for = lambda: full",
+        )
         with Server(REGISTRY, program=program) as made:
             address = ("127.0.0.1", made.port)
             with socket.create_connection(address, 10) as connection:
