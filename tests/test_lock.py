@@ -480,12 +480,14 @@ class Launch(unittest.TestCase):
             "watch = m.Ending.watch",
             "def early(self, active):",
             "    watch(self, active)",
-            "    self._loop.call_soon(lambda: self.keeper_gone(active))",
+            "    self._on.loop.call_soon(lambda: self.keeper_gone(active))",
             "m.Ending.watch = early",
         )
         with prepared(program=told_at_once) as server:
             for _ in range(2):
-                run_id = server.trigger("stay").json["runId"]
+                reply = server.trigger("stay")
+                self.assertEqual(reply.status, 202, (reply.text, server.log_text()))
+                run_id = reply.json["runId"]
                 self.assertEqual(server.completed("brief")["exitCode"], 0)
                 self.assertEqual(server.run(run_id)["status"], "running")
                 server.kill()
