@@ -618,11 +618,11 @@ class Service(OnAMachine):
     def test_service_is_enabled_and_tells_its_state_in_words(self) -> None:
         self.assertEqual(self.systemctl("is-enabled", SERVICE), "enabled")
         self.assertEqual(self.systemctl("is-active", SERVICE), "active")
-        self.assertEqual(self.show("StatusText"), "10 crons, 0 running")
+        self.assertEqual(self.show("StatusText"), "11 crons, 0 running")
         self.assertEqual(self.show("NFileDescriptorStore"), "1")
         run_id = self.start("waiter")
         wait_until(
-            lambda: self.show("StatusText") == "10 crons, 1 running",
+            lambda: self.show("StatusText") == "11 crons, 1 running",
             what="the run in the status line",
         )
         self.machine.run("touch", "/tmp/go")
@@ -1189,7 +1189,7 @@ def version_1() -> bytes:
     return done.stdout
 
 
-TEST_CRONS = ("waiter", "writer", "quick")
+TEST_CRONS = ("waiter", "writer", "quick", "surroundings")
 BAD = "[Service]\nEnvironment=CRON_TRIGGER_PORT=none\n"
 
 # Docker's default bridge, and a container's network on it.
