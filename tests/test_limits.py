@@ -799,7 +799,8 @@ class NoThreadTest(unittest.TestCase):
         patch = (
             "start, fails = cts.threading.Thread.start, [1, 1, 1]\n"
             "def flaky(self):\n"
-            "    if 'process_request' in self.name and fails and fails.pop():\n"
+            "    name = getattr(self._target, '__name__', '')\n"
+            "    if 'process_request' in name and fails and fails.pop():\n"
             "        raise RuntimeError(\"can't start new thread\")\n"
             "    start(self)\n"
             "cts.threading.Thread.start = flaky"

@@ -24,6 +24,7 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 from cron_trigger.host.lock import PidFile
 from cron_trigger.host.processes import (
+    TICKS,
     Process,
     boot_time_s,
     held_still,
@@ -262,10 +263,14 @@ class Ending:
 
     def _terminate(self, active: ActiveRun, left: Sequence[Process]) -> None:
         """SIGTERM whoever has not got it and was there when the first one did."""
+        first = active.told_s is None
         if active.told_s is None:
             active.told_s = boot_time_s()
         for one in left:
-            if one not in active.told and one.began_s <= active.told_s:
+            # A start is known to a tick: one in that of the first SIGTERM may be the
+            # clean-up's, which that signal has begun.
+            before = first or one.began_s + 1 / TICKS <= active.told_s
+            if before and one not in active.told:
                 active.told.add(one)
                 send(one, signal.SIGTERM)
                 # What somebody has stopped would take notice of it never.
