@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import sys
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Set, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Set, Tuple
 
 from fast.test_store import Folder
 from support import FULL, PROGRAM, Reply, Server, patched, slow, wait_until
@@ -353,6 +354,66 @@ class Numbers(unittest.TestCase):
             self.assertTrue(ids.overtaken())
         ids.close()
         other.close()
+
+
+class SameEnd(Folder):
+    """Two processes saw one end; the one is held still in the midst of recording it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.opened()
+        self.run_begun = self.begun()
+        database = self.other._database
+        database._first.BUSY_S = database.ids.ORDER_WAIT_S = 0.01
+
+    def end_in_the_midst(self, looked_before: bool) -> None:
+        """End it in both, the other where this one looks whether it was overtaken."""
+        ids = self.store._database.ids
+        look, looks = ids.overtaken, itertools.count()
+
+        def overtaken() -> bool:
+            before = looked_before and look()
+            if not next(looks):
+                self.assertIsNotNone(self.ended_by(self.other))
+                self.assertTrue(self.other.problem)
+            return before if looked_before else look()
+
+        ids.overtaken = overtaken  # type: ignore[method-assign]
+        self.ended(self.run_begun)
+
+    def ended_by(self, store: Store) -> Optional[Run]:
+        self.store, own = store, self.store
+        try:
+            return self.ended(self.run_begun)
+        finally:
+            self.store = own
+
+    def assert_told_once(self) -> None:
+        wait_until(self.other.retry)
+        self.store.tell("registry.reloaded", {"crons": 1})
+        names = [row[0] for row in self.rows("select event from events order by id")]
+        self.assertEqual(names, ["run.started", "run.finished", "registry.reloaded"])
+        self.assertEqual(self.rows("select sum(runs) from run_totals"), [(1,)])
+
+    def test_it_is_told_once_where_it_was_overtaken(self) -> None:
+        self.end_in_the_midst(looked_before=False)
+        events = self.store.events_after(0)
+        self.assertEqual(
+            [event.name for event in events], ["run.started", "run.finished"]
+        )
+        self.assert_told_once()
+
+    def test_it_is_told_once_where_that_came_too_late_to_be_noticed(self) -> None:
+        self.end_in_the_midst(looked_before=True)
+        self.assert_told_once()
+
+    def test_what_a_change_in_the_second_works_on_is_there_again(self) -> None:
+        with locked(self.path):
+            ids = self.other._database.ids
+            looks = itertools.count()
+            ids.overtaken = lambda: not next(looks)  # type: ignore[method-assign]
+            self.assertIsNotNone(self.ended_by(self.other))
+        self.assert_told_once()
 
 
 @slow

@@ -9,11 +9,12 @@ that.  Only `database` calls it, under its own lock.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar
 
 from cron_trigger.history.ids import Ids
 from cron_trigger.history.schema import (
@@ -50,6 +51,8 @@ IS_EMPTY = " and ".join(f"not exists (select 1 from {table})" for table in TABLE
 #: A write marks the file with a time no finer than the kernel's clock tick, which is
 #: 10 ms at most: a file that was empty so soon after it may have been written since.
 TICK_NS = 100_000_000
+#: The same told twice is told within moments: among so many numbers.
+NEIGHBOURS = 1000
 
 
 class Second:
@@ -298,7 +301,12 @@ class Second:
                 ids.insert(db, "run", RUN_INSERT, row[1:])
         for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
             db.executemany(PUT[table], rows[table])
+        told = _told_of_runs(_events_about(db, rows["events"]))
         for event in rows["events"]:
+            # Two processes saw the same run begin or end, and each wrote it in another
+            # history, since neither could wait for the other: one of the two counts.
+            if not told.isdisjoint(_told_of_runs([event])):
+                continue
             # Its number may be another event's where the counters were lost.
             if not db.execute(EVENT_PUT, event).rowcount:
                 self._write_again(db, ids, event)
@@ -314,3 +322,20 @@ class Second:
         for table in (*TABLES, "run_totals"):
             db.execute(f"delete from {table}")
         db.execute("commit")
+
+
+def _events_about(db: sqlite3.Connection, events: List[Row]) -> List[Row]:
+    """Return what a history has told at about the time of some events."""
+    first = min((event[0] for event in events), default=0) - NEIGHBOURS
+    query = f"select {EVENT_ROW} from events where id > ? and event like 'run.%'"
+    return db.execute(query, [first]).fetchall() if events else []
+
+
+def _told_of_runs(events: List[Row]) -> Set[Tuple[str, int]]:
+    """Return which events tell of which runs."""
+    told = set()
+    for _, name, data in events:
+        # Nor is it ours where somebody else has written there what is no JSON.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            told.add((name, json.loads(data)["run"]["id"]))
+    return told
