@@ -22,7 +22,6 @@ from support import FULL, PROGRAM, Reply, Server, patched, slow, wait_until
 from test_store import DiskCase
 
 from cron_trigger.history.ids import Ids
-from cron_trigger.history.pruning import Clock
 from cron_trigger.history.store import Store
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.records import Run
@@ -431,55 +430,6 @@ class Owner(unittest.TestCase):
             self.assertEqual(one.command("run", "brief").returncode, 0)
             one.kill()
             self.assertEqual(two.command("run", "brief").returncode, 0)
-
-
-@slow
-class ClockTest(unittest.TestCase):
-    """A clock that is days ahead prunes nothing for good."""
-
-    now_s, up_s = 1e9, 50.0
-
-    def clock(self, newest_s: Any) -> Any:
-        return Clock(newest_s, lambda: self.now_s, lambda: self.up_s)
-
-    def pass_time(self, seconds: float) -> None:
-        self.now_s += seconds
-        self.up_s += seconds
-
-    def test_one_that_agrees_is_believed_at_once(self) -> None:
-        self.assertTrue(self.clock(None).is_believed())
-        self.assertTrue(self.clock(self.now_s - 3600).is_believed())
-
-    def test_one_that_is_ahead_is_not_though_it_has_recorded_runs(self) -> None:
-        clock = self.clock(self.now_s - 100 * 86400)
-        self.assertFalse(clock.is_believed())
-        self.pass_time(3600)
-        self.assertFalse(clock.is_believed())
-
-    def test_a_host_that_was_off_for_long_prunes_after_a_day(self) -> None:
-        clock = self.clock(self.now_s - 100 * 86400)
-        self.pass_time(86400)
-        self.assertTrue(clock.is_believed())
-
-    def test_one_that_is_set_has_to_hold_for_a_day(self) -> None:
-        clock = self.clock(self.now_s)
-        self.now_s += 100 * 86400
-        self.assertFalse(clock.is_believed())
-        self.pass_time(86400)
-        self.assertTrue(clock.is_believed())
-
-    def test_a_server_that_starts_ahead_keeps_what_it_has(self) -> None:
-        registry = {"brief": {"description": "B", "command": ["true"]}}
-        with Server(registry) as server:
-            server.completed("brief")
-            server.stop()
-            ahead = "import time; time.time = lambda r=time.time: r() + 100 * 86400"
-            option, text = patched("m.PRUNE_EVERY_S = 0.05")
-            server.program = [option, f"{ahead}\n{text}"]
-            server.start()
-            server.completed("brief")
-            wait_until(lambda: "nothing is pruned" in server.log_text())
-            self.assertEqual(len(server.get("/runs").json["runs"]), 2)
 
 
 @slow
