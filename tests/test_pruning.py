@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 import unittest
 
-from fast.test_pruning import DAY_S
 from support import Server, need_full, patched, wait_until
 from test_metrics import age
 
 from cron_trigger.daemon.life import PRUNE_EVERY_S
+from cron_trigger.history.clock import DAY_S
 
 REGISTRY = {
     "brief": {"description": "Brief", "command": ["true"]},

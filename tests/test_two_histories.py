@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional, Set, Tuple
 
 from fast.test_store import Folder
-from support import FULL, PROGRAM, Reply, Server, patched, slow, wait_until
+from support import FULL, PROGRAM, Reply, Server, slow, wait_until
 from test_store import DiskCase
 
 from cron_trigger.history.ids import Ids

@@ -31,7 +31,6 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.settings import OF_A_SERVER, Settings
 from cron_trigger.registry.texts import printable
-from cron_trigger.registry.times import now_text
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.web.server import HttpServer
@@ -198,11 +197,11 @@ class Daemon:
 
     def _prune(self) -> None:
         """Prune the history now and once a day, in a thread that ends."""
-        before = now_text(time.time() - self._settings.history_days * 86400)
+        age_s = self._settings.history_days * 86400.0
 
         # It takes the history's lock again and again: requests get in between.
         def work() -> None:
-            count = self._parts.store.prune(before, pause=lambda: time.sleep(0.005))
+            count = self._parts.store.prune(age_s, pause=lambda: time.sleep(0.005))
             if count:
                 self._log.say(
                     "info",

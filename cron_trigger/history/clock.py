@@ -58,13 +58,16 @@ class Clock:
             self._seen = (str(boot), float(boot_s), float(wall_s))
         return self._seen is not None
 
-    def look(self, keep: bool = False) -> None:
-        """Look whether the wall clock has jumped since the last look.
+    def ago(self, age_s: float, keep: bool = False) -> float:
+        """Return the moment so long ago, in time that was seen; never a later one.
 
-        With `keep` it is noted that it was looked at, here and when the history closes.
+        With `keep`, what the clocks say is noted, here and when the history closes.
         """
         with self._lock:
             jump_s = self._look(keep)
+            assert self._seen is not None
+            # By the same look: the clock may be set at any moment.
+            moment_s = self._before(self._seen[2] - age_s)
         if jump_s:
             self._say(
                 "warning",
@@ -72,6 +75,7 @@ class Clock:
                 "last looked: no run becomes old by that, and none is pruned for it; "
                 "unless the host was off for so long, check its date",
             )
+        return moment_s
 
     def _look(self, keep: bool) -> float:
         self._keeps = keep or self._keeps
@@ -108,21 +112,17 @@ class Clock:
                 json.dump({"seen": self._seen, "jumps": self._jumps}, file)
             os.replace(fresh, self._path)  # a kill leaves the old one, whole
 
-    def before(self, moment_s: float) -> float:
-        """Return a moment as far back in time that was seen as this one seems to be.
-
-        Never a later one: while the clock was ahead, records got later dates than those
-        that came after it was set back.
-        """
+    def _before(self, moment_s: float) -> float:
         then_s = moment_s
-        with self._lock:
-            for after_s, jump_s in reversed(self._jumps):
-                if after_s <= then_s:
-                    break
-                then_s -= jump_s
+        for after_s, jump_s in reversed(self._jumps):
+            if after_s <= then_s:
+                break
+            then_s -= jump_s
+        # While the clock was ahead, records got later dates than those that came after
+        # it was set back: a moment in between says nothing of these.
         return max(0.0, min(then_s, moment_s))
 
     def close(self) -> None:
         """Note when the server ended: what it saw is seen until then."""
         if self._keeps:
-            self.look(keep=True)
+            self.ago(0.0, keep=True)

@@ -25,16 +25,14 @@ class Keys:
         self._database = database
         self._clock = clock
 
-    def key(self, cron_name: str, key: str, now_s: float) -> Optional[Key]:
+    def key(self, cron_name: str, key: str) -> Optional[Key]:
         """Return what a key stands for, if it was used within the last day."""
         # Who acts on the answer asks under a lock of his own: the cron's mutex for a
         # run, `Schedule._lock` for a plan.  So of two equal requests one finds the key.
-        self._clock.look()
-        day_ago_s = self._clock.before(now_s - IDEMPOTENCY_S)
         rows = self._database.read(
             f"select {KEY_ROW} from idempotency_keys "
             "where cron_name = ? and key = ? and created_s > ? and digest <> ''",
-            [cron_name, key, day_ago_s],
+            [cron_name, key, self._clock.ago(IDEMPOTENCY_S)],
         )
         return Key(*rows[0]) if rows else None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import time
 from typing import Any, Callable, Tuple
 
 from cron_trigger.history.clock import Clock
@@ -18,7 +17,7 @@ from cron_trigger.history.database import Database
 from cron_trigger.history.keys import IDEMPOTENCY_S
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import RUNNING
-from cron_trigger.registry.times import epoch_of, now_text
+from cron_trigger.registry.times import now_text
 
 EVENTS_KEPT = 20000
 
@@ -31,14 +30,13 @@ class Pruning:
         self._clock = clock
 
     def prune(
-        self, before: str, batch: int = 200, pause: Callable[[], Any] = lambda: None
+        self, age_s: float, batch: int = 200, pause: Callable[[], Any] = lambda: None
     ) -> int:
-        """Delete what ended before a time, batch by batch; return how many runs."""
+        """Delete what is so old, batch by batch; return how many runs."""
         # Nothing is deleted in the second history: it has only what is to move.
         if self._database.fault is not None:
             return 0
-        self._clock.look(keep=True)
-        before = now_text(self._clock.before(epoch_of(before)))
+        before = now_text(self._clock.ago(age_s, keep=True))
         deleted = self._prune_runs(before, batch, pause)
         self._database.write(lambda db: self._prune_others(db, before))
         # Each batch is a change of its own; requests take their turn in the pause.
@@ -82,7 +80,7 @@ class Pruning:
             pause()
 
     def _prune_others(self, db: sqlite3.Connection, before: str) -> None:
-        day_ago_s = self._clock.before(time.time() - IDEMPOTENCY_S)
+        day_ago_s = self._clock.ago(IDEMPOTENCY_S)
         db.execute("delete from idempotency_keys where created_s < ?", [day_ago_s])
         # A pending one stays, however old: after a long stop it is to be told as
         # missed.

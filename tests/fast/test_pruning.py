@@ -51,7 +51,7 @@ class StorePruningTest(unittest.TestCase):
         return run
 
     def prune(self, days: int = 90, **how: Any) -> int:
-        return self.store.prune(now_text(time.time() - days * DAY_S), **how)
+        return self.store.prune(days * DAY_S, **how)
 
     def kept(self) -> List[int]:
         return [run.id for run in reversed(self.store.runs(limit=10000))]
@@ -160,7 +160,7 @@ class ClockTest(unittest.TestCase):
             lambda: self.now_s,
             lambda: (self.boot, self.up_s),
         )
-        clock.look(keep=True)
+        clock.ago(0, keep=True)
         return clock
 
     def pass_days(self, days: float) -> None:
@@ -173,12 +173,9 @@ class ClockTest(unittest.TestCase):
     def age_days(self, then_s: float, clock: Optional[Clock] = None) -> int:
         """Return how many days old something is, rounded."""
         clock = clock or self.clock
-        clock.look(keep=True)
-        ages = (d for d in range(1000) if then_s < clock.before(self.half_before(d)))
-        return max(ages, default=-1) + 1
-
-    def half_before(self, days: int) -> float:
-        return self.now_s - (days + 0.5) * DAY_S
+        clock.ago(0, keep=True)
+        days = (d for d in range(1000) if then_s < clock.ago((d + 0.5) * DAY_S))
+        return max(days, default=-1) + 1
 
     def test_time_that_was_seen_counts_also_while_no_server_ran(self) -> None:
         then_s = self.now_s
@@ -260,7 +257,7 @@ class ClockTest(unittest.TestCase):
     def test_who_only_looks_writes_nothing(self) -> None:
         self.path.unlink()
         clock = Clock(self.path, lambda: None, lambda *_: None)
-        clock.look()
+        clock.ago(0)
         clock.close()
         self.assertFalse(self.path.exists())
 

@@ -23,7 +23,7 @@ from support import wait_until
 
 from cron_trigger.history.store import Store
 from cron_trigger.registry.records import CANCELLED, COMPLETED, FAILED, RUNNING, Run
-from cron_trigger.registry.times import now_text
+from cron_trigger.registry.times import epoch_of, now_text
 
 Said = List[Tuple[str, str]]
 
@@ -149,7 +149,7 @@ class Answers(Folder):
         running = self.begun()
         totals = {(c, s): runs for c, s, runs, _, _ in self.store.totals()}
         self.assertEqual(totals, {("a", "completed"): 2, ("a", "failed"): 1})
-        pruned = self.store.prune(now_text(time.time() + 60))
+        pruned = self.store.prune(-60)
         self.assertEqual(pruned, 3)
         self.assertEqual([run.id for run in self.store.runs()], [running.id])
         again = {(c, s): runs for c, s, runs, _, _ in self.store.totals()}
@@ -164,7 +164,7 @@ class Answers(Folder):
         self.store.close()
         size = self.path.stat().st_size
         self.store = self.opened()
-        self.assertEqual(self.store.prune(before), 300)
+        self.assertEqual(self.store.prune(time.time() - epoch_of(before)), 300)
         self.assertEqual([run.id for run in self.store.runs()], [young.id])
         self.store.close()
         self.assertLess(self.path.stat().st_size, size)
@@ -172,7 +172,7 @@ class Answers(Folder):
     def test_ids_of_pruned_runs_are_not_given_again(self) -> None:
         last = self.begun()
         self.ended(last)
-        self.store.prune(now_text(time.time() + 60))
+        self.store.prune(-60)
         self.store.close()
         self.store = self.opened()
         self.assertEqual(self.begun().id, last.id + 1)
@@ -330,7 +330,7 @@ class Faults(Folder):
                 self.assertFalse(self.store.retry())
                 self.assertIsNotNone(self.store.problem)
                 self.store.tell("registry.reloaded", {"crons": 1})
-                self.store.prune(now_text())
+                self.store.prune(0)
                 database._write_first = whole
                 self.assertTrue(self.store.retry())
                 known = self.store.run(running.id)
