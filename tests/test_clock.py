@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sqlite3
@@ -59,11 +60,13 @@ class SetClock(unittest.TestCase):
     def pruned_again(self) -> None:
         """Wait until the pruner has gone through it once more, twice."""
         path = self.server.state_dir / "clock.json"
+
+        def written() -> int:
+            return path.stat().st_mtime_ns
+
         for _ in range(3):
-            before = path.stat().st_ino, path.stat().st_mtime_ns
-            wait_until(
-                lambda b=before: (path.stat().st_ino, path.stat().st_mtime_ns) != b
-            )
+            before = written()
+            wait_until(functools.partial(lambda was: written() != was, before))
 
     def test_a_step_ahead_prunes_nothing_though_runs_and_restarts_follow(self) -> None:
         self.old_runs(80, 60, 1)

@@ -12,6 +12,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -22,8 +24,10 @@ from support import FULL, PROGRAM, Reply, Server, slow, wait_until
 from test_store import DiskCase
 
 from cron_trigger.history.ids import Ids
+from cron_trigger.history.owner import check_run_dir, own_state
 from cron_trigger.history.store import Store
-from cron_trigger.registry.errors import ConfigError
+from cron_trigger.host.lock import take_lock
+from cron_trigger.registry.errors import ConfigError, Refusal
 from cron_trigger.registry.records import Run
 from cron_trigger.registry.times import now_text
 
@@ -314,8 +318,6 @@ class Numbers(unittest.TestCase):
         self.folder = Path(self.enterContext_())
 
     def enterContext_(self) -> str:
-        import tempfile
-
         folder = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
         self.addCleanup(folder.cleanup)
         return folder.name
@@ -343,6 +345,21 @@ class Numbers(unittest.TestCase):
         (self.folder / "last-run").unlink()
         self.assertEqual(ids.draw("run"), last + 1)
         ids.close()
+
+    def test_letting_go_unlocks_nobody_else_s_file(self) -> None:
+        ids = Ids(self.folder / "run")
+        self.addCleanup(ids.close)
+        ids._folder.mkdir()  # type: ignore[union-attr]
+        with ids:
+            ids.draw("event")
+            (self.folder / "run").rename(self.folder / "moved")
+            (self.folder / "moved" / "last-event").unlink()
+            ids.draw("event")
+            # As a thread does that starts a cron just then: it gets the freed number.
+            lock = take_lock(self.folder / "a.pid")
+            assert lock is not None
+            self.addCleanup(os.close, lock)
+        self.assertIsNone(take_lock(self.folder / "a.pid"))
 
     def test_events_are_drawn_again_where_another_went_before(self) -> None:
         ids, other = Ids(self.folder), Ids(self.folder)
@@ -417,6 +434,34 @@ class SameEnd(Folder):
 
 @slow
 class Owner(unittest.TestCase):
+    def test_who_reads_whose_it_is_never_finds_it_half_written(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as name:
+            folders = [Path(name) / "short", Path(name) / ("long" * 40)]
+            state = Path(name)
+            read: Set[str] = set()
+            stop = threading.Event()
+
+            def reader() -> None:
+                while not stop.is_set():
+                    with contextlib.suppress(Refusal):
+                        # Says nothing of a folder that nobody has named.
+                        check_run_dir(state, folders[0])
+                    text = (state / "server.lock").read_bytes()
+                    read.add(text.partition(b"\0")[0].decode())
+
+            lock = own_state(state, folders[0])
+            assert lock is not None
+            thread = threading.Thread(target=reader)
+            thread.start()
+            for turn in range(3000):
+                os.close(lock)
+                lock = own_state(state, folders[turn % 2], 5)
+                assert lock is not None
+            stop.set()
+            thread.join()
+            os.close(lock)
+            self.assertLessEqual(read, set(map(os.path.realpath, folders)))
+
     def test_a_second_server_of_a_state_folder_is_refused(self) -> None:
         registry = {"brief": {"description": "B", "command": ["true"]}}
         with Server(registry) as one, Server(registry, start=False) as two:

@@ -135,13 +135,17 @@ class HistoryFile:
             if not is_broken(error):
                 raise
             # Whoever sees it first moves it; other processes then find another file
-            # under the name, and begin with that (`_whole`).
+            # under the name, and go on with that (`_whole`).
             self._move_aside(error)
             return self._opened()
 
     def _opened(self) -> sqlite3.Connection:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._identity = (0, 0, 0)
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(self.path)  # should it turn out to be broken
+            self._identity = (status.st_dev, status.st_ino, 0)
         # Threads share it under a lock; transactions are begun and ended here alone.
         db = sqlite3.connect(
             self.path, self.BUSY_S, isolation_level=None, check_same_thread=False
@@ -227,9 +231,15 @@ class HistoryFile:
         return db
 
     def _move_aside(self, error: BaseException) -> None:
-        """Give a broken history another, dated name."""
+        """Give a broken history another, dated name, unless that has been done."""
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(self.path)
+            if (status.st_dev, status.st_ino) != self._identity[:2]:
+                return  # another process has, and has begun a new one
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
+        while aside.exists():  # the second of this second
+            aside = aside.with_name(f"{aside.name}-")
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 # The file first: a -wal that a kill leaves behind SQLite deletes, since

@@ -16,13 +16,23 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
+from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from support import wait_until
 
+from cron_trigger.history import schema
+from cron_trigger.history.file import HistoryFile
 from cron_trigger.history.store import Store
-from cron_trigger.registry.records import CANCELLED, COMPLETED, FAILED, RUNNING, Run
+from cron_trigger.registry.records import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    RUNNING,
+    Run,
+    Scheduled,
+)
 from cron_trigger.registry.times import epoch_of, now_text
 
 Said = List[Tuple[str, str]]
@@ -306,6 +316,72 @@ class Faults(Folder):
         known = other.run(running.id)
         assert known
         self.assertEqual(known.exit_code, 3)
+
+    def test_each_broken_one_is_kept_under_a_name_of_its_own(self) -> None:
+        for number in range(4):
+            self.store.close()
+            self.path.write_bytes(b"broken %d " % number * 1000)
+            self.store = self.opened()
+        moved = self.path.parent.glob("history.db.corrupt-2*")
+        texts = {path.read_bytes()[:8] for path in moved}
+        self.assertEqual(texts, {b"broken %d" % number for number in range(4)})
+
+    def test_of_two_processes_that_see_it_broken_one_moves_it(self) -> None:
+        self.store.close()
+        self.path.write_bytes(b"broken" * 1000)
+        inner = HistoryFile._move_aside
+        others: List[Store] = []
+
+        def overtaken(file: HistoryFile, error: BaseException) -> None:
+            if not others:
+                others.append(self.store)
+                self.store = self.opened()
+                self.ended(self.begun("theirs"))
+            inner(file, error)
+
+        with mock.patch.object(HistoryFile, "_move_aside", overtaken):
+            mine = self.opened()
+        self.assertEqual([run.cron_name for run in mine.runs()], ["theirs"])
+        self.assertEqual(len(list(self.path.parent.glob("*.corrupt-2*"))), 1)
+
+    def test_two_processes_bring_an_old_one_up_at_once(self) -> None:
+        self.ended(self.begun())
+        self.store.close()
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            db.executescript(
+                "alter table cron_executions rename column keeper_started to gone;"
+                "pragma user_version = 0;"
+            )
+        inner = schema.columns_of
+        others: List[Store] = []
+
+        def overtaken(*given: Any) -> List[str]:
+            columns = inner(*given)
+            if not others:
+                others.append(self.store)
+                other = threading.Thread(target=self.opened)
+                other.start()
+                other.join(0.1)  # it waits for us, or has come first
+            return columns
+
+        with mock.patch.object(schema, "columns_of", overtaken):
+            store = self.opened()
+        self.assertIsNone(store.problem)
+        self.assertEqual(store.figures("a").runs, 1)
+        self.assertEqual([level for level, _ in self.said if level == "error"], [])
+
+    def test_parameters_that_somebody_broke_stop_nothing(self) -> None:
+        run = self.begun()
+        planned = self.store.schedule(
+            Scheduled(0, "a", now_text(), "pending", created_at=now_text())
+        )
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            for table in ("cron_executions", "scheduled_triggers"):
+                db.execute(f"update {table} set params = '{{broken'")
+        self.assertEqual([r.params for r in self.store.running()], [{}])
+        self.assertEqual([s.params for s in self.store.pending()], [{}])
+        self.assertIsNotNone(self.ended(run, 3))
+        self.assertTrue(self.store.end_scheduled(replace(planned, status=CANCELLED)))
 
     def test_an_error_of_the_disk_raises_nowhere(self) -> None:
         faults = (
