@@ -18,11 +18,13 @@ import time
 import unittest
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional, Set, Tuple
+from unittest import mock
 
 from fast.test_store import Folder
 from support import FULL, PROGRAM, Reply, Server, slow, wait_until
 from test_store import DiskCase
 
+from cron_trigger.history.file import HistoryFile
 from cron_trigger.history.ids import Ids
 from cron_trigger.history.owner import check_run_dir, own_state
 from cron_trigger.history.store import Store
@@ -257,6 +259,84 @@ class Lost(Folder):
         copy = self.path.with_name("copy")
         copy.write_bytes(self.path.read_bytes())
         self.damaged(lambda: copy.replace(self.path))
+
+    def test_an_older_copy_of_the_same_size_is_written_over_it(self) -> None:
+        self.ended_runs(100)
+        self.checkpoint()
+        copy = self.path.read_bytes()
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            db.execute("delete from cron_executions where id <= 50")
+            db.execute("delete from events where id <= 100")
+        ids = self.ended_runs(40)
+        self.checkpoint()
+        self.assertEqual(self.path.stat().st_size, len(copy))
+        running = self.begun()
+        self.assertEqual(self.said, [])
+        with open(self.path, "r+b", buffering=0) as file:
+            file.write(copy)
+        ids |= self.ended_runs(2)
+        self.assert_known(ids, running)
+        self.assertIsNotNone(self.ended(running, 3))
+        self.assertIn("written over", self.said[0][1])
+        self.assertEqual(self.rows("pragma integrity_check"), [("ok",)])
+
+    def test_what_it_was_is_written_over_it(self) -> None:
+        """A copy that lacks only what the -wal has: nothing is lost, nothing said."""
+        ids = self.ended_runs(30)
+        self.checkpoint()
+        copy = self.path.read_bytes()
+        ids |= self.ended_runs(1)
+        with open(self.path, "r+b", buffering=0) as file:
+            file.write(copy)
+        ids |= self.ended_runs(1)
+        self.assertEqual(self.said, [])
+        rows = self.rows("select id from cron_executions where exit_code = 3")
+        self.assertEqual({row[0] for row in rows}, ids)
+
+    def test_something_else_is_written_over_a_part_of_it(self) -> None:
+        self.ended_runs(30)
+        self.checkpoint()
+        ids, running = self.ended_runs(), self.begun()
+        with open(self.path, "r+b", buffering=0) as file:
+            file.seek(4096)
+            file.write(b"something else " * 2000)
+        ids |= self.ended_runs(2)
+        self.assert_known(ids, running)
+        self.assertEqual(len(self.aside()), 1)
+
+    def test_what_other_processes_write_is_no_damage(self) -> None:
+        running = self.begun()
+        text = (
+            "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], 10)\n"
+            "db.execute('pragma wal_autocheckpoint = 5')\n"
+            "for i in range(300):\n"
+            '    with db: db.execute("insert into events (event, data) values '
+            "('x', '{}')\")\n"
+        )
+        command = [sys.executable, "-c", text, str(self.path)]
+        with subprocess.Popen(command) as process:
+            while process.poll() is None:
+                self.ended_runs(1)
+        self.assertEqual(process.returncode, 0)
+        self.assertEqual(self.said, [])
+        self.assertIsNotNone(self.ended(running, 3))
+
+    def test_the_wal_does_not_grow_for_good(self) -> None:
+        wal = Path(f"{self.path}-wal")
+        sizes: List[int] = []
+        with mock.patch.multiple(HistoryFile, WAL_BYTES=64 << 10, WAL_KEPT=16 << 10):
+            self.store = self.opened()
+            for _ in range(60):
+                self.ended_runs()
+                sizes.append(wal.stat().st_size)
+        self.assertLess(max(sizes), 256 << 10)
+        self.assertEqual(self.said, [])
+
+    def test_its_wal_is_cut(self) -> None:
+        self.ended_runs()
+        self.checkpoint()
+        self.damaged(lambda: os.truncate(f"{self.path}-wal", 0))
+        self.assertEqual(self.rows("pragma integrity_check"), [("ok",)])
 
     def test_a_column_is_renamed(self) -> None:
         def damage() -> None:

@@ -72,16 +72,16 @@ class Database:
         path: Path,
         say: Callable[[str, str], None],
         run_dir: Optional[Path],
-        on_heal: Callable[[], None],
+        on_heal: Optional[Callable[[], None]],
         read_only: bool = False,
     ) -> None:
         self.path = path
         self._say = say
-        # Called without `_lock`, in the thread `history`.
+        # The server's.  Called without `_lock`, in the thread `history`.
         self._on_heal = on_heal
         self._read_only = read_only
         # Under `_lock` these four, and all that they open.
-        self._first = HistoryFile(path, say, self._carry_over)
+        self._first = HistoryFile(path, say, self._carry_over, on_heal is not None)
         self._second = Second(run_dir)
         self._joined = Joined(path, self._second)
         self.ids = Ids(run_dir)
@@ -295,6 +295,20 @@ class Database:
                     self._note_fault(error)
             return self._joined.read(query, values)
 
+    def shrink(self, pages: int) -> bool:
+        """Give the disk some pages back, or, where none is free, the -wal's place.
+
+        Return True where there is more to give.  For the pruner: its lock is held.
+        """
+        with self._lock:
+            if self.fault is not None:
+                return False
+            try:
+                return self._on_first(lambda: self._first.shrink(pages))
+            except FAULTS as error:
+                self._note_fault(error)
+                return False
+
     def writes_json(self) -> bool:
         """Return True where SQLite can write JSON itself."""
         return self._first.writes_json
@@ -351,7 +365,7 @@ class Database:
                 if self._try_first() and self.problem() is None:
                     self._retrying = False
                     break
-        if not self._closed.is_set():
+        if self._on_heal is not None and not self._closed.is_set():
             # Without `_lock`: who listens asks the history, and may hold locks of its
             # own.
             self._on_heal()

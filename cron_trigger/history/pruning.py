@@ -42,7 +42,9 @@ class Pruning:
         # Each batch is a change of its own; requests take their turn in the pause.
         while self._database.write(lambda db: self._prune_events(db, before, batch)):
             pause()
-        self._give_space_back(pause)
+        # Some pages at a time: meanwhile the lock of the history is held.
+        while self._database.shrink(pages=100):
+            pause()
         return deleted
 
     def _prune_runs(self, before: str, batch: int, pause: Callable[[], Any]) -> int:
@@ -109,23 +111,6 @@ class Pruning:
             old = number
         count = db.execute("delete from events where id <= ?", [old]).rowcount
         return bool(count == batch)
-
-    def _give_space_back(self, pause: Callable[[], Any], pages: int = 100) -> None:
-        """Shrink the file, in steps, unless there is trouble with it."""
-        read = self._database.read
-        while self._database.fault is None:
-            free = read("pragma freelist_count")
-            if not free or not free[0][0]:
-                break
-            # Some pages at a time: meanwhile the lock of the history is held.
-            read(f"pragma incremental_vacuum({pages})")
-            left = read("pragma freelist_count")
-            if not left or left[0][0] >= free[0][0]:
-                break
-            pause()
-        if self._database.fault is None:
-            # A reader that is at work keeps the -wal long; tomorrow is another day.
-            read("pragma wal_checkpoint(truncate)")
 
 
 def _time_of_event(text: str) -> str:

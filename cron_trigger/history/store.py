@@ -31,14 +31,14 @@ class Store:
         path: Path,
         say: Callable[[str, str], None],
         run_dir: Optional[Path] = None,
-        on_heal: Callable[[], None] = lambda: None,
+        on_heal: Optional[Callable[[], None]] = None,
         read_only: bool = False,
     ) -> None:
         """Open a history; one that is to be changed needs the folder of PID files.
 
-        `on_heal` is called, in a thread of its own, after the history could be written
-        again.  With `read_only` nothing is made, moved or changed.  Raises ConfigError
-        for a history of a newer version.
+        `on_heal`, the server's, is called, in a thread of its own, after the history
+        could be written again.  With `read_only` nothing is made, moved or changed.
+        Raises ConfigError for a history of a newer version.
         """
         # The one `Database` of a process: its lock is what makes all of these safe.
         database = Database(path, say, run_dir, on_heal, read_only)

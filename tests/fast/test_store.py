@@ -51,7 +51,7 @@ class Folder(unittest.TestCase):
     def opened(self) -> Store:
         folder = self.path.parent.parent
         say = lambda level, text: self.said.append((level, text))  # noqa: E731
-        store = Store(self.path, say, folder)
+        store = Store(self.path, say, folder, lambda: None)
         self.addCleanup(store.close)
         return store
 
