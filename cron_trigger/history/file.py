@@ -25,7 +25,7 @@ from cron_trigger.history.schema import (
     make_tables,
     roll_back,
 )
-from cron_trigger.history.second import COLUMNS, PUT, Rows
+from cron_trigger.history.second import COLUMNS, PUT, REPLACED, Rows
 from cron_trigger.registry.errors import ConfigError
 
 #: A history that is lost in use is read once more through what is still open: so many
@@ -334,7 +334,7 @@ def _write_known(db: sqlite3.Connection, rows: Rows) -> None:
     db.execute("begin immediate")
     try:
         db.executemany(RUN_UPSERT, reversed(rows["cron_executions"]))
-        for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
+        for table in REPLACED:
             db.executemany(PUT[table].replace("or replace", "or ignore"), rows[table])
         db.executemany(EVENT_PUT, reversed(rows["events"]))
         db.execute("commit")

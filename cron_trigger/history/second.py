@@ -47,6 +47,12 @@ PUT = {
     "events": EVENT_PUT,
     "schedules": SCHEDULE_PUT,
 }
+#: The keys of what replaces another row when it moves.
+REPLACED = {
+    "scheduled_triggers": ("id",),
+    "idempotency_keys": ("cron_name", "key"),
+    "schedules": ("cron_name",),
+}
 IS_EMPTY = " and ".join(f"not exists (select 1 from {table})" for table in TABLES)
 #: A write marks the file with a time no finer than the kernel's clock tick, which is
 #: 10 ms at most: a file that was empty so soon after it may have been written since.
@@ -72,6 +78,8 @@ class Second:
         # file.
         self._db: Optional[sqlite3.Connection] = None
         self._in_memory = folder is None
+        # What has moved out of memory: the file may have it as it was before.
+        self._outdated: List[Tuple[str, Row]] = []
         self._seen_empty: Tuple[int, int] = (0, 0)  # inode and time of its last write
 
     @property
@@ -135,6 +143,8 @@ class Second:
         """
         if self.path is None:
             return True
+        if self._in_memory:  # the file has rows that can't be deleted: see `to_file`
+            return False
         # Somebody has removed it: a new one is begun, under the same name.
         if not self._in_place():
             self._close()
@@ -246,10 +256,24 @@ class Second:
             before.close()
 
     def to_file(self) -> None:
-        """Use the file again; the caller has written what was in memory."""
-        if self._in_memory and self.path is not None:
+        """Use the file again; the caller has written what was in memory.
+
+        Not where the file has rows that are older than those and can't be deleted: they
+        would move next, over the newer ones.
+        """
+        if not self._in_memory or self.path is None:
+            return
+        memory, self._db, self._in_memory = self._db, None, False
+        try:
+            for query, keys in self._outdated:
+                self._opened().execute(query, keys)
+        except (sqlite3.Error, OSError):
             self._close()
-            self._in_memory = False
+            self._db, self._in_memory = memory, True
+            return
+        self._outdated = []
+        if memory is not None:
+            memory.close()
 
     def copy_into(self, db: sqlite3.Connection) -> None:
         """Copy all of it into an empty database."""
@@ -293,13 +317,20 @@ class Second:
             # Killed here: the rows are in both, and the next writer of any process
             # moves them again before it does anything else.
             db.execute("commit")
+        if self._in_memory and self.path is not None:
+            for table, columns in REPLACED.items():
+                where = " and ".join(f"{column} = ?" for column in columns)
+                query = f"delete from {table} where {where}"
+                self._outdated += [(query, r[: len(columns)]) for r in rows[table]]
+            # Before another process moves what the file has: the caller keeps it out.
+            self.to_file()
 
     def _write_over(self, db: sqlite3.Connection, ids: Ids, rows: Rows) -> None:
         for row in rows["cron_executions"]:
             if not db.execute(RUN_UPSERT, row).rowcount:
                 # Its number is another run's, which is never overwritten.
                 ids.insert(db, "run", RUN_INSERT, row[1:])
-        for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
+        for table in REPLACED:
             db.executemany(PUT[table], rows[table])
         told = _told_of_runs(_events_about(db, rows["events"]))
         for event in rows["events"]:

@@ -24,12 +24,14 @@ from support import wait_until
 
 from cron_trigger.history import schema
 from cron_trigger.history.file import HistoryFile
+from cron_trigger.history.schedules import Judged
 from cron_trigger.history.store import Store
 from cron_trigger.registry.records import (
     CANCELLED,
     COMPLETED,
     FAILED,
     RUNNING,
+    Key,
     Run,
     Scheduled,
 )
@@ -382,6 +384,37 @@ class Faults(Folder):
         self.assertEqual([s.params for s in self.store.pending()], [{}])
         self.assertIsNotNone(self.ended(run, 3))
         self.assertTrue(self.store.end_scheduled(replace(planned, status=CANCELLED)))
+
+    def test_what_ended_while_neither_could_be_written_stays_ended(self) -> None:
+        """The second's file has the rows as they were before it was locked, too."""
+        key = Key("a", "k", "digest", time.time())
+        second = self.path.parent.parent / "unwritten.db"
+        with self.locked():
+            entry = Scheduled(0, "a", now_text(), "pending", created_at=now_text())
+            planned = self.store.schedule(entry)
+            run = Run(0, "a", RUNNING, started_at=now_text())
+            run = self.store.begin(run, key)
+            self.store.judge(Judged("a", "@daily", 1.0))
+            with contextlib.closing(sqlite3.connect(second, isolation_level=None)) as b:
+                b.execute("begin immediate")
+                ended = replace(planned, status=CANCELLED)
+                self.assertTrue(self.store.end_scheduled(ended))
+                self.assertIn("can't be written either", self.store.problem or "")
+                self.store.release(run, began=False)
+                self.store.judge(Judged("a", "@daily", 2.0))
+                b.execute("rollback")
+        wait_until(lambda: self.store.retry() and self.store.problem is None)
+        self.ended(self.begun())
+        self.assertEqual(
+            self.rows("select status from scheduled_triggers"), [("cancelled",)]
+        )
+        self.assertEqual(self.store.pending(), [])
+        self.assertIsNone(self.store.key("a", "k"))
+        self.assertEqual(self.store.judged()["a"].judged_s, 2.0)
+        self.store.close()
+        with contextlib.closing(sqlite3.connect(second)) as b:
+            for table in schema.TABLES:
+                self.assertEqual(b.execute(f"select * from {table}").fetchall(), [])
 
     def test_an_error_of_the_disk_raises_nowhere(self) -> None:
         faults = (
