@@ -801,7 +801,7 @@ class NoThreadTest(unittest.TestCase):
             "def flaky(self):\n"
             "    name = getattr(self._target, '__name__', '')\n"
             "    if 'process_request' in name and fails and fails.pop():\n"
-            "        raise RuntimeError(\"can't start new thread\")\n"
+            '        raise RuntimeError("can\'t start new thread")\n'
             "    start(self)\n"
             "cts.threading.Thread.start = flaky"
         )
@@ -864,6 +864,52 @@ class FewDescriptorsTest(unittest.TestCase):
                 self.assertLessEqual(limit.share, limit.total)
         self.assertEqual(limits_for(1024, 20), Limits())
         self.assertEqual(limits_for(-1, 20), Limits())
+
+
+@slow
+class LittleMemoryTest(unittest.TestCase):
+    """A host that gives a process 200 MiB of addresses: some 5 threads of glibc's."""
+
+    def test_what_can_not_be_served_is_told_and_nothing_told_is_lost(self) -> None:
+        prlimit = need_command("prlimit")
+        registry = {
+            f"c{n}": {"description": "D", "command": ["true"]} for n in range(8)
+        }
+        python = [prlimit, f"--as={200 << 20}", sys.executable]
+        told: List[int] = []
+        codes: Dict[str, int] = {}
+
+        def trigger(name: str) -> None:
+            for _ in range(30):
+                with contextlib.suppress(OSError):  # closed before the request came
+                    reply = server.trigger(name)
+                    code = f"{reply.status} {reply.json.get('code')}"
+                    codes[code] = codes.get(code, 0) + 1
+                    told.extend([reply.json["runId"]] if reply.status == 202 else [])
+
+        with Server(registry, python=python) as server:
+            for idle in (0, 40):
+                wires = [Wire(server.port) for _ in range(idle)]
+                threads = [
+                    threading.Thread(target=trigger, args=(name,)) for name in registry
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                for wire in wires:
+                    wire.socket.close()
+                health = wait_until(
+                    lambda: (r := server.get("/health")).status == 200 and r.json
+                )
+                self.assertEqual(health["status"], "healthy")
+                told.append(server.completed("c0")["id"])
+            known = {"202 None", "409 already_running", "503 overloaded"}
+            self.assertLessEqual(set(codes), known)
+            self.assertGreater(codes["503 overloaded"], 20, "there was enough")
+            rows = server.rows("select id, status from cron_executions")
+            self.assertEqual(sorted(rows), [(i, "completed") for i in sorted(told)])
+            self.assertNotIn("internal error", server.log_text())
 
 
 class SharesTest(unittest.TestCase):
