@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Tuple
 
 from command import REGISTRY, USER, CommandCase
 from support import (
+    FULL,
     PROGRAM,
     Server,
     need_command,
@@ -275,19 +276,43 @@ class OutputTest(CommandCase):
         self.assertEqual(process.stdout.read(), "")
         process.stdout.close()
 
-    def test_a_reader_that_has_seen_enough_does_not_end_the_run(self) -> None:
-        call = [sys.executable, str(PROGRAM), "run", "fails", "--output"]
-        words = shlex.join([*call, *self.server.folder_flags()])
+    def test_what_can_not_be_printed_changes_no_status(self) -> None:
+        """A reader that has seen enough, a crontab's log file on a full disk."""
+        most = ["--output | true", "2>&1 | true"]
+        more = ["--output >/dev/full", "2>/dev/full", "--output >/dev/full 2>&1"]
+        more += ["--output 2>&1 | true", ">&-", "2>&-", "--output >&- 2>&-"]
+        for where in most + more * FULL:
+            with self.subTest(where):
+                call = [sys.executable, str(PROGRAM), "run", "fails"]
+                words = shlex.join([*call, *self.server.folder_flags()])
+                done = subprocess.run(
+                    ["bash", "-c", f"{words} {where}; echo ${{PIPESTATUS[0]}}"],
+                    capture_output=True,
+                    text=True,
+                    env=self.server.clean_environ(),
+                    timeout=30,
+                    check=True,
+                )
+                self.assertEqual(done.stdout.split()[-1], "3", done.stderr)
+                self.assertEqual(self.last_run()["exitCode"], 3)
+
+    def test_a_history_that_can_not_be_read_for_a_moment_is_asked_again(self) -> None:
+        patch = (
+            "inner, calls = m.Answers.run, []\n"
+            "def run(self, run_id):\n"
+            "    calls.append(run_id)\n"
+            "    return inner(self, run_id) if len(calls) > 3 else None\n"
+            "m.Answers.run = run"
+        )
+        call = [sys.executable, *patched(patch), "run", "fails"]
         done = subprocess.run(
-            ["bash", "-c", f"{words} | true; echo ${{PIPESTATUS[0]}}"],
+            [*call, *self.server.folder_flags()],
             capture_output=True,
-            text=True,
             env=self.server.clean_environ(),
             timeout=30,
-            check=True,
+            check=False,
         )
-        self.assertEqual(done.stdout, "3\n", done.stderr)
-        self.assertEqual(self.last_run()["exitCode"], 3)
+        self.assertEqual(done.returncode, 3, done.stderr)
 
     def test_a_pipe_gets_the_bytes_and_a_terminal_sees_them_written_out(self) -> None:
         words = [sys.executable, str(PROGRAM), "run", "paints", "--output"]

@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.commands.place import refuse_guest, registry_of, settings_of
-from cron_trigger.commands.terminal import Output, say, visible
+from cron_trigger.commands.terminal import Output, heard_or_not, say, visible
 from cron_trigger.history.owner import check_run_dir
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
@@ -71,7 +71,8 @@ def command(options: argparse.Namespace) -> int:
         if store.problem:
             # A server may take over what could not be written.
             messages.send(ended.cron_name)
-            say(f"run {ended.id} is recorded later: {store.problem}")
+            with heard_or_not():
+                say(f"run {ended.id} is recorded later: {store.problem}")
         messages.close()
     # The row's own; a run that was interrupted has none.
     return 1 if ended.exit_code is None else ended.exit_code
@@ -132,7 +133,10 @@ def _run(
     if shown:
         shown.show(None, ended)
     if ended.status != COMPLETED:
-        _say_failed(ended, shown is not None and on_terminal and sys.stderr.isatty())
+        with heard_or_not():
+            _say_failed(
+                ended, shown is not None and on_terminal and sys.stderr.isatty()
+            )
     return ended
 
 
@@ -140,7 +144,8 @@ def _recorded(run: Run, store: Store, loop: Loop) -> Run:
     """Return the run as it is in the history once its end is there."""
     left = round(RECORD_S / SHOW_S)
     found: Optional[Run] = store.run(run.id)
-    while found is not None and found.running and left:
+    # None where the history can't be read at the moment.
+    while (found is None or found.running) and left:
         loop.step(SHOW_S)
         found, left = store.run(run.id), left - 1
     return found or run
@@ -160,8 +165,8 @@ class _Shown:
             return
         if ended is not None:
             self.log.run = ended
-        # Who looked at it may have gone; the run goes on, and is waited for.
-        with contextlib.suppress(BrokenPipeError):
+        # The run goes on, and is waited for.
+        with heard_or_not():
             for block in self.log.blocks(self._place, end or self.log.end()):
                 self._place += len(block)
                 self._output.write(block)

@@ -7,11 +7,12 @@ terminal.  Called by the commands; nothing here knows what is shown.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import os
 import re
 import sys
-from typing import Iterable, Sequence, TextIO
+from typing import Iterable, Iterator, Sequence, TextIO
 
 from cron_trigger import SERVICE
 from cron_trigger.registry.errors import EX_CONFIG, EX_TEMPFAIL, EX_USAGE
@@ -59,6 +60,23 @@ class Failed(Exception):
 def say(text: str) -> None:
     """Tell a person something beside the output."""
     sys.stderr.write(f"{SERVICE}: {text}\n")
+
+
+@contextlib.contextmanager
+def heard_or_not() -> Iterator[None]:
+    """Go on where what is printed can't be: a full disk, a reader that has gone."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                # What it has kept goes there, too, or Python's own end would fail.
+                os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
