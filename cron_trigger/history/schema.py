@@ -9,8 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import sqlite3
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Match,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import (
@@ -20,7 +33,7 @@ from cron_trigger.registry.records import (
     Run,
     Scheduled,
 )
-from cron_trigger.registry.strict_json import json_text
+from cron_trigger.registry.strict_json import encodable, json_text
 
 #: `pragma user_version`.  0 is what programs before this number wrote.
 VERSION = 1
@@ -196,6 +209,7 @@ def roll_back(db: sqlite3.Connection) -> None:
             db.execute("rollback")
 
 
+BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 RUN_ROW = ", ".join(RUN_COLUMNS)
 RUN_VALUES = ", ".join("?" * len(RUN_COLUMNS))
 RUN_INSERT = f"insert or ignore into cron_executions ({RUN_ROW}) values ({RUN_VALUES})"
@@ -273,7 +287,13 @@ ALL_ROWS = (
 
 def row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
     # A dataclass keeps its values in the order of its fields.
-    return (*{**vars(record), "params": json_text(record.params)}.values(),)
+    values = {**vars(record), "params": json_text(record.params)}
+    return tuple(map(storable, values.values()))
+
+
+def storable(value: Any) -> Any:
+    """Return a value as SQLite takes it: bytes that are not UTF-8 are written out."""
+    return encodable(value) if isinstance(value, str) else value
 
 
 def run_of(row: Sequence[Any]) -> Run:
@@ -283,7 +303,14 @@ def run_of(row: Sequence[Any]) -> Run:
     values.update(zip(RUN_COLUMNS, row))
     text = values["params"]
     values["params"] = _params_of(text) if text != "{}" else {}
+    log_file = values["log_file"]
+    if log_file and "\\x" in log_file and not os.path.exists(log_file):
+        values["log_file"] = BYTE.sub(_byte_of, log_file)  # as it was: see `storable`
     return run
+
+
+def _byte_of(found: Match[str]) -> str:
+    return chr(0xDC00 + int(found[1], 16))
 
 
 def scheduled_of(row: Sequence[Any]) -> Scheduled:
