@@ -309,7 +309,7 @@ def run_of(row: Sequence[Any]) -> Run:
     return run
 
 
-def _byte_of(found: Match[str]) -> str:
+def _byte_of(found: re.Match[str]) -> str:
     return chr(0xDC00 + int(found[1], 16))
 
 
