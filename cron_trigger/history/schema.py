@@ -18,7 +18,6 @@ from typing import (
     Iterator,
     List,
     Mapping,
-    Match,
     Optional,
     Sequence,
     Tuple,
