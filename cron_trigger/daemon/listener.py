@@ -8,6 +8,7 @@ that fits.  Called once, by the daemon's start.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from typing import Any, Callable, Optional, Tuple
@@ -25,8 +26,9 @@ def listen(
 ) -> Tuple[socket.socket, bool]:
     """Return the listening socket, and whether it was kept; else ConfigError."""
     try:
+        # In bytes: for a text Python would import what international names need.
         found = socket.getaddrinfo(
-            settings.host,
+            os.fsencode(settings.host),
             settings.port,
             type=socket.SOCK_STREAM,
             flags=socket.AI_PASSIVE,

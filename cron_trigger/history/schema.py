@@ -259,23 +259,17 @@ ALL_ROWS = (
 
 
 def row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
-    # A dataclass keeps its values in the order of its fields.
-    return (*{**vars(record), "params": json_text(record.params)}.values(),)
+    return record._replace(params=json_text(record.params))  # type: ignore[arg-type]
 
 
 def run_of(row: Sequence[Any]) -> Run:
-    # Past `__init__`, which would set each of the fields by a call of its own.
-    run = Run.__new__(Run)
-    values = vars(run)
-    values.update(zip(RUN_COLUMNS, row))
-    text = values["params"]
-    values["params"] = json.loads(text) if text != "{}" else {}
-    return run
+    run = Run._make(row)
+    return run._replace(params=json.loads(str(run.params)))
 
 
 def scheduled_of(row: Sequence[Any]) -> Scheduled:
-    values = dict(zip(SCHEDULED_COLUMNS, row))
-    return Scheduled(**{**values, "params": json.loads(values["params"])})
+    entry = Scheduled._make(row)
+    return entry._replace(params=json.loads(str(entry.params)))
 
 
 def page_of(

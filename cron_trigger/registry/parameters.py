@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, NamedTuple, Optional, Tuple, Union
 
 from cron_trigger.registry.patterns import PARAMETER_CHARS
 from cron_trigger.registry.strict_json import Json
@@ -24,8 +23,7 @@ INTEGER_LIMIT = 2**63
 ParameterValue = Union[str, int, float, bool]
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One parameter of a cron, defined in JSON Schema's words."""
 
     name: str
@@ -58,7 +56,7 @@ class Parameter:
         unasked = ("required", False)
         return {
             words.get(key, key): list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
+            for key, value in self._asdict().items()
             if key not in hidden and value is not None and (key, value) != unasked
         }
 

@@ -13,7 +13,6 @@ import re
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
 from typing import (
     Dict,
@@ -86,8 +85,7 @@ _FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(NamedTuple):
     """The moments at which cron starts a job; made by `parse_schedule`."""
 
     #: As it was written, with single spaces.

@@ -14,9 +14,19 @@ import os
 import re
 import socket
 import urllib.parse
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
 
 from cron_trigger import HOME, SERVICE
 from cron_trigger.registry.crons import VARIABLE_NAME
@@ -60,8 +70,7 @@ ENVIRONMENT_FILE = Path("/etc/default") / SERVICE
 SERVICE_FOLDER = Path("/etc") / SERVICE
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """All that the environment and the flags decide.  Paths are absolute."""
 
     registry: Path

@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 import unittest
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -22,7 +21,14 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from support import wait_until
 
 from cron_trigger.history.store import Store
-from cron_trigger.registry.records import CANCELLED, COMPLETED, FAILED, RUNNING, Run
+from cron_trigger.registry.records import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    RUNNING,
+    Run,
+    replace,
+)
 from cron_trigger.registry.times import now_text
 
 Said = List[Tuple[str, str]]
