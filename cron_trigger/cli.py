@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 from cron_trigger import SERVICE, VERSION
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
 from cron_trigger.registry.errors import EX_CONFIG, EX_USAGE, ConfigError, Refusal
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import SETTINGS, number_setting
 from cron_trigger.runs.logs import PRIORITIES, stderr_is_journal
 
@@ -206,11 +207,15 @@ def _add_client_flags(made: Dict[str, _Parser]) -> None:
     log.add_argument("--tail", metavar="N", type=lines, help="its last N lines")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Do what the arguments say.  Return the exit status; nobody sees a traceback."""
+def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) -> int:
+    """Do what the arguments say.  Return the exit status; nobody sees a traceback.
+
+    `limits` are those of a server; tests have others.
+    """
     _prepare_streams()
     try:
-        options = parser().parse_args(argv)
+        given = argparse.Namespace(limits=limits or Limits())
+        options = parser().parse_args(argv, given)
         if options.command == "help":
             about = [options.about] if options.about else []
             parser().parse_args([*about, "--help"])

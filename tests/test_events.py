@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 from support import (
     PROGRAM,
     Server,
+    limited,
     need_command,
     need_full,
     npm_folder,
@@ -378,7 +379,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
             self.assertEqual(list(listener.events()), [])
 
     def test_comments_keep_the_connection_alive(self) -> None:
-        program = patched("m.STREAM_COMMENT_S = 0.1")
+        program = limited("comment_s=0.1")
         with Server(REGISTRY, program=program) as server, listening(server) as one:
             lines = [one.file.readline() for _ in range(7)]
             comments = [line for line in lines if line.strip()]

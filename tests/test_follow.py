@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Iterator
 
-from support import FULL, Server, need_full, patched, slow, wait_until
+from support import FULL, Server, limited, need_full, slow, wait_until
 
 #: A script that says what the test asks it to say, when it asks: what stands in the
 #: file `more` is printed, and it ends when that is "end".
@@ -92,7 +92,7 @@ class FollowTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        program = patched("m.limits_for = lambda: m.Limits(followers=m.Limit(2, 4))")
+        program = limited("followers=Limit(2, 4)")
         cls.server = speaking(Server(REGISTRY, program=program))
         cls.addClassCleanup(cls.server.__exit__)
         cls.server.start()
@@ -269,8 +269,7 @@ class FollowAcrossRestartTest(unittest.TestCase):
 
     def test_a_client_that_does_not_read_is_cut_off(self) -> None:
         much = ["sh", "-c", "head -c 30000000 /dev/zero; sleep 60"]
-        one = "m.limits_for = lambda: m.Limits(followers=m.Limit(1, 2))"
-        program = patched(one, "m.SEND_S = 0.3")
+        program = limited("followers=Limit(1, 2), send_s=0.3")
         registry = {"much": {"description": "Much", "command": much}}
         with Server(registry, program=program) as server:
             run_id = server.trigger("much").json["runId"]

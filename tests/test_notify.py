@@ -11,7 +11,7 @@ import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Dict, List, Tuple
 
-from support import Server, need_full, patched, slow, wait_until
+from support import Server, limited, need_full, patched, slow, wait_until
 
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.settings import read_settings
@@ -32,7 +32,7 @@ REGISTRY: Dict[str, Any] = {
     },
 }
 #: Pauses of 1 s and 5 s, for tests.
-PAUSES = "m.Notifier.PAUSES_S = (0.1, 0.25)"
+PAUSES = "notify_pauses_s=(0.1, 0.25)"
 
 
 class Receiver(ThreadingHTTPServer):
@@ -87,7 +87,7 @@ class NotifyTest(unittest.TestCase):
         cls.server = Server(
             REGISTRY,
             environ={"CRON_TRIGGER_NOTIFY_URL": cls.receiver.url},
-            program=patched(PAUSES),
+            program=limited(PAUSES),
         )
         cls.addClassCleanup(cls.server.__exit__)
         cls.server.start()
@@ -184,11 +184,11 @@ class ThreadTest(unittest.TestCase):
 class NeverInTheWayTest(unittest.TestCase):
     """An address that is slow, or not there, costs a trigger nothing."""
 
-    def server_for(self, url: str, *changes: str) -> Server:
+    def server_for(self, url: str, limits: str = "") -> Server:
         server = Server(
             REGISTRY,
             environ={"CRON_TRIGGER_NOTIFY_URL": url},
-            program=patched(PAUSES, *changes),
+            program=limited(f"{PAUSES}, {limits}"),
         )
         self.addCleanup(server.__exit__)
         return server.start()
@@ -198,7 +198,7 @@ class NeverInTheWayTest(unittest.TestCase):
         deaf = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(deaf.close)
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
-        server = self.server_for(url, "m.Notifier.TIMEOUT_S = 0.1")
+        server = self.server_for(url, "notify_s=0.1")
         slowest_s = 0.0
         for _ in range(5):
             begun_s = time.monotonic()
@@ -215,7 +215,7 @@ class NeverInTheWayTest(unittest.TestCase):
         self.addCleanup(dripping.close)
         threading.Thread(target=drip, args=(dripping,), daemon=True).start()
         url = f"http://127.0.0.1:{dripping.getsockname()[1]}/"
-        server = self.server_for(url, "m.Notifier.TIMEOUT_S = 0.1")
+        server = self.server_for(url, "notify_s=0.1")
         server.completed("good")
         late = "run 1 failed three times: it did not answer within 0.1 s"
         wait_until(lambda: late in server.log_text(), 5)
@@ -233,7 +233,7 @@ class NeverInTheWayTest(unittest.TestCase):
         deaf = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(deaf.close)
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
-        server = self.server_for(url, "m.Notifier.QUEUE = 2")
+        server = self.server_for(url, "notifications=2")
         for _ in range(5):
             server.completed("good")
         text = "was dropped: 2 are waiting"

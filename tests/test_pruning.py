@@ -6,10 +6,10 @@ import time
 import unittest
 
 from fast.test_pruning import DAY_S
-from support import Server, need_full, patched, wait_until
+from support import Server, limited, need_full, wait_until
 from test_metrics import age
 
-from cron_trigger.daemon.life import PRUNE_EVERY_S
+from cron_trigger.registry.limits import Limits
 
 REGISTRY = {
     "brief": {"description": "Brief", "command": ["true"]},
@@ -20,7 +20,7 @@ REGISTRY = {
 class ServerPruningTest(unittest.TestCase):
     def test_once_a_day_also_without_a_restart(self) -> None:
         need_full()
-        program = patched("m.PRUNE_EVERY_S = 0.2")
+        program = limited("prune_every_s=0.2")
         with Server(
             REGISTRY, program=program, arguments=["--history-days=7"]
         ) as server:
@@ -38,7 +38,7 @@ class ServerPruningTest(unittest.TestCase):
             wait_until(lambda: text in server.log_text())
 
     def test_a_day_is_a_day(self) -> None:
-        self.assertEqual(PRUNE_EVERY_S, DAY_S)
+        self.assertEqual(Limits().prune_every_s, DAY_S)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Set, Tuple
 
 from fast.test_store import Folder
-from support import FULL, PROGRAM, Reply, Server, patched, slow, wait_until
+from support import FULL, PROGRAM, Reply, Server, limited, slow, wait_until
 from test_store import DiskCase
 
 from cron_trigger.history.ids import Ids
@@ -413,7 +413,7 @@ class ClockTest(unittest.TestCase):
             server.completed("brief")
             server.stop()
             ahead = "import time; time.time = lambda r=time.time: r() + 100 * 86400"
-            option, text = patched("m.PRUNE_EVERY_S = 0.05")
+            option, text = limited("prune_every_s=0.05")
             server.program = [option, f"{ahead}\n{text}"]
             server.start()
             server.completed("brief")

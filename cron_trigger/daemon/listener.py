@@ -22,7 +22,7 @@ from cron_trigger.web.server import HttpServer
 def listen(
     settings: Settings,
     kept: Callable[..., Optional[socket.socket]],
-    patience_s: float = 3.0,
+    patience_s: float,
 ) -> Tuple[socket.socket, bool]:
     """Return the listening socket, and whether it was kept; else ConfigError."""
     try:

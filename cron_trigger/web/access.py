@@ -34,8 +34,6 @@ from cron_trigger.registry.texts import printable
 from cron_trigger.web.routes import Route
 from cron_trigger.web.wire import Request
 
-#: Wrong secrets of one client: ten at once, then one in six seconds.
-WRONG_SECRETS, WRONG_SECRET_EVERY_S, WRONG_SECRETS_OF_ALL = 10, 6.0, 10
 DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Name or address, and port.
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?", re.ASCII)
@@ -101,16 +99,15 @@ class Access:
         secret: Optional[bytes],
         sources: Sources,
         host_names: Iterable[str],
-        origins: Iterable[str] = (),
-        wrong: Optional[Rates] = None,
+        origins: Iterable[str],
+        wrong: Rates,
     ) -> None:
+        """`wrong` slows those down who send a wrong secret."""
         self._secret = secret
         self.sources = sources
         names = (re.sub(r":\d+$", "", name).lower() for name in host_names)
         self._hosts = frozenset(("localhost", *names))
         self._origins = frozenset(map(_plain_origin, origins))
-        if wrong is None:
-            wrong = Rates(WRONG_SECRETS, WRONG_SECRET_EVERY_S, WRONG_SECRETS_OF_ALL)
         self._wrong = wrong
 
     def check(self, request: Request, route: Optional[Route]) -> None:

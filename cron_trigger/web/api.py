@@ -38,7 +38,7 @@ from cron_trigger.web.fields import (
 from cron_trigger.web.metrics import Metrics
 from cron_trigger.web.outputs import Outputs
 from cron_trigger.web.page import Page
-from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Views
 from cron_trigger.web.wire import (
     UNBUFFERED,
@@ -175,9 +175,9 @@ class Api:
         run = self._run(request.id)
         if not wait_s or not run.running:
             return self._run_answer(run)
-        place = self._followers.take(request.client)
-        if place is None:
-            raise overloaded("Too many clients wait for runs to end", 1)
+        place = self._followers.claim(
+            request.client, "Too many clients wait for runs to end", 1
+        )
         return Answer(
             200,
             later=functools.partial(

@@ -33,10 +33,10 @@ TYPES = {
 class Page:
     """Answers with files."""
 
-    def __init__(self, folder: Path, interface: Path) -> None:
-        """`folder` has the page, `interface` is the OpenAPI document."""
-        self._folder = folder
-        self._interface = interface
+    def __init__(self, home: Path) -> None:
+        """`home` is where the program is."""
+        self._folder = home / "cron_trigger" / "dashboard"
+        self._interface = home / "docs" / "openapi.json"
         #: By path: what tells a changed file, its contents, and their tag.
         self._kept: Dict[Path, Tuple[Any, Body, str]] = {}
 

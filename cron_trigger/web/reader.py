@@ -1,4 +1,4 @@
-"""Reading: bytes of a connection become requests, each within 10 s as a whole.
+"""Reading: bytes of a connection become requests, each within a time as a whole.
 
 Python's own `BaseHTTPRequestHandler.parse_request` is not used: it takes bare line
 feeds, folded lines, spaces before a colon and the last of two lengths, any of which
@@ -21,7 +21,6 @@ from cron_trigger.web.wire import BODY_BYTES, Request
 REQUEST_LINE_BYTES = 8192
 HEADER_COUNT = 100
 HEAD_BYTES = 65536
-REQUEST_S = 10.0
 REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}) (\S+) HTTP/1\.([01])")
 HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What no header's value may hold: control characters but the tab.
@@ -46,8 +45,9 @@ class Reader:
     ever (slowloris).
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, request_s: float) -> None:
         self._connection = connection
+        self._request_s = request_s
         self._buffer = bytearray()
         self._deadline_s = 0.0
 
@@ -56,7 +56,7 @@ class Reader:
         if not self._buffer:
             self._connection.settimeout(timeout_s)
             self._buffer += self._connection.recv(HEAD_BYTES)
-        self._deadline_s = time.monotonic() + REQUEST_S
+        self._deadline_s = time.monotonic() + self._request_s
         return bool(self._buffer)
 
     def has_more(self) -> bool:
@@ -72,8 +72,8 @@ class Reader:
         except socket.timeout:
             raise Refusal(
                 "request_timeout",
-                f"The request did not arrive completely within {REQUEST_S:g} s; send "
-                "it again.",
+                "The request did not arrive completely within "
+                f"{self._request_s:g} s; send it again.",
             ) from None
         if not data:
             raise ConnectionError

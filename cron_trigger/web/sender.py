@@ -20,7 +20,6 @@ from typing import Callable, Iterator, List, Optional, Tuple
 from cron_trigger import SERVICE
 from cron_trigger.web.wire import BODY_BYTES, PACKED_BYTES, Answer, Request
 
-SEND_S = 10.0
 COMMON_HEADERS = (
     f"Server: {SERVICE}\r\n"
     "X-Content-Type-Options: nosniff\r\n"
@@ -93,10 +92,12 @@ class Sender:
         connection: socket.socket,
         on_wait: Callable[[], None],
         is_closing: Callable[[], bool],
+        send_s: float,
     ) -> None:
         self._connection = connection
         self._on_wait = on_wait
         self._is_closing = is_closing
+        self._send_s = send_s
 
     def go_on(self) -> None:
         """Tell a client that asked first to send its body."""
@@ -133,7 +134,7 @@ class Sender:
         return not close
 
     def _push(self, data: bytes) -> None:
-        """Send; raises OSError where the client does not take it within 10 s.
+        """Send; raises OSError where the client does not take it in time.
 
         Who reads slowly has no place in work any more, or 64 of them would keep all
         others out.  The connection waits for its client, so it may be pushed out.
@@ -143,7 +144,7 @@ class Sender:
             data = data[self._connection.send(data) :]
         if data:
             self._on_wait()
-            self._connection.settimeout(SEND_S)
+            self._connection.settimeout(self._send_s)
             self._connection.sendall(data)
 
     def _send_stream(
