@@ -23,7 +23,7 @@ from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.runs.scripts import Scripts
-from cron_trigger.web.access import Access, Sources, container_networks
+from cron_trigger.web.access import Access, container_networks
 from cron_trigger.web.api import Api
 from cron_trigger.web.events import Broadcaster
 from cron_trigger.web.notifier import Notifier
@@ -110,9 +110,5 @@ class Parts:
             Places(limits.followers, limits.safe_s),
         )
         self.access = Access(
-            settings.secret,
-            Sources(settings.allow, container_networks),
-            [*names, *settings.allowed_hosts],
-            settings.allowed_origins,
-            Rates(*limits.wrong_secrets),
+            settings, container_networks, names, Rates(*limits.wrong_secrets)
         )

@@ -30,6 +30,7 @@ from cron_trigger.host.networks import (
 )
 from cron_trigger.host.rates import Rates
 from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.texts import printable
 from cron_trigger.web.routes import Route
 from cron_trigger.web.wire import Request
@@ -37,6 +38,9 @@ from cron_trigger.web.wire import Request
 DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Name or address, and port.
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?", re.ASCII)
+
+#: Name and network of each container bridge, as they are now.
+Bridges = Callable[[], Iterable[Tuple[str, Network]]]
 
 
 def same_secret(given: bytes, secret: bytes) -> bool:
@@ -54,7 +58,7 @@ class Sources:
     def __init__(
         self,
         listed: Optional[Sequence[Network]],
-        bridges: Callable[[], Iterable[Tuple[str, Network]]],
+        bridges: Bridges,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`listed` is CRON_TRIGGER_ALLOW, None where it is not set."""
@@ -87,7 +91,6 @@ class Sources:
 
 
 def container_networks() -> Iterable[Tuple[str, Network]]:
-    """Yield name and network of this host's container bridges, as they are now."""
     return ((name, interface.network) for name, interface in container_bridges())
 
 
@@ -96,18 +99,17 @@ class Access:
 
     def __init__(
         self,
-        secret: Optional[bytes],
-        sources: Sources,
+        settings: Settings,
+        bridges: Bridges,
         host_names: Iterable[str],
-        origins: Iterable[str],
         wrong: Rates,
     ) -> None:
         """`wrong` slows those down who send a wrong secret."""
-        self._secret = secret
-        self.sources = sources
-        names = (re.sub(r":\d+$", "", name).lower() for name in host_names)
-        self._hosts = frozenset(("localhost", *names))
-        self._origins = frozenset(map(_plain_origin, origins))
+        self._secret = settings.secret
+        self.sources = Sources(settings.allow, bridges)
+        names = (*host_names, *settings.allowed_hosts)
+        self._hosts = frozenset(("localhost", *map(str.lower, names)))
+        self._origins = frozenset(settings.allowed_origins)
         self._wrong = wrong
 
     def check(self, request: Request, route: Optional[Route]) -> None:

@@ -26,10 +26,9 @@ def access_with(
     bridges = [("docker0", ipaddress.ip_network(network)) for network in networks]
     read = read_settings(settings, {})
     return Access(
-        secret.encode() if secret else None,
-        Sources(read.allow, lambda: bridges),
-        [*host_names, *read.allowed_hosts],
-        read.allowed_origins,
+        read._replace(secret=secret.encode() if secret else None),
+        lambda: bridges,
+        host_names,
         Rates(*Limits().wrong_secrets),
     )
 
