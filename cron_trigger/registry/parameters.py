@@ -103,9 +103,8 @@ class Parameter(NamedTuple):
     def _text_fault(self, value: Json) -> Optional[str]:
         if not isinstance(value, str):
             return None
-        longest = min(self.max_length or PARAMETER_CHARS, PARAMETER_CHARS)
-        if self.max_length == 0:
-            longest = 0
+        limits = (PARAMETER_CHARS, self.max_length)
+        longest = min(limit for limit in limits if limit is not None)
         if len(value) > longest:
             return f"must have at most {longest} characters, got {len(value)}"
         if len(value) < (self.min_length or 0):
@@ -116,13 +115,10 @@ class Parameter(NamedTuple):
             return "must be text in UTF-8"
         if self.pattern is not None and not re.fullmatch(self.pattern, value):
             return f"must match the pattern {self.pattern}"
-        if self._looks_like_option(value):
+        admitted = self.pattern is not None or self.enum is not None
+        if value.startswith("-") and not admitted:
             return 'must not begin with "-": it could be taken for an option'
         return _format_fault(self.format, value)
-
-    def _looks_like_option(self, value: str) -> bool:
-        admitted = self.pattern is not None or self.enum is not None
-        return value.startswith("-") and not admitted
 
     def from_text(self, text: str) -> Json:
         """Return the value that `text` from a command line stands for.

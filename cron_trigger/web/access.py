@@ -39,6 +39,8 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Name or address, and port.
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?", re.ASCII)
 
+#: Scheme, name and port, the default one where none is named.
+Place = Tuple[str, str, int]
 #: Name and network of each container bridge, as they are now.
 Bridges = Callable[[], Iterable[Tuple[str, Network]]]
 
@@ -109,7 +111,7 @@ class Access:
         self.sources = Sources(settings.allow, bridges)
         names = (*host_names, *settings.allowed_hosts)
         self._hosts = frozenset(("localhost", *map(str.lower, names)))
-        self._origins = frozenset(settings.allowed_origins)
+        self._origins = frozenset(map(_place_of_origin, settings.allowed_origins))
         self._wrong = wrong
 
     def check(self, request: Request, route: Optional[Route]) -> None:
@@ -153,9 +155,8 @@ class Access:
     def origin_listed(self, request: Request) -> Optional[str]:
         """Return the request's Origin if it is one of CRON_TRIGGER_ALLOWED_ORIGINS."""
         origin = request.headers.get("origin")
-        if origin is not None and _plain_origin(origin) in self._origins:
-            return origin
-        return None
+        place = _place_of_origin(origin)
+        return origin if place is not None and place in self._origins else None
 
     def _check_origin(self, request: Request, route: Optional[Route]) -> None:
         # CSRF: a foreign page has its visitor's browser send a request here.  The
@@ -241,26 +242,20 @@ def _is_address(text: str) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _place_of(scheme: str, authority: str) -> Optional[Tuple[str, int]]:
-    """Return name and port, the default one where none is named."""
+def _place_of(scheme: str, authority: str) -> Optional[Place]:
+    """Return the place, None where it is none of HTTP."""
     match = AUTHORITY.fullmatch(authority) if len(authority) <= 300 else None
     if not match or not match[1] or scheme not in DEFAULT_PORTS:
         return None
-    return match[1].lower(), int(match[2] or DEFAULT_PORTS[scheme])
+    return scheme, match[1].lower(), int(match[2] or DEFAULT_PORTS[scheme])
+
+
+def _place_of_origin(origin: Optional[str]) -> Optional[Place]:
+    scheme, _, authority = (origin or "").partition("://")
+    return _place_of(scheme, authority)
 
 
 def _same_place(origin: str, host: Optional[str]) -> bool:
-    """Return True where an Origin is the server's own.
-
-    By http or, behind a proxy, https; a default port may be named or left out.
-    """
-    scheme, _, authority = origin.partition("://")
-    place = _place_of(scheme, authority)
-    return place is not None and host is not None and place == _place_of(scheme, host)
-
-
-def _plain_origin(origin: str) -> str:
-    """Return an origin without the port that its scheme has anyway."""
-    scheme, _, authority = origin.partition("://")
-    port = f":{DEFAULT_PORTS.get(scheme, '')}"
-    return origin[: -len(port)] if authority.endswith(port) else origin
+    """Return True where an Origin is the server's own, by http or https (a proxy's)."""
+    place = _place_of_origin(origin)
+    return place is not None and place == _place_of(place[0], host or "")

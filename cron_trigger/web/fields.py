@@ -25,16 +25,11 @@ from cron_trigger.registry.texts import (
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.web.reader import Reader, body_too_large
 from cron_trigger.web.routes import Route
-from cron_trigger.web.wire import BODY_BYTES, Request, whole_number
+from cron_trigger.web.wire import BODY_BYTES, Request, invalid, whole_number
 
 REQUESTED_BY_CHARS = 200
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,64}")
 TIME_EXAMPLE = "2026-11-23T10:00:00+01:00"
-
-
-def invalid(message: str) -> Refusal:
-    """Return the refusal of a request that is not as it must be."""
-    return Refusal("invalid_request", message)
 
 
 # ---- the query

@@ -16,7 +16,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from cron_trigger.host.networks import client_of
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.web.wire import BODY_BYTES, Request
+from cron_trigger.web.wire import BODY_BYTES, Request, invalid
 
 REQUEST_LINE_BYTES = 8192
 HEADER_COUNT = 100
@@ -107,10 +107,8 @@ class Reader:
         if (len(self._buffer) if line < 0 else line) > REQUEST_LINE_BYTES:
             raise _line_too_long()
         if len(self._buffer) > HEAD_BYTES:
-            raise Refusal(
-                "invalid_request",
-                f"The head of a request must have at most {HEAD_BYTES >> 10} KiB.",
-            )
+            limit = HEAD_BYTES >> 10
+            raise invalid(f"The head of a request must have at most {limit} KiB.")
 
     def body(self, length: int) -> bytes:
         """Return the next `length` bytes."""
@@ -147,14 +145,13 @@ class Reader:
 
 def _line_too_long() -> Refusal:
     limit = REQUEST_LINE_BYTES >> 10
-    return Refusal("invalid_request", f"A request line must have at most {limit} KiB.")
+    return invalid(f"A request line must have at most {limit} KiB.")
 
 
 def _bad_chunk() -> Refusal:
-    return Refusal(
-        "invalid_request",
+    return invalid(
         "A body in chunks must be of the form of RFC 9112, section 7.1, without "
-        "trailers; or send it with a Content-Length.",
+        "trailers; or send it with a Content-Length."
     )
 
 
@@ -174,15 +171,12 @@ def parse_head(lines: Sequence[bytes], address: str) -> Request:
     """
     match = REQUEST_LINE.fullmatch(lines[0])
     if not match:
-        raise Refusal(
-            "invalid_request",
-            "The request line must be of the form: GET /health HTTP/1.1.",
-        )
+        raise invalid("The request line must be of the form: GET /health HTTP/1.1.")
     headers = _parse_headers(lines[1:])
     old = match[3] == b"0"
     path, query, authority = _parse_target(match[2].decode("latin-1"))
     if "host" not in headers and not old:
-        raise Refusal("invalid_request", "An HTTP/1.1 request must have a Host.")
+        raise invalid("An HTTP/1.1 request must have a Host.")
     if authority is not None:
         headers["host"] = authority
     wishes = headers.get("connection", "").lower().split(",")
@@ -193,16 +187,14 @@ def parse_head(lines: Sequence[bytes], address: str) -> Request:
 
 def _parse_headers(lines: Sequence[bytes]) -> Dict[str, str]:
     if len(lines) > HEADER_COUNT:
-        raise Refusal(
-            "invalid_request", f"A request must have at most {HEADER_COUNT} headers."
-        )
+        raise invalid(f"A request must have at most {HEADER_COUNT} headers.")
     headers: Dict[str, str] = {}
     for line in lines:
         name, value = _parse_header(line)
         if name not in headers:
             headers[name] = value
         elif name in SINGLE_HEADERS:
-            raise Refusal("invalid_request", f'The header "{name}" is given twice.')
+            raise invalid(f'The header "{name}" is given twice.')
         else:  # one list in two lines (RFC 9110, 5.3), such as Connection
             headers[name] += f", {value}"
     return headers
@@ -213,9 +205,8 @@ def _parse_header(line: bytes) -> Tuple[str, str]:
     # header of 60000 blanks, and nothing else runs meanwhile (ReDoS, CWE-1333).
     name, colon, value = line.partition(b":")
     if not colon or not HEADER_NAME.fullmatch(name) or HEADER_CONTROL.search(value):
-        raise Refusal(
-            "invalid_request",
-            "A header must be of the form Name: value, without control characters.",
+        raise invalid(
+            "A header must be of the form Name: value, without control characters."
         )
     return name.decode().lower(), value.strip(b" \t").decode("latin-1")
 

@@ -59,7 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection = self.request
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = str(address_of(self.client_address[0]))
-        self.place = self.server.place_of(self.connection)
+        self.place = self.server.places[self.connection]
         self.work: Optional[Place] = None
         self.limits = self.server.limits
         self.reader = Reader(self.connection, self.limits.request_s)
@@ -268,7 +268,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.limits = limits
         self._loop = loop
         #: By connection, its place; each key is used by one thread at a time.
-        self._places: Dict[socket.socket, Place] = {}
+        self.places: Dict[socket.socket, Place] = {}
         #: Refused ones that are closed a moment later; the accepting thread adds, the
         #: loop's takes away, and an end of a deque is safe for both.
         self._refused: Deque[socket.socket] = Deque()
@@ -298,7 +298,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         if place is None:
             refusal = overloaded("Too many requests are in progress", 1)
             return self._turn_away(request, address, client, refusal)
-        self._places[request] = place
+        self.places[request] = place
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no thread could be started
@@ -329,10 +329,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     # ---- connections' threads
 
-    def place_of(self, connection: socket.socket) -> Place:
-        """Return the place that a connection was given when it was accepted."""
-        return self._places[connection]
-
     def take_work(self, client: str, route: Route) -> Place:
         """Take a place in work; else `overloaded`."""
         limits = self.limits
@@ -345,7 +341,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def forget(self, connection: socket.socket) -> None:
         """Count a connection no more: it is closed, or somebody else's."""
-        place = self._places.pop(connection, None)
+        place = self.places.pop(connection, None)
         if place:
             self.connections.give(place)
 
@@ -374,7 +370,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def close_connections(self) -> None:
         """Close what is still open."""
-        for connection in list(self._places):
+        for connection in list(self.places):
             _shut(connection)
         while self._refused:
             self._close_refused()

@@ -127,6 +127,11 @@ def refusal_answer(refusal: Refusal) -> Answer:
     return json_answer(refusal.status, refusal.answer(), refusal.headers)
 
 
+def invalid(message: str) -> Refusal:
+    """Return the refusal of a request that is not as it must be."""
+    return Refusal("invalid_request", message)
+
+
 def whole_number(text: str, low: int, high: int) -> Optional[int]:
     """Return the number that decimal digits stand for, None where it is out of bounds.
 
