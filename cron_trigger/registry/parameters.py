@@ -46,7 +46,6 @@ class Parameter(NamedTuple):
 
     @property
     def variable(self) -> str:
-        """The environment variable that carries the value."""
         return "CRON_PARAM_" + re.sub(r"[^A-Z0-9]", "_", self.name.upper())
 
     def view(self) -> Dict[str, Json]:

@@ -32,7 +32,6 @@ R = TypeVar("R")
 
 
 def replace(record: R, **changes: Any) -> R:
-    """Return a record of the same kind with some other values."""
     changed: R = record._replace(**changes)  # type: ignore[attr-defined]
     return changed
 
@@ -77,7 +76,6 @@ class Run(NamedTuple):
         return self.status == RUNNING and self.end_reason is not None
 
     def view(self) -> Dict[str, Json]:
-        """Return the run as clients see it."""
         number, cron_name, status, *others = self
         values = (number, cron_name, status, self.stopping, *others)
         return dict(zip(RUN_SHOWN, values))
@@ -129,7 +127,6 @@ class Scheduled(NamedTuple):
         return epoch_of(self.run_at)
 
     def view(self) -> Dict[str, Json]:
-        """Return the scheduled trigger as clients see it."""
         shown = SCHEDULED_COLUMNS[: SCHEDULED_COLUMNS.index("client")]
         return {camel(name): getattr(self, name) for name in shown}
 
@@ -168,7 +165,6 @@ class Event(NamedTuple):
     data: str
 
     def run(self) -> Dict[str, Json]:
-        """Return the run that it tells of, as clients see it."""
         run: Dict[str, Json] = json.loads(self.data)["run"]
         return run
 

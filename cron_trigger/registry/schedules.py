@@ -146,7 +146,6 @@ class Schedule(NamedTuple):
     def _stretches(
         self, after_s: float, until_s: float, zone: Zone
     ) -> Iterator[_Stretch]:
-        """Yield what cron goes through between two moments."""
         # A day earlier: what a change of the clock leaves out depends on it.
         spans = _spans(math.floor(after_s) - _DAY_S, math.floor(until_s) + 1, zone)
         for stretch in _cron_clock(spans, self.wall_clock):
@@ -167,7 +166,6 @@ class Schedule(NamedTuple):
                 yield midnight, self.times[low:high]
 
     def _has_day(self, day: int) -> bool:
-        """Return whether a day, counted from 1970-01-01, matches."""
         on = date.fromordinal(_EPOCH + day)
         if on.month not in self.months:
             return False
@@ -286,7 +284,6 @@ def _split(text: str) -> List[str]:
 
 
 def _five(written: str) -> Sequence[str]:
-    """Return the texts of the five fields."""
     texts = _split(WORDS.get(written, written))
     if len(texts) == 5:
         return texts
@@ -303,7 +300,6 @@ def _five(written: str) -> Sequence[str]:
 
 
 def _values(field: _Field, text: str) -> FrozenSet[int]:
-    """Return the numbers of a list of ranges."""
     return frozenset(
         number for part in text.split(",") for number in _range(field, part)
     )

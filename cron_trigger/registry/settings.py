@@ -95,7 +95,6 @@ class Settings(NamedTuple):
 
     @property
     def kept_registry(self) -> Path:
-        """The copy of the last registry that was taken."""
         return self.state_dir / "registry-last-good.json"
 
     def pid_file(self, cron_name: str) -> str:
@@ -248,7 +247,6 @@ def _notify_url(text: Optional[str]) -> Optional[str]:
 
 
 def variable_of(setting: str) -> str:
-    """Return the environment variable of a setting such as `log-dir`."""
     return "CRON_TRIGGER_" + setting.upper().replace("-", "_")
 
 

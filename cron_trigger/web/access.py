@@ -72,7 +72,6 @@ class Sources:
         self._looked_s = -math.inf
 
     def allow(self, address: str) -> bool:
-        """Return True where a peer may connect."""
         peer = address_of(address)
         if peer.is_loopback:
             return True
@@ -201,7 +200,6 @@ class Access:
 
 
 def _given_secret(request: Request, basic: bool) -> Optional[bytes]:
-    """Return the request's secret as the bytes that were sent."""
     given = request.headers.get("x-trigger-secret")
     if given is not None:
         return given.encode("latin-1")

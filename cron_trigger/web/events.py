@@ -249,7 +249,6 @@ class Broadcaster:
                 self._keep(stream, stream.send(b":\n\n"))
 
     def close(self) -> None:
-        """End every stream."""
         with self._lock:
             for stream in list(self._streams.values()):
                 self._keep(stream, False)

@@ -44,7 +44,6 @@ NONE = (0, 0, None)
 def metrics(
     registry: Registry, store: Store, runner: Runner, views: Views, lateness: Lateness
 ) -> str:
-    """Return all families, as they stand now."""
     crons = registry.crons()
     totals: Dict[str, Totals] = {name: {} for name in crons}
     for name, status, count, duration_ms, ended_at in store.totals():

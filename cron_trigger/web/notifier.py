@@ -161,7 +161,6 @@ class Notifier:
             connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give up what waits."""
         self._stopping.set()
         waiting = self._queue.unfinished_tasks
         if waiting:

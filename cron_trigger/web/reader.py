@@ -60,7 +60,6 @@ class Reader:
         return bool(self._buffer)
 
     def has_more(self) -> bool:
-        """Return True if bytes of a next request are here already."""
         return bool(self._buffer)
 
     def _receive(self) -> None:
@@ -111,7 +110,6 @@ class Reader:
             raise invalid(f"The head of a request must have at most {limit} KiB.")
 
     def body(self, length: int) -> bytes:
-        """Return the next `length` bytes."""
         while len(self._buffer) < length:
             self._receive()
         return self._taken(length)

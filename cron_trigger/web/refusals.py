@@ -25,7 +25,6 @@ class RefusalLog:
         self._left_out = 0
 
     def add(self, address: str, client: str, what: str, refusal: Refusal) -> None:
-        """Write one line, or count it."""
         with self._lock:
             if self._rates.take(client):
                 self._left_out += 1

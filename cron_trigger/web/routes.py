@@ -93,6 +93,5 @@ def find_routes(path: str) -> Tuple[Routes, str]:
 
 
 def methods_of(routes: Routes) -> str:
-    """Return the methods of a path, as a header lists them."""
     also = {"GET": "GET, HEAD"}
     return ", ".join(also.get(method, method) for method in routes)

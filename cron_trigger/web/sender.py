@@ -47,7 +47,6 @@ def takes_gzip(request: Optional[Request]) -> bool:
 
 
 def head_of(answer: Answer, more: List[str]) -> bytes:
-    """Return status line and headers, up to the empty line."""
     lines = [
         f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}\r\n"
         f"{COMMON_HEADERS}Cache-Control: {answer.cache}\r\n"
@@ -72,7 +71,6 @@ def short_answer(answer: Answer) -> bytes:
 
 
 def _encoded(request: Optional[Request], answer: Answer) -> Tuple[bytes, List[str]]:
-    """Return the body as it is to be sent, and the headers that say so."""
     if len(answer.body) < PACKED_BYTES:
         return answer.body.plain, []
     vary = "Vary: Accept-Encoding\r\n"

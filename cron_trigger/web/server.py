@@ -102,7 +102,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 answer.release()
 
     def _answer(self, request: Request) -> Answer:
-        """Check a request, read its body and do what it asks for; else a Refusal."""
         access, method = self.server.access, request.method
         routes, request.part = find_routes(request.path)
         route = routes.get("GET" if method == "HEAD" else method)
@@ -276,7 +275,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
     # ---- the accepting thread
 
     def accept(self) -> None:
-        """Take the next connection, if there still is one."""
         self._handle_request_noblock()  # type: ignore[attr-defined]
 
     def get_request(self) -> Tuple[socket.socket, Any]:
@@ -330,7 +328,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
     # ---- connections' threads
 
     def take_work(self, client: str, route: Route) -> Place:
-        """Take a place in work; else `overloaded`."""
         limits = self.limits
         limit = limits.triggers if route.action == "trigger" else limits.work
         refused = (
@@ -369,7 +366,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
         return any(s is None or s > fresh_s for s in self.connections.since())
 
     def close_connections(self) -> None:
-        """Close what is still open."""
         for connection in list(self.places):
             _shut(connection)
         while self._refused:

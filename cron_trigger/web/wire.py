@@ -66,7 +66,6 @@ class Request:
 
     @property
     def id(self) -> int:
-        """The number in the path."""
         return int(self.part)
 
 
@@ -110,7 +109,6 @@ class Answer(NamedTuple):
 def json_answer(
     status: int, value: Json, headers: Optional[Mapping[str, str]] = None
 ) -> Answer:
-    """Return an answer that carries JSON."""
     return json_text_answer(json_text(value), status, headers)
 
 
@@ -128,7 +126,6 @@ def refusal_answer(refusal: Refusal) -> Answer:
 
 
 def invalid(message: str) -> Refusal:
-    """Return the refusal of a request that is not as it must be."""
     return Refusal("invalid_request", message)
 
 
