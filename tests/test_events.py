@@ -177,6 +177,7 @@ class EventsTest(unittest.TestCase):
                 listener.take(1)
                 finished = listener.take(1)[0].data["run"]["completedAt"]
                 delays.append(time.time() - epoch_of(finished))
+            # On a busy machine one of five is enough.
             self.assertLess(min(delays), 0.1, delays)
 
     def test_what_is_planned_is_told(self) -> None:
@@ -375,7 +376,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
         with Server(REGISTRY) as server, listening(server) as listener:
             begun_s = time.monotonic()
             self.assertEqual(server.stop(), 0)
-            self.assertLess(time.monotonic() - begun_s, 2)
+            self.assertLess(time.monotonic() - begun_s, 5)  # when it waits for nobody
             self.assertEqual(list(listener.events()), [])
 
     def test_comments_keep_the_connection_alive(self) -> None:
