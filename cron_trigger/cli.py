@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 from cron_trigger import SERVICE, VERSION
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
 from cron_trigger.registry.errors import EX_CONFIG, EX_USAGE, ConfigError, Refusal
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import SETTINGS, number_setting
 from cron_trigger.runs.logs import PRIORITIES, stderr_is_journal
 
@@ -80,27 +81,37 @@ def _number(low: int, high: int) -> Callable[[str], int]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends a wrong call with EX_USAGE instead of argparse's 2."""
+    """Ends a wrong call with EX_USAGE instead of argparse's 2.
 
-    def __init__(self, **options: Any) -> None:
+    The flags of its settings are made when it is asked: of all commands, one is.
+    """
+
+    def __init__(self, shown: Optional[Sequence[str]] = None, **options: Any) -> None:
+        """`shown` are the settings that its help lists; it takes all."""
         super().__init__(allow_abbrev=False, **options)
+        self._shown = shown
+
+    def parse_known_args(self, *arguments: Any, **more: Any) -> Any:
+        shown, self._shown = self._shown, None
+        if shown is not None:
+            _add_settings(self, shown)
+        return super().parse_known_args(*arguments, **more)
 
     def error(self, message: str) -> Any:
         self.exit(EX_USAGE, f"{SERVICE}: {message} (see --help)\n")
 
 
-def _settings(shown: Sequence[str]) -> _Parser:
-    """Return the flags of all settings, of which the help lists some."""
-    settings = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    group = settings.add_argument_group(
+def _add_settings(parser: _Parser, shown: Sequence[str]) -> None:
+    """Add the flags of all settings, of which the help lists some."""
+    group = parser.add_argument_group(
         "settings", "each also as CRON_TRIGGER_<NAME> in the environment"
     )
     for name, what in SETTINGS.items():
         text = what if name in shown else argparse.SUPPRESS
         if shown is CLIENT and name == "port":
             text = "port of this host's server (9998)"
-        group.add_argument(f"--{name}", help=text, metavar=name.upper())
-    return settings
+        flag, absent = f"--{name}", argparse.SUPPRESS
+        group.add_argument(flag, help=text, metavar=name.upper(), default=absent)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     program = os.path.basename(sys.argv[0])
     top = _Parser(
         prog=program if program == "cron-trigger" else "cron_trigger_server.py",
-        parents=[_settings(tuple(SETTINGS))],
+        shown=tuple(SETTINGS),
         description="Start the host's crons on request, once at a time.",
         epilog="Exit status: 64 for a wrong call, 78 for a wrong configuration, 75 "
         "for a cron that runs already, 126 for a script that cannot be started, "
@@ -126,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=what,
             description=f"{what[0].upper()}{what[1:]}.",
-            parents=[_settings(shown)],
+            shown=shown,
         )
         for name, (_, what, shown) in COMMANDS.items()
     }
@@ -196,11 +207,15 @@ def _add_client_flags(made: Dict[str, _Parser]) -> None:
     log.add_argument("--tail", metavar="N", type=lines, help="its last N lines")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Do what the arguments say.  Return the exit status; nobody sees a traceback."""
+def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) -> int:
+    """Do what the arguments say.  Return the exit status; nobody sees a traceback.
+
+    `limits` are those of a server; tests have others.
+    """
     _prepare_streams()
     try:
-        options = parser().parse_args(argv)
+        given = argparse.Namespace(limits=limits or Limits())
+        options = parser().parse_args(argv, given)
         if options.command == "help":
             about = [options.about] if options.about else []
             parser().parse_args([*about, "--help"])

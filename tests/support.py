@@ -146,6 +146,18 @@ def patched(*statements: str) -> Tuple[str, str]:
     )
 
 
+def limited(limits: str) -> Tuple[str, str]:
+    """Return a `program` for Server: one with other limits, such as "send_s=0.3"."""
+    return "-c", "\n".join(
+        [
+            f"import sys; sys.path.append({str(REPOSITORY)!r})",
+            "from cron_trigger.cli import main",
+            "from cron_trigger.registry.limits import Limit, Limits",
+            f"sys.exit(main(limits=Limits({limits})))",
+        ]
+    )
+
+
 class Reply:
     """An answer: status, headers (lower case names) and body."""
 

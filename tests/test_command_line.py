@@ -18,10 +18,10 @@ from command import REGISTRY, CommandCase
 from support import (
     PROGRAM,
     Server,
+    limited,
     need,
     need_command,
     need_full,
-    patched,
     slow,
     wait_until,
 )
@@ -170,9 +170,7 @@ class FolderTest(unittest.TestCase):
     def test_a_port_that_is_taken(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            line = self.start_fails(
-                f"--port={port}", program=patched("m.listen.__defaults__ = (0.1,)")
-            )
+            line = self.start_fails(f"--port={port}", program=limited("bind_s=0.1"))
         self.assertIn(
             f"can't listen on 127.0.0.1:{port} (Address already in use)", line
         )

@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 from support import (
     PROGRAM,
     Server,
+    limited,
     need_command,
     need_full,
     npm_folder,
@@ -176,6 +177,7 @@ class EventsTest(unittest.TestCase):
                 listener.take(1)
                 finished = listener.take(1)[0].data["run"]["completedAt"]
                 delays.append(time.time() - epoch_of(finished))
+            # On a busy machine one of five is enough.
             self.assertLess(min(delays), 0.1, delays)
 
     def test_what_is_planned_is_told(self) -> None:
@@ -374,11 +376,11 @@ class EventsAcrossRestartTest(unittest.TestCase):
         with Server(REGISTRY) as server, listening(server) as listener:
             begun_s = time.monotonic()
             self.assertEqual(server.stop(), 0)
-            self.assertLess(time.monotonic() - begun_s, 2)
+            self.assertLess(time.monotonic() - begun_s, 5)  # when it waits for nobody
             self.assertEqual(list(listener.events()), [])
 
     def test_comments_keep_the_connection_alive(self) -> None:
-        program = patched("m.STREAM_COMMENT_S = 0.1")
+        program = limited("comment_s=0.1")
         with Server(REGISTRY, program=program) as server, listening(server) as one:
             lines = [one.file.readline() for _ in range(7)]
             comments = [line for line in lines if line.strip()]

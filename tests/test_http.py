@@ -15,7 +15,7 @@ import time
 import unittest
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from support import Reply, Server, Wire, need_full, patched, wait_until
+from support import Reply, Server, Wire, limited, need_full, wait_until
 
 from cron_trigger.registry.times import now_text
 
@@ -738,11 +738,7 @@ class SecretTest(OwnServerCase):
 class LimitTest(unittest.TestCase):
     def test_a_request_that_dawdles_is_408_and_a_full_house_503(self) -> None:
         need_full()
-        program = patched(
-            "m.REQUEST_S = 1.0",
-            "full = m.Limits(work=m.Limit(0, 0))",
-            "m.limits_for = lambda: full",
-        )
+        program = limited("request_s=1.0, work=Limit(0, 0)")
         with Server(REGISTRY, program=program) as made:
             address = ("127.0.0.1", made.port)
             with socket.create_connection(address, 10) as connection:

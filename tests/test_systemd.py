@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support import CACHE, REPOSITORY, Server, need, need_full, wait_until
+from support import CACHE, REPOSITORY, Server, limited, need, need_full, wait_until
 
 SERVICE = "cron-trigger-server"
 PACKAGES = (
@@ -294,16 +294,6 @@ server.{name} = hanging(server.{name})
 sys.exit(server.main(sys.argv[1:]))
 """
 
-# Starts the server so that a stop waits long for what is on its way.
-PATIENT = """
-import sys
-sys.path.insert(0, {repository!r})
-from flat import m as server
-
-server.ARRIVAL_S = 5.0
-sys.exit(server.main(sys.argv[1:]))
-"""
-
 
 class Protocol(unittest.TestCase):
     """What the server tells systemd: sd_notify(3), without systemd."""
@@ -361,8 +351,7 @@ class Protocol(unittest.TestCase):
         self.message_with("STOPPING")
 
     def test_a_stop_serves_whoever_it_let_in(self) -> None:
-        patient = PATIENT.format(repository=str(REPOSITORY / "tests"))
-        server = self.serve(program=("-c", patient))
+        server = self.serve(program=limited("arrival_s=5.0"))
         assert server.process
         with socket.create_connection(("127.0.0.1", server.port), 10) as late:
             server.get("/health")  # came later, and is answered: both were let in

@@ -29,13 +29,12 @@ from cron_trigger.host.processes import Reaper, check_kernel
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import OF_A_SERVER, Settings
 from cron_trigger.registry.texts import printable
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.web.server import HttpServer
-
-PRUNE_EVERY_S = 86400.0
 
 
 class Daemon:
@@ -47,8 +46,11 @@ class Daemon:
     BEAT = 0xFF
     SETTLE_S = 0.1
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], limits: Limits
+    ) -> None:
         self._settings = settings
+        self._limits = limits
         self._systemd = Systemd(environ)
         self._logs = Logs(settings.log_dir)
         self._log = ServerLog(self._logs, f"{SERVICE}.log")
@@ -88,8 +90,12 @@ class Daemon:
         self._lock = self._take_instance_lock()
         settings = self._settings
         self._state_lock = own_state(settings.state_dir, settings.run_dir)
-        self._parts = parts = Parts(settings, self._lock, self._logs, self._log)
-        self._listener, kept = listen(self._settings, self._systemd.kept_listener)
+        self._parts = parts = Parts(
+            settings, self._lock, self._logs, self._log.say, self._limits
+        )
+        self._listener, kept = listen(
+            self._settings, self._systemd.kept_listener, self._limits.bind_s
+        )
         # Given to systemd at once: from here on a SIGKILL refuses nobody who connects.
         if not kept:
             self._systemd.keep_listener(self._listener)
@@ -126,7 +132,8 @@ class Daemon:
             target=parts.loop.run, name="waiter", daemon=True
         )
         self._waiter.start()
-        self._start_watchdog()
+        if self._systemd.watchdog_s:
+            self._beat()
         self._prune()
         # Last: READY=1 lets systemd start what is ordered after this.
         self._announce()
@@ -181,10 +188,6 @@ class Daemon:
         fault = f"; the registry is invalid: {printable(faults[0])}" if faults else ""
         return f"STATUS={crons} crons, {running} running{fault}"
 
-    def _start_watchdog(self) -> None:
-        if self._systemd.watchdog_s:
-            self._beat()
-
     def _beat(self) -> None:
         """Ask the accepting loop for a sign of life, from the waiting thread.
 
@@ -210,7 +213,7 @@ class Daemon:
                 )
 
         # Arranged first: tomorrow there may be memory for the thread again.
-        self._parts.loop.call_later(PRUNE_EVERY_S, self._prune)
+        self._parts.loop.call_later(self._limits.prune_every_s, self._prune)
         self._in_a_thread("pruner", work)
 
     # ---- what happens

@@ -8,6 +8,7 @@ that fits.  Called once, by the daemon's start.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from typing import Any, Callable, Optional, Tuple
@@ -21,12 +22,13 @@ from cron_trigger.web.server import HttpServer
 def listen(
     settings: Settings,
     kept: Callable[..., Optional[socket.socket]],
-    patience_s: float = 3.0,
+    patience_s: float,
 ) -> Tuple[socket.socket, bool]:
     """Return the listening socket, and whether it was kept; else ConfigError."""
     try:
+        # In bytes: for a text Python would import what international names need.
         found = socket.getaddrinfo(
-            settings.host,
+            os.fsencode(settings.host),
             settings.port,
             type=socket.SOCK_STREAM,
             flags=socket.AI_PASSIVE,

@@ -272,31 +272,26 @@ ALL_ROWS = (
 
 
 def row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
-    # A dataclass keeps its values in the order of its fields.
-    return (*{**vars(record), "params": json_text(record.params)}.values(),)
+    return record._replace(params=json_text(record.params))  # type: ignore[arg-type]
 
 
 def run_of(row: Sequence[Any]) -> Run:
-    # Past `__init__`, which would set each of the fields by a call of its own.
-    run = Run.__new__(Run)
-    values = vars(run)
-    values.update(zip(RUN_COLUMNS, row))
-    text = values["params"]
-    values["params"] = _params_of(text) if text != "{}" else {}
-    return run
+    run = Run._make(row)
+    return run._replace(params=_params_of(run.params))
 
 
 def scheduled_of(row: Sequence[Any]) -> Scheduled:
-    values = dict(zip(SCHEDULED_COLUMNS, row))
-    return Scheduled(**{**values, "params": _params_of(values["params"])})
+    entry = Scheduled._make(row)
+    return entry._replace(params=_params_of(entry.params))
 
 
-def _params_of(text: str) -> Dict[str, Any]:
+def _params_of(text: Any) -> Dict[str, Any]:
     """Return a record's parameters; none where somebody else has broken them."""
-    with contextlib.suppress(ValueError, TypeError):
-        found = json.loads(text)
-        if isinstance(found, dict):
-            return found
+    if text != "{}":
+        with contextlib.suppress(ValueError, TypeError):
+            found = json.loads(text)
+            if isinstance(found, dict):
+                return found
     return {}
 
 

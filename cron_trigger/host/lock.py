@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Optional, Union
+from typing import Dict, NamedTuple, Optional, Union
 
 PID_FILE_BYTES = 32
 #: O_NOFOLLOW: a link in this place would have the server write into whatever it
@@ -69,8 +68,7 @@ def empty_pid_file(lock: int) -> None:
     os.ftruncate(lock, 0)
 
 
-@dataclass(frozen=True)
-class PidFile:
+class PidFile(NamedTuple):
     """What a keeper wrote: its PID, then the script's exit status, and when."""
 
     pid: Optional[int] = None

@@ -17,8 +17,17 @@ import functools
 import os
 import signal
 import time
-from dataclasses import dataclass, field
-from typing import Container, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import (
+    Container,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+)
 
 from cron_trigger.registry.errors import ConfigError
 
@@ -28,8 +37,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 DEAD = frozenset("ZXx")
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """A process.  Its number alone may be another's tomorrow: with its start it is one.
 
     `started` counts clock ticks since the boot; `stack` is where its stack begins,
@@ -38,10 +46,19 @@ class Process:
 
     pid: int
     started: int
-    parent: int = field(compare=False)
-    session: int = field(compare=False)
-    state: str = field(compare=False)
-    stack: int = field(compare=False)
+    parent: int
+    session: int
+    state: str
+    stack: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Process) and self[:2] == other[:2]
+
+    def __ne__(self, other: object) -> bool:  # a tuple has one of its own
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:2])
 
     @property
     def mark(self) -> str:

@@ -83,7 +83,6 @@ class Checker:
 
 
 def _entry_values(place: Place, entry: JsonObject) -> Dict[str, Any]:
-    """Return the attributes of a cron that an entry gives."""
     values: Dict[str, Any] = {}
     members = list(place.members(entry))
     for key, _ in members:

@@ -13,7 +13,6 @@ import re
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
 from typing import (
     Dict,
@@ -86,8 +85,7 @@ _FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(NamedTuple):
     """The moments at which cron starts a job; made by `parse_schedule`."""
 
     #: As it was written, with single spaces.
@@ -148,7 +146,6 @@ class Schedule:
     def _stretches(
         self, after_s: float, until_s: float, zone: Zone
     ) -> Iterator[_Stretch]:
-        """Yield what cron goes through between two moments."""
         # A day earlier: what a change of the clock leaves out depends on it.
         spans = _spans(math.floor(after_s) - _DAY_S, math.floor(until_s) + 1, zone)
         for stretch in _cron_clock(spans, self.wall_clock):
@@ -169,7 +166,6 @@ class Schedule:
                 yield midnight, self.times[low:high]
 
     def _has_day(self, day: int) -> bool:
-        """Return whether a day, counted from 1970-01-01, matches."""
         on = date.fromordinal(_EPOCH + day)
         if on.month not in self.months:
             return False
@@ -288,7 +284,6 @@ def _split(text: str) -> List[str]:
 
 
 def _five(written: str) -> Sequence[str]:
-    """Return the texts of the five fields."""
     texts = _split(WORDS.get(written, written))
     if len(texts) == 5:
         return texts
@@ -305,7 +300,6 @@ def _five(written: str) -> Sequence[str]:
 
 
 def _values(field: _Field, text: str) -> FrozenSet[int]:
-    """Return the numbers of a list of ranges."""
     return frozenset(
         number for part in text.split(",") for number in _range(field, part)
     )

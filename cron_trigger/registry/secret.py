@@ -60,7 +60,6 @@ def _file_secret(path: str, systemds: bool = False) -> bytes:
 
 
 def _good(secret: bytes, source: str) -> bytes:
-    """Return a secret that holds; else ConfigError."""
     if secret in (b"", b"change-me"):
         fault = "must not be empty or change-me"
     elif not re.fullmatch(rb"[!-~]*", secret):

@@ -19,8 +19,7 @@ import select
 import signal
 import threading
 import time
-from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from cron_trigger.host.lock import PidFile
 from cron_trigger.host.processes import (
@@ -52,8 +51,7 @@ HOST_DOWN = "The host went down while it ran."
 NO_PROCESS = "Not started: the system could make no further process for it."
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What the kernel tells the parent of a keeper that has ended."""
 
     exit_code: Optional[int] = None

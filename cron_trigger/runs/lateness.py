@@ -14,7 +14,6 @@ from __future__ import annotations
 import bisect
 import threading
 import time
-from dataclasses import replace
 from datetime import datetime
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -24,6 +23,7 @@ from cron_trigger.host.loop import Loop
 from cron_trigger.host.walltimer import WallTimer
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import Registry
+from cron_trigger.registry.records import replace
 from cron_trigger.registry.schedules import Schedule
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.runner import Runner

@@ -20,8 +20,7 @@ import stat
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
-from typing import DefaultDict, Dict, Iterator, List, Mapping, Optional
+from typing import DefaultDict, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 from cron_trigger.host import keeper
 from cron_trigger.host.lock import LockTable, empty_pid_file, take_lock
@@ -41,8 +40,7 @@ from cron_trigger.runs.recovery import Recovery, write_note
 from cron_trigger.runs.scripts import Scripts
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """All that a launch needs of the registry and the host, checked."""
 
     cron: Cron

@@ -323,7 +323,7 @@ def write_note(pid_file: str, run: Run) -> None:
         try:
             # One writer: the cron's lock is ours.  A kill leaves half a note, which is
             # none.
-            os.write(descriptor, json_text(vars(run)).encode("utf-8", "replace"))
+            os.write(descriptor, json_text(run._asdict()).encode("utf-8", "replace"))
         finally:
             os.close(descriptor)
 

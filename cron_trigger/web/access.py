@@ -30,15 +30,19 @@ from cron_trigger.host.networks import (
 )
 from cron_trigger.host.rates import Rates
 from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.texts import printable
 from cron_trigger.web.routes import Route
 from cron_trigger.web.wire import Request
 
-#: Wrong secrets of one client: ten at once, then one in six seconds.
-WRONG_SECRETS, WRONG_SECRET_EVERY_S, WRONG_SECRETS_OF_ALL = 10, 6.0, 10
 DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Name or address, and port.
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?", re.ASCII)
+
+#: Scheme, name and port, the default one where none is named.
+Place = Tuple[str, str, int]
+#: Name and network of each container bridge, as they are now.
+Bridges = Callable[[], Iterable[Tuple[str, Network]]]
 
 
 def same_secret(given: bytes, secret: bytes) -> bool:
@@ -56,7 +60,7 @@ class Sources:
     def __init__(
         self,
         listed: Optional[Sequence[Network]],
-        bridges: Callable[[], Iterable[Tuple[str, Network]]],
+        bridges: Bridges,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`listed` is CRON_TRIGGER_ALLOW, None where it is not set."""
@@ -68,7 +72,6 @@ class Sources:
         self._looked_s = -math.inf
 
     def allow(self, address: str) -> bool:
-        """Return True where a peer may connect."""
         peer = address_of(address)
         if peer.is_loopback:
             return True
@@ -89,7 +92,6 @@ class Sources:
 
 
 def container_networks() -> Iterable[Tuple[str, Network]]:
-    """Yield name and network of this host's container bridges, as they are now."""
     return ((name, interface.network) for name, interface in container_bridges())
 
 
@@ -98,19 +100,17 @@ class Access:
 
     def __init__(
         self,
-        secret: Optional[bytes],
-        sources: Sources,
+        settings: Settings,
+        bridges: Bridges,
         host_names: Iterable[str],
-        origins: Iterable[str] = (),
-        wrong: Optional[Rates] = None,
+        wrong: Rates,
     ) -> None:
-        self._secret = secret
-        self.sources = sources
-        names = (re.sub(r":\d+$", "", name).lower() for name in host_names)
-        self._hosts = frozenset(("localhost", *names))
-        self._origins = frozenset(map(_plain_origin, origins))
-        if wrong is None:
-            wrong = Rates(WRONG_SECRETS, WRONG_SECRET_EVERY_S, WRONG_SECRETS_OF_ALL)
+        """`wrong` slows those down who send a wrong secret."""
+        self._secret = settings.secret
+        self.sources = Sources(settings.allow, bridges)
+        names = (*host_names, *settings.allowed_hosts)
+        self._hosts = frozenset(("localhost", *map(str.lower, names)))
+        self._origins = frozenset(map(_place_of_origin, settings.allowed_origins))
         self._wrong = wrong
 
     def check(self, request: Request, route: Optional[Route]) -> None:
@@ -154,9 +154,8 @@ class Access:
     def origin_listed(self, request: Request) -> Optional[str]:
         """Return the request's Origin if it is one of CRON_TRIGGER_ALLOWED_ORIGINS."""
         origin = request.headers.get("origin")
-        if origin is not None and _plain_origin(origin) in self._origins:
-            return origin
-        return None
+        place = _place_of_origin(origin)
+        return origin if place is not None and place in self._origins else None
 
     def _check_origin(self, request: Request, route: Optional[Route]) -> None:
         # CSRF: a foreign page has its visitor's browser send a request here.  The
@@ -201,7 +200,6 @@ class Access:
 
 
 def _given_secret(request: Request, basic: bool) -> Optional[bytes]:
-    """Return the request's secret as the bytes that were sent."""
     given = request.headers.get("x-trigger-secret")
     if given is not None:
         return given.encode("latin-1")
@@ -242,26 +240,20 @@ def _is_address(text: str) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _place_of(scheme: str, authority: str) -> Optional[Tuple[str, int]]:
-    """Return name and port, the default one where none is named."""
+def _place_of(scheme: str, authority: str) -> Optional[Place]:
+    """Return the place, None where it is none of HTTP."""
     match = AUTHORITY.fullmatch(authority) if len(authority) <= 300 else None
     if not match or not match[1] or scheme not in DEFAULT_PORTS:
         return None
-    return match[1].lower(), int(match[2] or DEFAULT_PORTS[scheme])
+    return scheme, match[1].lower(), int(match[2] or DEFAULT_PORTS[scheme])
+
+
+def _place_of_origin(origin: Optional[str]) -> Optional[Place]:
+    scheme, _, authority = (origin or "").partition("://")
+    return _place_of(scheme, authority)
 
 
 def _same_place(origin: str, host: Optional[str]) -> bool:
-    """Return True where an Origin is the server's own.
-
-    By http or, behind a proxy, https; a default port may be named or left out.
-    """
-    scheme, _, authority = origin.partition("://")
-    place = _place_of(scheme, authority)
-    return place is not None and host is not None and place == _place_of(scheme, host)
-
-
-def _plain_origin(origin: str) -> str:
-    """Return an origin without the port that its scheme has anyway."""
-    scheme, _, authority = origin.partition("://")
-    port = f":{DEFAULT_PORTS.get(scheme, '')}"
-    return origin[: -len(port)] if authority.endswith(port) else origin
+    """Return True where an Origin is the server's own, by http or https (a proxy's)."""
+    place = _place_of_origin(origin)
+    return place is not None and place == _place_of(place[0], host or "")

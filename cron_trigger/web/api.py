@@ -26,7 +26,6 @@ from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.web.events import Broadcaster
 from cron_trigger.web.fields import (
-    invalid,
     query_flag,
     query_number,
     query_statuses,
@@ -35,16 +34,17 @@ from cron_trigger.web.fields import (
     read_requested_by,
     read_trigger,
 )
-from cron_trigger.web.metrics import Metrics
+from cron_trigger.web.metrics import metrics
 from cron_trigger.web.outputs import Outputs
 from cron_trigger.web.page import Page
-from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Views
 from cron_trigger.web.wire import (
     UNBUFFERED,
     Answer,
     Body,
     Request,
+    invalid,
     json_answer,
     json_text_answer,
     whole_number,
@@ -175,9 +175,9 @@ class Api:
         run = self._run(request.id)
         if not wait_s or not run.running:
             return self._run_answer(run)
-        place = self._followers.take(request.client)
-        if place is None:
-            raise overloaded("Too many clients wait for runs to end", 1)
+        place = self._followers.claim(
+            request.client, "Too many clients wait for runs to end", 1
+        )
         return Answer(
             200,
             later=functools.partial(
@@ -259,8 +259,8 @@ class Api:
         )
 
     def metrics(self, request: Request) -> Answer:
-        figures = Metrics(
+        text = metrics(
             self._registry, self._store, self._runner, self._views, self._lateness
         )
-        body = Body(figures.text().encode())
+        body = Body(text.encode())
         return Answer(200, body, "text/plain; version=0.0.4; charset=utf-8")

@@ -11,17 +11,16 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.records import Event
 from cron_trigger.registry.strict_json import json_text
-from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Views
 
 STREAM_BACKLOG_BYTES = 1 << 20
-STREAM_COMMENT_S = 15.0
 
 
 class Stream:
@@ -84,22 +83,24 @@ class Broadcaster:
         loop: Loop,
         views: Views,
         places: Places,
-        look: Callable[[], Any] = lambda: None,
+        comment_s: float,
+        look: Callable[[], Any],
     ) -> None:
         """`look` is called in the loop's thread each second while there are streams."""
         self._store = store
         self._loop = loop
         self._views = views
         self._places = places
-        self._look_now = look
         self._lock = threading.Lock()
         self._streams: Dict[int, Stream] = {}
         self._listeners: List[Callable[[Event], None]] = []
         self._cursor = store.last_event_id()
         # Set by any thread, taken back by the loop's; one wake-up too many is harmless.
         self._pumping = False
-        self._commenting = False
-        self._looking = False
+        # What is done again and again while there are streams, and after how long.
+        self._often = {self._comment: comment_s, look: self.LOOK_S}
+        # Those of them that are under way.  Begun under the lock, ended by the loop.
+        self._going: Set[Callable[[], Any]] = set()
 
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Call with each event, in the loop's thread."""
@@ -181,10 +182,9 @@ class Broadcaster:
         Whoever reads nothing can't be told from one to whom nothing was sent; so the
         oldest of the greediest client goes, once it has had its place for a while.
         """
-        place = self._places.take(client)
-        if place is None:
-            raise overloaded("Too many event streams are open; close one", 15)
-        return place
+        return self._places.claim(
+            client, "Too many event streams are open; close one", 15
+        )
 
     def release(self, place: Place) -> None:
         """Give a place back, unless its stream has joined and counts by itself."""
@@ -221,8 +221,9 @@ class Broadcaster:
             sent = stream.send(b": joined\n\n" + b"".join(map(self.sse, missed)))
             # It may have been pushed out before it could be told so.
             self._keep(stream, sent and not place.lost)
-            self._start_comments()
-            self._start_looks()
+            for work in self._often.keys() - self._going:
+                self._going.add(work)
+                self._after_a_while(work)
         self.wake()
 
     def _push_out(self, stream: Stream) -> None:
@@ -231,32 +232,23 @@ class Broadcaster:
             if self._streams.get(stream.descriptor) is stream:
                 self._keep(stream, False)
 
-    def _start_comments(self) -> None:
-        if not self._commenting:
-            self._commenting = True
-            self._loop.call_later(STREAM_COMMENT_S, self._comment)
+    def _after_a_while(self, work: Callable[[], Any]) -> None:
+        self._loop.call_later(self._often[work], lambda: self._again(work))
+
+    def _again(self, work: Callable[[], Any]) -> None:
+        with self._lock:
+            if not self._streams:
+                self._going.discard(work)
+                return
+        work()
+        self._after_a_while(work)
 
     def _comment(self) -> None:
         with self._lock:
             for stream in list(self._streams.values()):
                 self._keep(stream, stream.send(b":\n\n"))
-            self._commenting = False
-            if self._streams:
-                self._start_comments()
-
-    def _start_looks(self) -> None:
-        if not self._looking:
-            self._looking = True
-            self._loop.call_later(self.LOOK_S, self._look)
-
-    def _look(self) -> None:
-        self._looking = False
-        if self._streams:
-            self._look_now()
-            self._start_looks()
 
     def close(self) -> None:
-        """End every stream."""
         with self._lock:
             for stream in list(self._streams.values()):
                 self._keep(stream, False)

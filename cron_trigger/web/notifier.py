@@ -17,6 +17,7 @@ import urllib.parse
 from typing import Callable, Dict, Mapping, Optional
 
 from cron_trigger.registry.file import Registry
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.records import COMPLETED, Event
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.times import duration_text
@@ -25,9 +26,6 @@ from cron_trigger.registry.times import duration_text
 class Notifier:
     """POSTs the end of each run to one URL, from a thread of its own."""
 
-    TIMEOUT_S = 10.0
-    PAUSES_S = (1.0, 5.0)
-    QUEUE = 1000
     #: RuntimeError: no thread could be started.
     FAULTS = (OSError, http.client.HTTPException, ValueError, RuntimeError)
 
@@ -37,12 +35,14 @@ class Notifier:
         host: str,
         registry: Registry,
         say: Callable[[str, str], None],
+        limits: Limits,
     ) -> None:
         self._url = urllib.parse.urlsplit(url)
         self._host = host
         self._registry = registry
         self._say = say
-        self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(self.QUEUE)
+        self._limits = limits
+        self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(limits.notifications)
         self._thread: Optional[threading.Thread] = None
         self._stopping = threading.Event()
 
@@ -80,7 +80,7 @@ class Notifier:
             self._say(
                 "error",
                 f"the notification of {_about(body)} was dropped: "
-                f"{self.QUEUE} are waiting",
+                f"{self._limits.notifications} are waiting",
             )
         self._start()
 
@@ -111,7 +111,7 @@ class Notifier:
             self._queue.task_done()
 
     def _deliver(self, body: Mapping[str, Json]) -> None:
-        for pause_s in (*self.PAUSES_S, None):
+        for pause_s in (*self._limits.notify_pauses_s, None):
             try:
                 return self._post(json.dumps(body).encode())
             except self.FAULTS as error:
@@ -126,17 +126,15 @@ class Notifier:
 
     def _post(self, body: bytes) -> None:
         """POST once; raises OSError, HTTPException or ValueError."""
-        secure = self._url.scheme == "https"
+        limit_s, secure = self._limits.notify_s, self._url.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(
-            self._url.hostname or "", self._url.port, timeout=self.TIMEOUT_S
-        )
+        connection = kind(self._url.hostname or "", self._url.port, timeout=limit_s)
         target = urllib.parse.urlunsplit(
             ("", "", self._url.path or "/", self._url.query, "")
         )
         # The timeout above is one of each step: a byte now and then would prolong it.
         late = threading.Event()
-        limit = threading.Timer(self.TIMEOUT_S, self._break_off, [connection, late])
+        limit = threading.Timer(limit_s, self._break_off, [connection, late])
         limit.daemon = True
         limit.start()
         try:
@@ -151,7 +149,7 @@ class Notifier:
             limit.cancel()
             connection.close()
         if late.is_set():
-            raise ValueError(f"it did not answer within {self.TIMEOUT_S:g} s")
+            raise ValueError(f"it did not answer within {limit_s:g} s")
         if not 200 <= status < 300:
             raise ValueError(f"it answered {status}")
 
@@ -163,7 +161,6 @@ class Notifier:
             connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give up what waits."""
         self._stopping.set()
         waiting = self._queue.unfinished_tasks
         if waiting:

@@ -14,7 +14,7 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.records import Run
 from cron_trigger.runs.output import RunLog
 from cron_trigger.runs.runner import Runner
-from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.places import Place, Places
 from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer
 
 FOLLOW_POLL_S = 0.02
@@ -79,9 +79,9 @@ class Outputs:
         return min(log.start + first, end), end
 
     def _live(self, log: RunLog, start: int, client: str) -> Answer:
-        place = self._places.take(client)
-        if place is None:
-            raise overloaded("Too many logs are being followed; close one", 15)
+        place = self._places.claim(
+            client, "Too many logs are being followed; close one", 15
+        )
 
         def release() -> None:
             log.close()

@@ -20,7 +20,6 @@ from typing import Callable, Iterator, List, Optional, Tuple
 from cron_trigger import SERVICE
 from cron_trigger.web.wire import BODY_BYTES, PACKED_BYTES, Answer, Request
 
-SEND_S = 10.0
 COMMON_HEADERS = (
     f"Server: {SERVICE}\r\n"
     "X-Content-Type-Options: nosniff\r\n"
@@ -48,7 +47,6 @@ def takes_gzip(request: Optional[Request]) -> bool:
 
 
 def head_of(answer: Answer, more: List[str]) -> bytes:
-    """Return status line and headers, up to the empty line."""
     lines = [
         f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}\r\n"
         f"{COMMON_HEADERS}Cache-Control: {answer.cache}\r\n"
@@ -73,7 +71,6 @@ def short_answer(answer: Answer) -> bytes:
 
 
 def _encoded(request: Optional[Request], answer: Answer) -> Tuple[bytes, List[str]]:
-    """Return the body as it is to be sent, and the headers that say so."""
     if len(answer.body) < PACKED_BYTES:
         return answer.body.plain, []
     vary = "Vary: Accept-Encoding\r\n"
@@ -93,10 +90,12 @@ class Sender:
         connection: socket.socket,
         on_wait: Callable[[], None],
         is_closing: Callable[[], bool],
+        send_s: float,
     ) -> None:
         self._connection = connection
         self._on_wait = on_wait
         self._is_closing = is_closing
+        self._send_s = send_s
 
     def go_on(self) -> None:
         """Tell a client that asked first to send its body."""
@@ -133,7 +132,7 @@ class Sender:
         return not close
 
     def _push(self, data: bytes) -> None:
-        """Send; raises OSError where the client does not take it within 10 s.
+        """Send; raises OSError where the client does not take it in time.
 
         Who reads slowly has no place in work any more, or 64 of them would keep all
         others out.  The connection waits for its client, so it may be pushed out.
@@ -143,7 +142,7 @@ class Sender:
             data = data[self._connection.send(data) :]
         if data:
             self._on_wait()
-            self._connection.settimeout(SEND_S)
+            self._connection.settimeout(self._send_s)
             self._connection.sendall(data)
 
     def _send_stream(

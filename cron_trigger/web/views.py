@@ -88,7 +88,6 @@ class Views:
     # ---- health
 
     def health(self, port: int) -> Dict[str, Json]:
-        """Return what `/health` says."""
         value: Dict[str, Json] = {
             "status": "healthy",
             "service": SERVICE,
@@ -110,7 +109,6 @@ class Views:
     # ---- crons
 
     def crons(self) -> Body:
-        """Return the body of `/crons`."""
         crons = self._registry.crons()
         external = self._runner.external()
         times = [self._times(cron) for cron in crons.values() if cron.schedule]

@@ -10,8 +10,7 @@ import functools
 import re
 import socket
 import zlib
-from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterator, Mapping, Optional
+from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.strict_json import Json, json_text
@@ -26,23 +25,35 @@ PACKED_BYTES = 1400
 UNBUFFERED = {"X-Accel-Buffering": "no"}
 
 
-@dataclass
 class Request:
     """A request as it was read.  Header names are lower case, values as latin-1."""
 
-    method: str
-    path: str
-    query_text: str
-    headers: Dict[str, str]
-    #: The peer's address, and whom it counts as.
-    address: str
-    client: str
-    keep_alive: bool = True
-    old: bool = False  # HTTP/1.0
-    body: bytes = b""
-    #: What its route makes of the path and the query.
-    part: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
+    #: What its route makes of the path and of the query.
+    part = ""
+    query: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query_text: str,
+        headers: Dict[str, str],
+        address: str,
+        client: str,
+        keep_alive: bool = True,
+        old: bool = False,
+        body: bytes = b"",
+    ) -> None:
+        """`address` is the peer's, `client` whom it counts as; `old` is HTTP/1.0."""
+        self.method = method
+        self.path = path
+        self.query_text = query_text
+        self.headers = headers
+        self.address = address
+        self.client = client
+        self.keep_alive = keep_alive
+        self.old = old
+        self.body = body
 
     @property
     def chunked(self) -> bool:
@@ -55,7 +66,6 @@ class Request:
 
     @property
     def id(self) -> int:
-        """The number in the path."""
         return int(self.part)
 
 
@@ -74,14 +84,13 @@ class Body:
         return len(self.plain)
 
 
-@dataclass
-class Answer:
+class Answer(NamedTuple):
     """What goes back.  `stream` instead of `body`, with `length` where it is known."""
 
     status: int
-    body: Body = field(default_factory=Body)
+    body: Body = Body()
     content_type: str = JSON_TYPE
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     stream: Optional[Iterator[bytes]] = None
     length: Optional[int] = None
     #: Takes the connection over after the head was sent.
@@ -100,7 +109,6 @@ class Answer:
 def json_answer(
     status: int, value: Json, headers: Optional[Mapping[str, str]] = None
 ) -> Answer:
-    """Return an answer that carries JSON."""
     return json_text_answer(json_text(value), status, headers)
 
 
@@ -115,6 +123,10 @@ def json_text_answer(
 def refusal_answer(refusal: Refusal) -> Answer:
     """Return the one shape that all errors have."""
     return json_answer(refusal.status, refusal.answer(), refusal.headers)
+
+
+def invalid(message: str) -> Refusal:
+    return Refusal("invalid_request", message)
 
 
 def whole_number(text: str, low: int, high: int) -> Optional[int]:

@@ -7,7 +7,9 @@ import unittest
 from typing import Any, List, Optional, Sequence, Tuple
 
 from cron_trigger.host.networks import address_of, client_of
+from cron_trigger.host.rates import Rates
 from cron_trigger.registry.errors import ConfigError, Refusal
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import read_settings
 from cron_trigger.web.access import Access, Sources
 from cron_trigger.web.routes import ROUTES, Route
@@ -24,10 +26,10 @@ def access_with(
     bridges = [("docker0", ipaddress.ip_network(network)) for network in networks]
     read = read_settings(settings, {})
     return Access(
-        secret.encode() if secret else None,
-        Sources(read.allow, lambda: bridges),
-        [*host_names, *read.allowed_hosts],
-        read.allowed_origins,
+        read._replace(secret=secret.encode() if secret else None),
+        lambda: bridges,
+        host_names,
+        Rates(*Limits().wrong_secrets),
     )
 
 

@@ -17,7 +17,9 @@ from support import PROGRAM, REPOSITORY
 FLOORS = ("registry", "host", "history", "runs", "web", "daemon")
 PACKAGE = REPOSITORY / "cron_trigger"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+TREES = {path: ast.parse(path.read_text("utf-8")) for path in (*MODULES, PROGRAM)}
+#: All that is in them, gone through once.
+NODES = {path: list(ast.walk(tree)) for path, tree in TREES.items()}
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_METHODS = 450, 40, 25
 
 
@@ -35,9 +37,9 @@ def floor(name: str) -> int:
     return FLOORS.index(parts[1]) if parts[1] in FLOORS else len(FLOORS)
 
 
-def imports(tree: ast.AST) -> Iterator[Tuple[str, Tuple[str, ...]]]:
-    """Yield each imported module with the names that are taken from it."""
-    for node in ast.walk(tree):
+def imports(path: Path) -> Iterator[Tuple[str, Tuple[str, ...]]]:
+    """Yield each module that a module imports, with the names taken from it."""
+    for node in NODES[path]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, ()
@@ -48,12 +50,12 @@ def imports(tree: ast.AST) -> Iterator[Tuple[str, Tuple[str, ...]]]:
 
 def own_imports(path: Path) -> List[str]:
     """Return the modules of ours that a module imports."""
-    return [n for n, _ in imports(TREES[path]) if n.split(".")[0] == "cron_trigger"]
+    return [n for n, _ in imports(path) if n.split(".")[0] == "cron_trigger"]
 
 
 def functions() -> Iterator[Tuple[Path, ast.FunctionDef]]:
-    for path, tree in TREES.items():
-        for node in ast.walk(tree):
+    for path, nodes in NODES.items():
+        for node in nodes:
             if isinstance(node, ast.FunctionDef):
                 yield path, node
 
@@ -81,7 +83,7 @@ class FloorTest(unittest.TestCase):
 
     def test_no_private_name_crosses(self) -> None:
         for path in MODULES:
-            for module, names in imports(TREES[path]):
+            for module, names in imports(path):
                 for name in names:
                     self.assertFalse(
                         name.startswith("_"), f"{dotted(path)}: {module}.{name}"
@@ -108,8 +110,8 @@ class SizeTest(unittest.TestCase):
                 self.assertLessEqual(lines, LONGEST_MODULE)
 
     def test_no_class_has_many_methods(self) -> None:
-        for path, tree in TREES.items():
-            for node in ast.walk(tree):
+        for path, nodes in NODES.items():
+            for node in nodes:
                 if isinstance(node, ast.ClassDef):
                     count = sum(isinstance(n, ast.FunctionDef) for n in node.body)
                     with self.subTest(f"{dotted(path)}.{node.name}"):
@@ -135,8 +137,8 @@ class SelfContainedTest(unittest.TestCase):
         own = getattr(sys, "stdlib_module_names", None)
         if own is None:  # Python 3.9 has no list of its own modules
             return
-        for path in (*MODULES, PROGRAM):
-            for name, _ in imports(ast.parse(path.read_text("utf-8"))):
+        for path in TREES:
+            for name, _ in imports(path):
                 with self.subTest(str(path)):
                     self.assertIn(name.partition(".")[0], {*own, "cron_trigger"})
 

@@ -21,7 +21,7 @@ from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from support import REPOSITORY, need, wait_until
+from support import FULL, REPOSITORY, need, wait_until
 
 from cron_trigger.registry.file import REGISTRY_BYTES, Registry, load_registry
 
@@ -650,7 +650,7 @@ class RacyTest(FolderCase):
         self.write({"a": GOOD["a"]})
         times = self.path.stat()
         registry = Registry(self.path, Path("/log"))
-        for number in range(300):
+        for number in range(300 if FULL else 60):
             name = "abc"[number % 3]
             self.write({name: GOOD["a"]})
             os.utime(self.path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -666,10 +666,10 @@ class RacyTest(FolderCase):
         told: List[int] = []
         registry = Hurried(self.path, Path("/log"), lambda r: told.append(r.version))
         before = registry.crons()
-        self.write(dict.fromkeys((f"c{number}" for number in range(5000)), GOOD["a"]))
+        self.write(dict.fromkeys((f"c{number}" for number in range(2000)), GOOD["a"]))
         self.assertIs(registry.crons(), before)
         self.assertEqual(registry.get("a").description, "A")
-        wait_until(lambda: len(registry.crons()) == 5000, what="the large file")
+        wait_until(lambda: len(registry.crons()) == 2000, what="the large file")
         wait_until(lambda: told == [1, 2], what="the word of it")
 
     def test_a_reading_leaves_no_thread(self) -> None:
