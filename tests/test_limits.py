@@ -801,7 +801,7 @@ class NoThreadTest(unittest.TestCase):
             "def flaky(self):\n"
             "    name = getattr(self._target, '__name__', '')\n"
             "    if 'process_request' in name and fails and fails.pop():\n"
-            "        raise RuntimeError(\"can't start new thread\")\n"
+            '        raise RuntimeError("can\'t start new thread")\n'
             "    start(self)\n"
             "cts.threading.Thread.start = flaky"
         )

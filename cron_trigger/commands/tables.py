@@ -7,11 +7,10 @@ and by the exit status.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import asdict
 from datetime import datetime
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from cron_trigger.commands.place import (
     environment,
@@ -20,7 +19,14 @@ from cron_trigger.commands.place import (
     say_whose,
     settings_of,
 )
-from cron_trigger.commands.terminal import LATE, print_json, print_table, say
+from cron_trigger.commands.terminal import (
+    LATE,
+    print_json,
+    print_lines,
+    print_table,
+    say,
+    tell,
+)
 from cron_trigger.doctor.findings import Finding
 from cron_trigger.doctor.table import findings
 from cron_trigger.history.store import Store
@@ -71,7 +77,7 @@ def list_crons(options: argparse.Namespace) -> int:
     else:
         _print_crons(views)
     for fault in registry.faults:
-        sys.stderr.write(f"{fault}\n")
+        tell(f"{fault}\n")
     return EX_CONFIG if registry.faults else int(store.problem is not None)
 
 
@@ -158,15 +164,13 @@ def check(options: argparse.Namespace) -> int:
         answer = {"registry": str(settings.registry), "crons": len(crons)}
         print_json({**answer, "faults": faults, "warnings": warnings})
         return EX_CONFIG if faults else 0
-    for fault in faults:
-        print(fault)
-    for warning in warnings:
-        print(f"warning: {warning}")
+    lines = faults + [f"warning: {warning}" for warning in warnings]
     if faults:
         say(f"{settings.registry} is invalid; a server keeps the last valid one")
     else:
         number = "1 cron" if len(crons) == 1 else f"{len(crons)} crons"
-        print(f"{settings.registry}: {number}, well formed")
+        lines.append(f"{settings.registry}: {number}, well formed")
+    print_lines(lines)
     if is_guest(options):
         say("whether the scripts can start is for root to see: sudo cron-trigger check")
     return EX_CONFIG if faults else 0
@@ -190,9 +194,12 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"wrong": wrong, "findings": [asdict(f) for f in found]})
         return 1 if wrong else 0
-    for finding in found:
-        print(f"{finding.status:5}  {finding.name:10}  {printable(finding.text)}")
-        if finding.remedy:
-            print(f"{'':19}-> {printable(finding.remedy)}")
-    print(f"{wrong} wrong" if wrong else "Nothing is wrong.")
+    lines = [line for finding in found for line in _finding_lines(finding)]
+    print_lines([*lines, f"{wrong} wrong" if wrong else "Nothing is wrong."])
     return 1 if wrong else 0
+
+
+def _finding_lines(finding: Finding) -> Iterator[str]:
+    yield f"{finding.status:5}  {finding.name:10}  {printable(finding.text)}"
+    if finding.remedy:
+        yield f"{'':19}-> {printable(finding.remedy)}"
