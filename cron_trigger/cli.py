@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from cron_trigger import SERVICE, VERSION
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed, reader_may_go, tell
-from cron_trigger.registry.errors import EX_CONFIG, EX_USAGE, ConfigError, Refusal
+from cron_trigger.registry.errors import EX_USAGE, ConfigError, Refusal
 from cron_trigger.registry.settings import SETTINGS, number_setting
 from cron_trigger.runs.logs import PRIORITIES, stderr_is_journal
 
@@ -227,7 +227,7 @@ def _obey(argv: Optional[Sequence[str]]) -> int:
         return status
     except ConfigError as error:
         complain(str(error))
-        return EX_CONFIG
+        return error.status
     except Refusal as refusal:
         complain(refusal.message)
         return EXIT_OF_CODE.get(refusal.code, 1)

@@ -593,6 +593,54 @@ class Callers:
                 self.not_served.append((status, answer))
 
 
+#: Calls without a pause, from within the machine, and prints who was not served.
+HAMMER = """
+import http.client, os, threading, time
+count, failed = 0, []
+
+def work():
+    global count
+    while not os.path.exists("/tmp/enough"):
+        call = http.client.HTTPConnection("127.0.0.1", 9998, timeout=60)
+        try:
+            call.request("GET", "/health")
+            call.getresponse().read()
+            count += 1
+        except Exception as error:
+            failed.append(repr(error))
+        call.close()
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(count, len(failed), *failed[:5])
+"""
+
+
+class Hammer:
+    """As many callers as the machine takes; at the end, all of them were served."""
+
+    def __init__(self, test: OnAMachine) -> None:
+        self._test = test
+
+    def __enter__(self) -> None:
+        machine = self._test.machine
+        machine.run("rm", "-f", "/tmp/enough", "/tmp/hammered")
+        machine.write("/tmp/hammer.py", HAMMER)
+        machine.sh("setsid python3 /tmp/hammer.py >/tmp/hammered 2>&1 &")
+
+    def __exit__(self, *_: object) -> None:
+        machine = self._test.machine
+        time.sleep(0.5)  # some more, of the server as it is now
+        machine.run("touch", "/tmp/enough")
+        told = wait_until(
+            lambda: machine.sh("cat /tmp/hammered"), timeout_s=70, what="the callers"
+        )
+        count, failed = map(int, told.split()[:2])
+        self._test.assertGreater(count, 10, told)
+        self._test.assertEqual(failed, 0, told)
+
+
 class Service(OnAMachine):
     """An installed service, from its installation to the reboot of its host."""
 
@@ -833,6 +881,49 @@ class Service(OnAMachine):
         self.machine.run("rm", path)
         self.restart()
         self.assert_goes_on(run_id)
+
+    def test_a_port_in_use_is_tried_again_and_callers_are_refused(self) -> None:
+        run_id = self.start("waiter")
+        self.machine.write("/root/taker.py", TAKER)
+        taker = "systemd-run --unit=taker -q --property=Type=notify"
+        self.machine.sh(f"{taker} python3 /root/taker.py")
+        self.addCleanup(self.machine.run, "systemctl", "stop", "taker", check=False)
+        path = f"/etc/systemd/system/{SERVICE}.service.d/busy.conf"
+        text = "[Service]\nEnvironment=CRON_TRIGGER_PORT=9990\nRestartSec=1s\n"
+        self.machine.write(path, text)
+        self.addCleanup(self.restart)
+        self.addCleanup(self.machine.run, "rm", path)
+        self.systemctl("daemon-reload")
+        done = self.machine.run("systemctl", "restart", SERVICE, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(self.show("ActiveState"), "activating")
+        self.assertEqual(self.show("ExecMainStatus"), "75")
+        # Nobody waits at the earlier port for a server that may never come.
+        self.assertEqual(self.http("/health")[0], 0)
+        said = f"systemctl status {SERVICE} | grep -o 'listens on .*ss -ltnp'"
+        told = wait_until(lambda: self.machine.sh(said, False), what="the sentence")
+        self.assertIn(":9990 already: end it", told)
+        self.systemctl("stop", "taker")
+        wait_until(
+            lambda: self.http("/health", port=9990)[0] == 200, what="the free port"
+        )
+        self.machine.run("touch", "/tmp/go")
+        wait_until(lambda: not self.waiter_runs(), what=f"the end of run {run_id}")
+
+    def test_another_address_refuses_no_caller_either(self) -> None:
+        path = f"/etc/systemd/system/{SERVICE}.service.d/host.conf"
+        self.addCleanup(self.restart)
+        self.addCleanup(self.machine.run, "rm", "-f", path)
+        for host in ("127.0.0.1", "0.0.0.0", "::"):
+            text = f"[Service]\nEnvironment=CRON_TRIGGER_HOST={host}\n"
+            self.machine.write(path, text)
+            self.systemctl("daemon-reload")
+            with self.subTest(host), Hammer(self):
+                self.systemctl("restart", SERVICE)
+            listens = self.machine.sh("ss -Hltn 'sport = 9998'").splitlines()
+            self.assertEqual(len(listens), 1, listens)
+            self.assertIn({"::": "*"}.get(host, host) + ":9998", listens[0])
+            self.assertEqual(self.show("NFileDescriptorStore"), "1")
 
     def test_a_stricter_log_folder_stays_so(self) -> None:
         logs = "/var/log/qadhya"
@@ -1076,6 +1167,14 @@ class Upgrade(OnAMachine):
         self.assert_goes_on(run_id)
         self.assertIn("nothing changed", self.install())
 
+    def test_no_caller_is_refused(self) -> None:
+        """Though the old server listens on 0.0.0.0 and the new one on `::`."""
+        pid = self.show("MainPID")
+        with Hammer(self):
+            self.install()
+        self.assertNotEqual(self.show("MainPID"), pid)
+        self.assertEqual(self.machine.sh("curl -s http://[::1]:9998/health")[:1], "{")
+
     def test_interrupted_anywhere_the_next_one_ends_it(self) -> None:
         run_id = self.start("waiter")
         self.machine.write("/root/bin/killer", KILLER, "0755")
@@ -1189,6 +1288,13 @@ def version_1() -> bytes:
     return done.stdout
 
 
+#: Has a port for as long as it lives.
+TAKER = """
+import socket, subprocess, time
+taken = socket.create_server(("127.0.0.1", 9990))
+subprocess.run(["systemd-notify", "--ready"])
+time.sleep(600)
+"""
 TEST_CRONS = ("waiter", "writer", "quick", "surroundings")
 BAD = "[Service]\nEnvironment=CRON_TRIGGER_PORT=none\n"
 

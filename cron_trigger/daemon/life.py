@@ -19,7 +19,7 @@ import time
 from typing import Any, Callable, Iterator, Mapping
 
 from cron_trigger import SERVICE, VERSION
-from cron_trigger.daemon.listener import listen
+from cron_trigger.daemon.listener import listen, take_over
 from cron_trigger.daemon.parts import Parts
 from cron_trigger.daemon.systemd import Systemd
 from cron_trigger.history.owner import own_state
@@ -90,10 +90,7 @@ class Daemon:
         settings = self._settings
         self._state_lock = own_state(settings.state_dir, settings.run_dir)
         self._parts = parts = Parts(settings, self._lock, self._logs, self._log)
-        self._listener, kept = listen(self._settings, self._systemd.kept_listener)
-        # Given to systemd at once: from here on a SIGKILL refuses nobody who connects.
-        if not kept:
-            self._systemd.keep_listener(self._listener)
+        self._listener, self._earlier = listen(self._settings, self._systemd)
         # Bound before the history is looked at in `settle`: what `run NAME` records
         # later than that look sends a message, which waits in the socket for the loop.
         self._messages = MessageSocket(self._settings.run_dir)
@@ -280,6 +277,7 @@ class Daemon:
     # ---- serve
 
     def _serve(self) -> None:
+        take_over(self._http, self._earlier)
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             # Signals come as bytes beside the connections, so that one `select` waits
@@ -292,7 +290,6 @@ class Daemon:
                     else:
                         self._http.accept()
 
-    # From any thread.
     def _wake(self, number: int) -> None:
         with contextlib.suppress(OSError):
             os.write(self._wake_out, bytes([number]))
