@@ -98,7 +98,8 @@ def _registry(text: str) -> JsonObject:
     if not isinstance(document, JsonObject):
         raise ValueError("expected an object")
     if document.twice:
-        raise ValueError(f'"{printable(document.twice[0], 80)}" is given twice')
+        name = document.twice[0]
+        raise ValueError(f'"{printable(name, 80)}" {document.twice_where(name)}')
     return document
 
 

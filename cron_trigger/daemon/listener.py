@@ -25,7 +25,10 @@ from cron_trigger.web.server import HttpServer
 def listen(
     settings: Settings, systemd: Systemd
 ) -> Tuple[socket.socket, List[socket.socket]]:
-    """Return the listening socket, and those of an earlier address; else ConfigError."""
+    """Return the listening socket, and those of an earlier address.
+
+    Else ConfigError.
+    """
     kept = systemd.kept_listeners()
     try:
         listener = _listener(settings, kept)

@@ -123,7 +123,7 @@ class WriteTest(unittest.TestCase):
     def test_a_registry_with_a_fault_is_not_touched(self) -> None:
         table = {
             "[]": "expected an object",
-            '{"x": 1, "x": 2}': '"x" is given twice',
+            '{"x": 1,\n"x": 2}': '"x" is given twice \\(lines 1 and 2\\); keep one',
             '{"a": {}}': '"a" is in the registry already',
             '{"x": }': "Expecting value",
             "": "Expecting value",
