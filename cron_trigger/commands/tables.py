@@ -10,7 +10,7 @@ import argparse
 import time
 from dataclasses import asdict
 from datetime import datetime
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 from cron_trigger.commands.place import (
     environment,
@@ -36,8 +36,8 @@ from cron_trigger.registry.file import load_registry
 from cron_trigger.registry.records import RUNNING, Run
 from cron_trigger.registry.settings import (
     ENVIRONMENT_FILE,
+    misspelt,
     service_variables,
-    unknown_settings,
 )
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
@@ -155,7 +155,7 @@ def check(options: argparse.Namespace) -> int:
     # As another user, root's scripts would look as if they could not be started.
     looked_at = [] if is_guest(options) else list(crons.values())
     unfit = {cron.name: scripts.fault(cron) for cron in looked_at}
-    warnings = _unknown() + [
+    warnings = misspelt(environment()) + [
         f'{settings.registry.name}: "{name}": {fault}'
         for name, fault in unfit.items()
         if fault
@@ -174,13 +174,6 @@ def check(options: argparse.Namespace) -> int:
     if is_guest(options):
         say("whether the scripts can start is for root to see: sudo cron-trigger check")
     return EX_CONFIG if faults else 0
-
-
-def _unknown() -> List[str]:
-    return [
-        f"{printable(name)} is no setting" + (f": did you mean {near}?" if near else "")
-        for name, near in unknown_settings(environment())
-    ]
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ from cron_trigger.host.processes import Reaper, check_kernel
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
-from cron_trigger.registry.settings import OF_A_SERVER, Settings
+from cron_trigger.registry.settings import OF_A_SERVER, Settings, misspelt
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import now_text
 from cron_trigger.runs.folders import make_folders
@@ -50,6 +50,7 @@ class Daemon:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
+        self._misspelt = misspelt(environ)
         self._systemd = Systemd(environ)
         self._logs = Logs(settings.log_dir)
         self._log = ServerLog(self._logs, f"{SERVICE}.log")
@@ -133,6 +134,8 @@ class Daemon:
         parts = self._parts
         for fault in parts.registry.faults:
             self._log.say("error", f"registry: {fault}")
+        for warning in self._misspelt:
+            self._log.say("warning", warning)
         parts.changes.listen(lambda _name: self._show_status())
         parts.reloads.listen(self._on_registry)
         # Told in the thread `history`, done by the loop, where `tick` of plans belongs.

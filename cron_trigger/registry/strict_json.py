@@ -60,6 +60,14 @@ def _finite_number(text: str) -> float:
     return number
 
 
+#: What the reader says, and what a person does about it.
+REMEDIES = {
+    "Invalid \\escape": "write \\\\ for a backslash",
+    "Invalid control character": "write \\n for a new line in a text, \\t for a tab",
+    "Unterminated string": "the double quote at the end of this text is missing",
+    "Expecting property name": "write the name of a key in double quotes",
+    "Extra data": "nothing may follow the last }",
+}
 #: A text; a colon follows it where that is a key.
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?')
 #: Made once: `json.loads` makes a decoder for each call with options.
@@ -87,12 +95,13 @@ def parse_json(text: str) -> Json:
     except UnicodeEncodeError:
         raise ValueError("it holds half of a surrogate pair") from None
     except json.JSONDecodeError as error:
-        raise ValueError(_mistake(text, error.pos) or str(error)) from None
+        raise ValueError(_mistake(text, error)) from None
     return value
 
 
-def _mistake(text: str, place: int) -> str:
-    """Return what people often write where JSON ends to be JSON; "" for the rest."""
+def _mistake(text: str, error: json.JSONDecodeError) -> str:
+    """Return where a text ends to be JSON, and what people do about it."""
+    place = error.pos
     before, rest = text[:place].rstrip(), text[place:].lstrip()
     if rest.startswith(","):  # where Python 3.13 sees a comma before an end
         before, rest = text[: place + 1], rest[1:].lstrip()
@@ -102,9 +111,20 @@ def _mistake(text: str, place: int) -> str:
         return f"JSON has no comments; take it away ({_line(text, place + 1)})"
     if rest.startswith("'"):
         return f"""write " instead of ' ({_line(text, place + 1)})"""
-    if before[-1:] in ('"', "}", "]", "e", "l") and rest.startswith(('"', "{", "[")):
+    comma = before[-1:] in ('"', "}", "]", "e", "l") and rest.startswith(
+        ('"', "{", "[")
+    )
+    if comma and error.msg != "Extra data":
         return f"a comma is missing ({_line(text, len(before))})"
-    return ""
+    if not rest:
+        ends = f"it ends too early ({_line(text, len(before))})"
+        return ends if before else "it is empty; write at least {}"
+    for message, remedy in REMEDIES.items():
+        if error.msg.startswith(message):
+            return f"{remedy} ({_line(text, place + 1)})"
+    if rest[:1].isalpha() or rest[:1] in "~/.":
+        return f'write a text in double quotes, as "x" ({_line(text, place + 1)})'
+    return f"{error.msg[:1].lower()}{error.msg[1:]} ({_line(text, place + 1)})"
 
 
 def _line(text: str, length: int) -> str:

@@ -125,8 +125,8 @@ class WriteTest(unittest.TestCase):
             "[]": "expected an object",
             '{"x": 1,\n"x": 2}': '"x" is given twice \\(lines 1 and 2\\); keep one',
             '{"a": {}}': '"a" is in the registry already',
-            '{"x": }': "Expecting value",
-            "": "Expecting value",
+            '{"x": }': "expecting value",
+            "": "it is empty; write at least {}",
         }
         for text, why in table.items():
             with self.subTest(text), self.assertRaisesRegex(ValueError, why):
