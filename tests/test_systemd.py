@@ -21,16 +21,22 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from support import CACHE, REPOSITORY, Server, need, need_full, wait_until
+from test_documentation import BOOTED, DOCUMENTS, Step, blocks, difference, steps
 
 SERVICE = "cron-trigger-server"
 PACKAGES = (
-    "systemd,systemd-sysv,dbus,python3,logrotate,procps,curl,bsdutils,iproute2,ufw"
+    "systemd,systemd-sysv,dbus,python3,logrotate,procps,curl,bsdutils,iproute2,ufw,"
+    "sudo,sqlite3,git"
 )
+UBUNTU = "noble"
+UBUNTU_ARCHIVE = "https://archive.ubuntu.com/ubuntu"
+UBUNTU_SCRIPT = "/usr/share/debootstrap/scripts/gutsy"
 TOOLS = ("systemd-nspawn", "debootstrap", "nsenter", "unshare", "setpriv")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -76,8 +82,8 @@ done
 class Machine:
     """A Debian, once `boot` was called. `close` leaves nothing of it."""
 
-    def __init__(self) -> None:
-        self._base = debian()
+    def __init__(self, suite: str = "bookworm") -> None:
+        self._base = base_of(suite)
         self._name = f"cron-trigger-test-{os.getpid()}-{time.monotonic_ns() % 10**6}"
         self._work = Path(tempfile.mkdtemp(prefix=self._name))
         for folder in ("root", "changes", "overlay"):
@@ -222,29 +228,34 @@ def remove_group(top: Path) -> bool:
     return True
 
 
-def debian() -> Path:
-    """The folder of a Debian that was never booted; made at the first call."""
+def base_of(suite: str) -> Path:
+    """The folder of a system that was never booted; made at the first call."""
     CACHE.mkdir(parents=True, exist_ok=True)
     tag = hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]
-    made = CACHE / f"bookworm-{tag}"
+    made = CACHE / f"{suite}-{tag}"
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.is_dir():
-            make_debian(made)
+            make_base(made, suite)
     return made
 
 
-def make_debian(made: Path) -> None:
+def make_base(made: Path, suite: str) -> None:
     half = made.with_suffix(".half")
     shutil.rmtree(half, ignore_errors=True)
+    options, source = [], debian_mirror()
+    if suite == UBUNTU:
+        # Debian's debootstrap has neither its keys nor, under this name, its script.
+        options, source = ["--no-check-gpg"], [UBUNTU_ARCHIVE, UBUNTU_SCRIPT]
     done = subprocess.run(
         [
             "debootstrap",
             "--variant=minbase",
             f"--include={PACKAGES}",
-            "bookworm",
+            *options,
+            suite,
             str(half),
-            *debian_mirror(),
+            *source,
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -426,6 +437,7 @@ class OnAMachine(unittest.TestCase):
     """What the tests do on their machine, in an administrator's words."""
 
     machine: Machine
+    suite = "bookworm"
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -433,7 +445,7 @@ class OnAMachine(unittest.TestCase):
         need(os.geteuid() == 0, "booting a container needs root")
         for tool in TOOLS:
             need(shutil.which(tool, path=SYSTEM_PATH), f"{tool} is not installed")
-        cls.machine = Machine()
+        cls.machine = Machine(cls.suite)
         cls.addClassCleanup(cls.machine.close)
         cls.machine.boot()
 
@@ -1132,6 +1144,59 @@ def second_service() -> str:
         if found:
             return rest.partition("```sh\n")[2].partition("```")[0].replace("sudo ", "")
     raise AssertionError("no document has the recipe for a second service")
+
+
+class Documents(OnAMachine):
+    """What README and docs show of an installed service, as it appears on one.
+
+    They are the blocks below the comment `in a booted Debian`.
+    """
+
+    CLONE = "/usr/local/src/cron-trigger-server"
+
+    def try_document(self, name: str) -> int:
+        tried = 0
+        for block in blocks(DOCUMENTS[name], "console"):
+            if block.comment == BOOTED:
+                for step in steps(block):
+                    with self.subTest(step.command):
+                        self.compare(step)
+                    tried += 1
+        return tried
+
+    def compare(self, step: Step) -> None:
+        shown = f"cd {self.CLONE} && exec 2>&1 && {step.command}"
+        got = self.machine.run("bash", "-c", shown, check=False).stdout
+        fault = difference(step.output, got.strip())
+        if fault:
+            self.fail(fault)
+
+    def test_what_is_shown_is_what_appears(self) -> None:
+        """The README from the clone on, then what the operator's handbook has."""
+        self.machine.sh(
+            f"cp -r /src {self.CLONE} && cd {self.CLONE} && rm -rf .git && "
+            "export GIT_AUTHOR_NAME=x GIT_COMMITTER_NAME=x EMAIL=x@example.org && "
+            "git init -q && git add -A && git commit -qm 2.0.0 && "
+            "git clone -q --bare . /root/origin && git remote add origin /root/origin "
+            "&& git fetch -q && git branch -q -u origin/master"
+        )
+        self.assertGreater(self.try_document("README.md"), 3)
+        self.machine.run("cron-trigger", "trigger", "monitor-openai", "--wait", check=False)
+        self.assertGreater(self.try_document("docs/operations.md"), 6)
+
+
+class DocumentsOnUbuntu(Documents):
+    suite = UBUNTU
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        need_full()
+        try:
+            with urllib.request.urlopen(UBUNTU_ARCHIVE, timeout=20):
+                pass
+        except OSError as error:
+            raise unittest.SkipTest(f"Ubuntu's archive: {error}") from None
+        super().setUpClass()
 
 
 class Upgrade(OnAMachine):
