@@ -145,6 +145,13 @@ end_with() {
     say "$as $source_dir/install.sh$(say " $asked" | sed 's/ --dry-run//g; s/^ $//')"
 }
 
+# Ask question $1 with the values that follow: see cron_trigger/commands/installing.py.
+ask() {
+    "${python:-python3}" -IB -c 'import sys; sys.path.append(sys.argv[1])
+from cron_trigger.commands.installing import main; sys.exit(main(*sys.argv[2:]))' \
+        "$source_dir" "$@"
+}
+
 need_cmd() {
     command -v "$1" >/dev/null 2>&1 ||
         refuse "The command $1 is missing: install the package $2 (apt install $2)."
@@ -267,7 +274,7 @@ sudo rm $folder"
 runs: see what it holds, then sudo mv $folder $folder.old"
     done
     # A packager's folders above are the packager's.
-    [ -n "$root" ] || check_folders_above "$program"
+    [ -n "$root" ] || check_folder o "${program%/*}"
     [ "$(id -u)" = 0 ] || return 0
     for file in "$program" "$config" "$settings" "$unit" "$rotation" "$command"; do
         folder=$root${file%/*}
@@ -335,7 +342,7 @@ check_port() {
     [ -n "$wanted_port" ] || settings_are_known || return 0
     port=$(port_in_force)
     command -v "$python" >/dev/null 2>&1 || return 0
-    holder=$(port_holder "$port")
+    holder=$(ask port_holder "$port")
     pid=${holder%% *}
     case $pid in
         '') return 0 ;;
@@ -356,73 +363,21 @@ another port with --port N."
 check_logs() {
     local folder
     folder=$(readlink -m -- "$logs")
-    [ ! -d "$folder" ] || check_folder "$folder" go
-    check_folders_above "$folder"
+    check_folder go "$folder"
+    check_folder o "${folder%/*}"
 }
 
-# Those above may be their group's: Ubuntu's /var/log is that of syslog.
-check_folders_above() {
-    local folder
-    folder=$1
-    while [ -n "$folder" ]; do
-        folder=${folder%/*}
-        [ ! -d "$folder/" ] || check_folder "${folder:-/}" o
-    done
-}
-
-# Refuse folder $1 if it is not root's, or if $2 may write it: go, its group and others,
-# or o, others, to whom the sticky ones above (/tmp) are no danger.
+# Refuse folder $2 or one above it that is not root's, or that others than root may write:
+# its group, too, where $1 is go. Those above may be their group's: Ubuntu's /var/log.
 check_folder() {
-    local owner danger
-    danger="who could put links there that root would follow"
-    owner=$(owner_of "$1")
-    [ "$owner" = root ] ||
-        refuse "$1 belongs to $owner, $danger: sudo chown root $1."
-    case $2:$(stat -c '%A' "$1") in
-        go:?????w* | go:????????w* | o:????????w[!tT])
-            refuse "Others than root may write $1, $danger: sudo chmod $2-w $1."
-            ;;
-    esac
+    local fault
+    fault=$(ask folder_fault "$1" "$2")
+    [ -z "$fault" ] || refuse "$fault"
 }
 
 is_installed() { [ -e "$unit" ]; }
 
 service_pid() { systemctl show --property MainPID --value "$service" 2>/dev/null; }
-
-# Print "PID NAME" of the first process that listens on TCP port $1, if any.
-port_holder() {
-    "$python" -I - "$1" <<'CODE'
-import glob
-import os
-import sys
-
-LISTEN = "0A"
-sockets = set()
-for table in "/proc/net/tcp", "/proc/net/tcp6":
-    if not os.path.exists(table):
-        continue
-    with open(table) as lines:
-        for line in list(lines)[1:]:
-            fields = line.split()
-            port = int(fields[1].rpartition(":")[2], 16)
-            if fields[3] == LISTEN and port == int(sys.argv[1]):
-                sockets.add("socket:[%s]" % fields[9])
-holders = set()
-for link in glob.glob("/proc/[0-9]*/fd/*"):
-    try:
-        if os.readlink(link) in sockets:
-            holders.add(int(link.split("/")[2]))
-    except OSError:
-        pass
-if holders:
-    # Beside the server, systemd holds the socket too: name the server.
-    pid = max(holders)
-    with open("/proc/%d/comm" % pid) as name:
-        print(pid, name.read().strip())
-elif sockets:
-    print("? another process")
-CODE
-}
 
 # --- Files -----------------------------------------------------------------------
 
@@ -573,7 +528,7 @@ ask_about_callers() {
     history=$(setting CRON_TRIGGER_STATE_DIR "$settings")
     history=${history:-$state}/history.db
     [ -e "$history" ] || return 0
-    callers=$(lately_called "$history" 2>/dev/null) || {
+    callers=$(ask callers "$history" 2>/dev/null) || {
         say "can't tell who called lately: $history can't be read"
         return 0
     }
@@ -582,49 +537,9 @@ refused, so nothing was changed: ${callers% -- *}; to let them in, set in $setti
 CRON_TRIGGER_ALLOW=${callers#* -- } (--force upgrades all the same)"
 }
 
-# Print who called lately and would be refused: "ADDRESSES -- NETWORKS", these with the
-# containers', which a CRON_TRIGGER_ALLOW replaces. Nothing if all are let in.
-lately_called() {
-    "$python" -IB - "$stage" "$1" <<'CODE'
-import contextlib
-import ipaddress
-import sqlite3
-import sys
-import urllib.parse
-
-sys.path.append(sys.argv[1])
-from cron_trigger.host.networks import address_of, container_bridges
-
-place = "file:%s?mode=ro" % urllib.parse.quote(sys.argv[2])
-with contextlib.closing(sqlite3.connect(place, uri=True, timeout=10)) as history:
-    clients = history.execute(
-        "select distinct client from cron_executions where client is not null"
-        " and started_at > strftime('%Y-%m-%dT%H:%M:%S', 'now', '-14 days')"
-    ).fetchall()
-containers = [interface.network for _, interface in container_bridges()]
-refused = []
-for (client,) in clients:
-    with contextlib.suppress(ValueError):  # the user of the command line
-        address = address_of(client)
-        if not address.is_loopback and not any(address in net for net in containers):
-            refused.append(address)
-if refused:
-    sizes = {4: 24, 6: 64}
-    networks = [
-        ipaddress.ip_network((address, sizes[address.version]), strict=False)
-        for address in refused
-    ]
-    print(
-        ", ".join(sorted(map(str, refused))),
-        "--",
-        ",".join(dict.fromkeys(map(str, networks + containers))),
-    )
-CODE
-}
-
 # The stage takes the program's place.
 install_program() {
-    if [ "$(fingerprint "$stage")" = "$(fingerprint "$root$program")" ]; then
+    if [ -z "$(ask other_program "$stage" "$root$program")" ]; then
         compile "$root$program" # Python itself may be another.
         return
     fi
@@ -642,33 +557,10 @@ install_program() {
     say "wrote $root$program"
 }
 
-# Print what tells two programs apart: names, kinds, modes, owners, contents.
-fingerprint() {
-    local owner
-    [ -d "$1" ] || return 0
-    owner='%U:%G'
-    [ "$(id -u)" = 0 ] || owner= # As in is_roots.
-    (
-        cd -- "$1"
-        find . -name __pycache__ -prune -o -printf "%y %m $owner %p %l\n" | sort
-        find . -name __pycache__ -prune -o -type f -print0 | sort -z |
-            xargs -0 sha256sum
-    )
-}
-
 # Have program and stage change places, in one step where the file system can: at each
 # moment there is a whole program.
 exchange() {
-    "${python:-python3}" -I - "$root$program" "$stage" <<'CODE' 2>/dev/null && return
-import ctypes
-import os
-import sys
-
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
-one, other = map(os.fsencode, sys.argv[1:])
-rename = ctypes.CDLL(None).renameat2
-sys.exit(rename(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) != 0)
-CODE
+    ! ask exchange "$root$program" "$stage" 2>/dev/null || return 0
     mv -T -- "$root$program" "$stage.old"
     mv -T -- "$stage" "$root$program"
     mv -T -- "$stage.old" "$stage"
@@ -891,29 +783,12 @@ start_service() {
     run systemctl restart "$service" || take_back
 }
 
-# Tell whether the service's process is older than a file that it is made from, whoever
-# put that there: an installation that was interrupted, a package, a person.
+# Tell whether the service's process is older than a file that it is made from.
 runs_old_files() {
     local pid
     pid=$(service_pid)
     [ -r "/proc/${pid:-0}/stat" ] || return 1
-    "$python" -I - "$pid" "$program" "$settings" "$unit" <<'CODE'
-import os
-import sys
-import time
-
-pid, program, *files = sys.argv[1:]
-for folder, folders, names in os.walk(program):
-    # The server writes there, where Python is another one than at the installation.
-    folders[:] = set(folders) - {"__pycache__"}
-    files += [os.path.join(folder, name) for name in names]
-with open("/proc/%s/stat" % pid) as line:
-    ticks = int(line.read().rpartition(")")[2].split()[19])
-age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-# The folder itself: its rename is later than its files.
-changed = max(os.lstat(path).st_ctime for path in [program, *files])
-sys.exit(changed < time.time() - age_s)
-CODE
+    [ -n "$(ask older "$pid" "$program" "$settings" "$unit")" ]
 }
 
 # The new version does not start: the old one has to, if there was one.
@@ -946,31 +821,17 @@ show_result() {
     systemctl --no-pager --lines 0 status "$service" || :
     say
     show_health
-    show_container_lines
+    show_findings
     show_secret
     show_next_command
 }
 
 show_health() {
     say "$(address)/health answers:"
-    if ! ask_health >"$scratch/health"; then
+    ask health "$(address)/health" 2>/dev/null || {
         err "No answer from $(address)/health: journalctl -u $service says why."
         exit 1
-    fi
-    say "$(cat "$scratch/health")"
-}
-
-ask_health() {
-    "$python" -I - "$(address)/health" <<'CODE'
-import sys
-import urllib.request
-
-direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-try:
-    print(direct.open(sys.argv[1], timeout=10).read().decode())
-except OSError as error:
-    sys.exit(str(error))
-CODE
+    }
 }
 
 # Print the address at which this host reaches the server.
@@ -984,42 +845,10 @@ address() {
     say "http://$host:$(port_in_force)"
 }
 
-# Say which networks are let in, and what containers and the firewall need for it.
-show_container_lines() {
-    local allowed network
-    allowed=$(setting CRON_TRIGGER_ALLOW "$settings" | tr ',' ' ')
-    container_networks >"$scratch/networks"
+# Show what the program finds: who is let in, and what containers and a firewall need.
+show_findings() {
     say
-    if [ -n "$allowed" ]; then
-        say "Let in: this host and $allowed ($settings)."
-    elif [ -s "$scratch/networks" ]; then
-        say "Let in: this host and the networks of its containers:"
-        sed 's/^/    /' "$scratch/networks" || :
-    else
-        say "Let in: this host and, once it has some, the networks of its containers."
-    fi
-    [ -s "$scratch/networks" ] || return 0
-    say "A container reaches the server by the name host.docker.internal (Podman:"
-    say "host.containers.internal) once its service in compose.yaml has:"
-    say "    extra_hosts: [\"host.docker.internal:host-gateway\"]"
-    LC_ALL=C ufw status 2>/dev/null | grep -q '^Status: active' || return 0
-    say "The firewall is on. If containers are to reach the server:"
-    while IFS=' ' read -r _ network; do
-        say "    sudo ufw allow from $network to any port $(port_in_force) proto tcp"
-    done <"$scratch/networks"
-}
-
-# Print "BRIDGE NETWORK" for each network of containers, Docker's or Podman's.
-container_networks() {
-    "$python" -IB - "$program" <<'CODE'
-import sys
-
-sys.path.append(sys.argv[1])
-from cron_trigger.host.networks import container_bridges
-
-for name, interface in container_bridges():
-    print(name, interface.network)
-CODE
+    "$python" -IB "$program/cron_trigger_server.py" doctor || :
 }
 
 show_secret() {
@@ -1106,38 +935,13 @@ show_how_to_install() {
 
 # The log folder may hold other programs' logs: only those of the registry's crons go.
 remove_logs() {
-    local name
-    remove_log "$service.log"
+    local path
     [ ! -e "$config/crons.json" ] || [ -r "$config/crons.json" ] ||
         say "can't tell the crons' logs: only root can read $config/crons.json"
-    cron_logs | while IFS= read -r name; do
-        remove_log "$name"
+    ask logs "$logs" "$config/crons.json" | while IFS= read -r path; do
+        run rm -f -- "$path"
     done
     [ ! -d "$logs" ] || run rmdir --ignore-fail-on-non-empty -- "$logs"
-}
-
-# Remove log file $1 and what logrotate made of it: NAME.log.1, NAME.log.2.gz.
-remove_log() { run rm -f -- "$logs/$1" "$logs/$1".[0-9]*; }
-
-# Print the name of each cron's log, one a line. A logFile elsewhere is left alone.
-cron_logs() {
-    [ -e "$config/crons.json" ] || return 0
-    python3 -I -X utf8 - "$config/crons.json" "$logs" <<'CODE' 2>/dev/null
-import json
-import os
-import sys
-
-logs = os.path.normpath(sys.argv[2])
-with open(sys.argv[1], encoding="utf-8") as registry:
-    crons = json.load(registry)
-for name, cron in crons.items():
-    log_file = cron.get("logFile") if isinstance(cron, dict) else None
-    if not isinstance(log_file, str):
-        log_file = name + ".log"
-    folder, log = os.path.split(os.path.normpath(os.path.join(logs, log_file)))
-    if folder == logs and log.isprintable():
-        print(log)
-CODE
 }
 
 remove_everything_else() {

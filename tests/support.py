@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -74,6 +75,14 @@ def need_command(name: str) -> str:
     return str(path)
 
 
+#: How a command's output may be read, or not: its exit status is the same for all.
+READERS = (
+    "{} | true",
+    "{} 2>&1 | true",
+    "{} >/dev/full",
+    "{} >/dev/full 2>&1",
+    "{} >&- 2>&-",
+)
 #: What tests install is kept from run to run.
 CACHE = Path(
     os.environ.get("CRON_TRIGGER_TEST_CACHE")
@@ -369,6 +378,22 @@ class Server:
             text=True,
             env=self.clean_environ(),
         )
+
+    def read_by(self, reader: str, command: str) -> int:
+        """Return the exit status of a command line that is read in a way of READERS."""
+        words = [*self.python, *self.program, *command.split()]
+        if "--url" not in command:
+            words += self.folder_flags()
+        line = reader.format(shlex.join(words))
+        done = subprocess.run(
+            ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.clean_environ(),
+            timeout=30,
+            check=False,
+        )
+        return done.returncode
 
     def __enter__(self) -> Server:
         return self.start() if self._start else self
