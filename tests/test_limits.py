@@ -38,7 +38,7 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.schedule import SCHEDULED_LIMIT, SCHEDULED_SHARE
 from cron_trigger.web.access import WRONG_SECRET_EVERY_S, WRONG_SECRETS
-from cron_trigger.web.events import Broadcaster
+from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.places import KEPT_DESCRIPTORS, Limit, Limits, Places, limits_for
 from cron_trigger.web.reader import (
     HEADER_COUNT,
@@ -747,7 +747,7 @@ class PlacesTest(unittest.TestCase):
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
         place = broadcaster.reserve("a")
-        broadcaster.join(ours, None, place)
+        broadcaster.join(Stream(ours, place, chunked=True), 0)
         broadcaster.release(broadcaster.reserve("a"))
         broadcaster.release(place)
         broadcaster.reserve("a")
@@ -801,7 +801,7 @@ class NoThreadTest(unittest.TestCase):
             "def flaky(self):\n"
             "    name = getattr(self._target, '__name__', '')\n"
             "    if 'process_request' in name and fails and fails.pop():\n"
-            "        raise RuntimeError(\"can't start new thread\")\n"
+            '        raise RuntimeError("can\'t start new thread")\n'
             "    start(self)\n"
             "cts.threading.Thread.start = flaky"
         )

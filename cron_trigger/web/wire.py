@@ -74,6 +74,15 @@ class Body:
         return len(self.plain)
 
 
+def chunk(data: bytes) -> bytes:
+    """Return a part of a body whose length nobody knows yet (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+#: The end of such a body: the chunk without anything in it.
+LAST_CHUNK = chunk(b"")
+
+
 @dataclass
 class Answer:
     """What goes back.  `stream` instead of `body`, with `length` where it is known."""
@@ -84,7 +93,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     stream: Optional[Iterator[bytes]] = None
     length: Optional[int] = None
-    #: Takes the connection over after the head was sent.
+    #: Takes the connection over after the head was sent; the body goes on.
     hand_over: Optional[Callable[[socket.socket], None]] = None
     #: Called when the answer was sent, or could not be.
     release: Optional[Callable[[], None]] = None
