@@ -175,6 +175,7 @@ export const DICTIONARY = {
 
   log: ["Journal", "Log"],
   log_search: ["Chercher dans le journal", "Search the log"],
+  log_search_short: ["Chercher…", "Search…"],
   log_lines: ["{n} ligne|{n} lignes", "{n} line|{n} lines"],
   log_found: ["{i} sur {n}", "{i} of {n}"],
   log_not_found: ["0 trouvé", "none"],
@@ -202,7 +203,7 @@ export const DICTIONARY = {
   ],
 
   started_told: ["{cron} : démarré", "{cron}: started"],
-  ended_told: ["{cron} : {status}", "{cron}: {status}"],
+  late_told: ["en retard : n'a pas démarré à l'heure prévue", "late: did not start when it was due"],
   ended_after: ["après {duration}", "after {duration}"],
   title_failed: [
     "✕ {n} échec · {title}|✕ {n} échecs · {title}",

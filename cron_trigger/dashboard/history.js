@@ -174,7 +174,8 @@ export class History {
     byId("chart").hidden = !place.cron || ended.length < CHART_FROM;
     if (byId("chart").hidden) return byId("chart").replaceChildren();
     const title = el("figcaption", {}, t("chart", {n: ended.length}));
-    byId("chart").replaceChildren(title, durationChart(runs, this.times.now(), this.openRun));
+    const room = byId("chart").clientWidth;
+    byId("chart").replaceChildren(title, durationChart(runs, this.times.now(), room, this.openRun));
   }
 
   renderNone() {
@@ -208,7 +209,7 @@ export class History {
       "tr",
       {"data-key": run.id, role: "row"},
       cell("state", runStatusElement(run), words && el("small", {class: "clip", title: words}, words)),
-      cell("what", open, el("small", {class: "clip"}, el("span", {class: "mono"}, run.cronName), ` · ${number}`)),
+      cell("what", open, el("small", {class: "named"}, el("span", {class: "mono clip"}, run.cronName), el("span", {}, `· ${number}`))),
       cell("who", el("span", {class: "clip"}, askedBy(run)), el("small", {class: "clip"}, askedHow(run))),
       cell("long", this.times.duration(run)),
       cell("when", this.times.relative(run.startedAt)),
