@@ -210,7 +210,7 @@ class ThreeHundred(BrowserTest):
         self.look("many")
 
     def time_of_an_empty_page(self) -> float:
-        """Return what the same browser takes for a page of one word from this server."""
+        """Return what the same browser takes for a page of one letter."""
         page = self.new_page(self.context)
         page.route("**/empty", lambda r: r.fulfill(body="x", content_type="text/html"))
         page.goto(f"{self.origin}empty")
