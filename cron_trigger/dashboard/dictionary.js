@@ -96,6 +96,8 @@ export const DICTIONARY = {
     "▶ Run starts one; it will be listed here.",
   ],
   history_none: ["Aucune exécution ne correspond aux filtres", "No run matches the filters"],
+  history_none_yet: ["Rien parmi les {n} exécutions les plus récentes", "Nothing among the {n} latest runs"],
+  search_on: ["Chercher plus loin", "Search further"],
   filters_clear: ["Effacer les filtres", "Clear the filters"],
   history_failed: ["L'historique n'a pas pu être chargé", "The history could not be loaded"],
   number: ["n° {id}", "no. {id}"],

@@ -160,6 +160,7 @@ export class History {
     byId("runs-table").hidden = !shown.length;
     byId("more").hidden = !loaded || (next === null && shown.length === runs.length);
     byId("csv").hidden = !runs.length;
+    setText(byId("more"), t(place.who ? "search_on" : "more"));
     byId("searched").hidden = !place.who || !loaded;
     setText(byId("searched"), t("searched", {n: this.past.searched}));
     byId("history-columns").hidden = this.state.crons === null;
@@ -180,14 +181,15 @@ export class History {
 
   renderNone() {
     const panel = byId("runs-empty");
-    const {runs, failure, loaded, isFiltered} = this.past;
+    const {runs, failure, loaded, isFiltered, next, searched} = this.past;
     panel.hidden = true;
     if (failure)
       return showPanel(panel, t("history_failed"), problemWords(failure), button(t("retry"), () => this.reload()));
     if (!loaded) return showPanel(panel, "", t("loading"));
     if (runs.length) return;
     if (!isFiltered) return showPanel(panel, t("history_empty"), t("history_empty_hint"));
-    showPanel(panel, t("history_none"), "", button(t("filters_clear"), () => this.clear()));
+    const none = next === null ? t("history_none") : t("history_none_yet", {n: searched});
+    showPanel(panel, none, "", button(t("filters_clear"), () => this.clear()));
   }
 
   clear() {
