@@ -193,7 +193,8 @@ class Wire:
         self.socket = socket.create_connection(
             ("127.0.0.1", port), timeout_s, source_address=(source, 0)
         )
-        self._buffer = b""
+        #: What came in beyond the answers that were read.
+        self.rest = b""
 
     def __enter__(self) -> Wire:
         return self
@@ -209,28 +210,28 @@ class Wire:
 
     def answer(self, has_body: bool = True) -> Reply:
         """Read one answer; raises ConnectionError where none comes."""
-        while b"\r\n\r\n" not in self._buffer:
-            self._receive()
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        while b"\r\n\r\n" not in self.rest:
+            self.receive()
+        head, _, self.rest = self.rest.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         pairs = (line.partition(": ") for line in lines)
         headers = {name.lower(): value for name, _, value in pairs}
         length = int(headers.get("content-length", "0")) if has_body else 0
-        while len(self._buffer) < length:
-            self._receive()
-        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        while len(self.rest) < length:
+            self.receive()
+        body, self.rest = self.rest[:length], self.rest[length:]
         return Reply(int(first.split()[1]), headers, body)
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
         data = self.socket.recv(65536)
         if not data:
             raise ConnectionError("the server closed the connection")
-        self._buffer += data
+        self.rest += data
 
     def closed(self) -> bool:
         """Return True once the server has closed, with nothing more to read."""
         try:
-            return not self._buffer and not self.socket.recv(1)
+            return not self.rest and not self.socket.recv(1)
         except ConnectionError:
             return True
 

@@ -39,7 +39,7 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.limits import Limit, Limits
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.schedule import SCHEDULED_LIMIT, SCHEDULED_SHARE
-from cron_trigger.web.events import Broadcaster
+from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.places import KEPT_DESCRIPTORS, Places, limits_for
 from cron_trigger.web.reader import (
     HEADER_COUNT,
@@ -746,7 +746,7 @@ class PlacesTest(unittest.TestCase):
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
         place = broadcaster.reserve("a")
-        broadcaster.join(ours, None, place)
+        broadcaster.join(Stream(ours, place, chunked=True), 0)
         broadcaster.release(broadcaster.reserve("a"))
         broadcaster.release(place)
         broadcaster.reserve("a")

@@ -24,7 +24,7 @@ from cron_trigger.registry.texts import printable
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
-from cron_trigger.web.events import Broadcaster
+from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.fields import (
     query_flag,
     query_number,
@@ -244,9 +244,12 @@ class Api:
         if text is not None and last is None:
             raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")
         place = self._broadcaster.reserve(request.client)
+        # From before the answer begins: its client may already rely on it.
+        position = self._broadcaster.newest() if last is None else last
 
         def hand_over(connection: socket.socket) -> None:
-            self._broadcaster.join(connection, last, place)
+            stream = Stream(connection, place, chunked=not request.old)
+            self._broadcaster.join(stream, position)
 
         return Answer(
             200,

@@ -52,6 +52,18 @@ test("a start and an end change the cron, and are told", () => {
   assert.deepEqual(told, [["run", 1], ["started", 1], ["run", 1], ["ended", 1]]);
 });
 
+test("that a cron became late is told once, by an event or by an answer after a gap", () => {
+  const state = loaded(cron("a"), cron("b"), cron("c", {late: true}));
+  const told = [];
+  state.on("late", ({cronName}) => told.push(cronName));
+  state.take(event("cron.late", {cron: {cronName: "a", dueAt: "2026-11-24T10:00:00+00:00", missed: 1}}));
+  state.take(event("cron.late", {cron: {cronName: "a", dueAt: "2026-11-24T11:00:00+00:00", missed: 1}}));
+  assert.deepEqual(told, ["a"]);
+  state.beginLoad();
+  state.load({crons: [cron("a", {late: true}), cron("b", {late: true}), cron("c", {late: true})]});
+  assert.deepEqual(told, ["a", "b"]);
+});
+
 test("the figures that came with an end are taken as they are", () => {
   const state = loaded(cron("a"));
   const entry = cron("a", {runs: 500, late: false, lastRun: run(1, "completed")});
