@@ -176,7 +176,7 @@ class Answers(Folder):
         self.store.close()
         size = self.path.stat().st_size
         self.store = self.opened()
-        self.assertEqual(self.store.prune(time.time() - epoch_of(before)), 300)
+        self.assertEqual(self.store.prune(time.time() - epoch_of(before)), 120)
         self.assertEqual([run.id for run in self.store.runs()], [young.id])
         self.store.close()
         self.assertLess(self.path.stat().st_size, size)
