@@ -29,7 +29,7 @@ from cron_trigger.web.events import Broadcaster
 from cron_trigger.web.notifier import Notifier
 from cron_trigger.web.page import Page
 from cron_trigger.web.places import Places, limits_for
-from cron_trigger.web.views import Views
+from cron_trigger.web.views import Known, Views
 
 #: Writes a line of a level into the server's log.
 Say = Callable[[str, str], None]
@@ -76,9 +76,10 @@ class Parts:
 
     def _make_web(self, settings: Settings, limits: Limits, say: Say) -> None:
         names = own_names()
-        self.views = Views(
-            names[0], self.registry, self.store, self.runner, self.lateness
+        known = Known(
+            self.registry, self.store, self.runner, self.schedule, self.lateness
         )
+        self.views = Views(names[0], known)
         # Listeners are called in this order: whoever the broadcaster tells asks the
         # views at once, and they must have forgotten the cron by then.
         self.changes.listen(self.views.forget)
@@ -99,13 +100,9 @@ class Parts:
             self.broadcaster.listen(self.notifier)
         self.api = Api(
             settings.port,
-            self.registry,
-            self.store,
-            self.runner,
-            self.schedule,
+            known,
             self.broadcaster,
             self.views,
-            self.lateness,
             Page(HOME),
             Places(limits.followers, limits.safe_s),
         )

@@ -15,7 +15,13 @@ from typing import Dict, NamedTuple, Optional, Tuple, Union
 
 from cron_trigger.registry.patterns import PARAMETER_CHARS
 from cron_trigger.registry.strict_json import Json
-from cron_trigger.registry.texts import CONTROL_CHARACTER, SURROGATE, article, shown
+from cron_trigger.registry.texts import (
+    CONTROL_CHARACTER,
+    SURROGATE,
+    article,
+    camel,
+    shown,
+)
 from cron_trigger.registry.times import epoch_of
 
 PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -51,10 +57,9 @@ class Parameter(NamedTuple):
     def view(self) -> Dict[str, Json]:
         """Return the definition for clients, without a password's default."""
         hidden = {"name"} | ({"default", "enum"} if self.secret else set())
-        words = {"min_length": "minLength", "max_length": "maxLength"}
         unasked = ("required", False)
         return {
-            words.get(key, key): list(value) if isinstance(value, tuple) else value
+            camel(key): list(value) if isinstance(value, tuple) else value
             for key, value in self._asdict().items()
             if key not in hidden and value is not None and (key, value) != unasked
         }

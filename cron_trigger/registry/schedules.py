@@ -328,11 +328,9 @@ def _number(field: _Field, text: str) -> int:
     """Return a value that is written as a number or, in two fields, as a name."""
     if text.lower() in field.names:
         return field.names[text.lower()]
-    if not re.fullmatch("[0-9]{1,9}", text):
-        raise field.value_fault(text)
-    if not field.low <= int(text) <= field.high:
-        raise field.value_fault(text)
-    return int(text)
+    if re.fullmatch("[0-9]{1,9}", text) and field.low <= int(text) <= field.high:
+        return int(text)
+    raise field.value_fault(text)
 
 
 def _exists(month_days: FrozenSet[int], months: FrozenSet[int]) -> bool:

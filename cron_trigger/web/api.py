@@ -13,17 +13,12 @@ import time
 from typing import Dict, Optional
 
 from cron_trigger.history.answers import RUNS_PAGE, RUNS_PAGE_LIMIT
-from cron_trigger.history.store import Store
 from cron_trigger.registry.crons import CRON_NAME
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.registry.file import Registry
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import Run, Trigger
 from cron_trigger.registry.strict_json import Json, json_text
 from cron_trigger.registry.texts import printable
-from cron_trigger.runs.lateness import Lateness
-from cron_trigger.runs.runner import Runner
-from cron_trigger.runs.schedule import Schedule
 from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.fields import (
     query_flag,
@@ -38,7 +33,7 @@ from cron_trigger.web.metrics import metrics
 from cron_trigger.web.outputs import Outputs
 from cron_trigger.web.page import Page
 from cron_trigger.web.places import Place, Places
-from cron_trigger.web.views import Views
+from cron_trigger.web.views import Known, Views
 from cron_trigger.web.wire import (
     UNBUFFERED,
     Answer,
@@ -61,26 +56,19 @@ class Api:
     def __init__(
         self,
         port: int,
-        registry: Registry,
-        store: Store,
-        runner: Runner,
-        schedule: Schedule,
+        known: Known,
         broadcaster: Broadcaster,
         views: Views,
-        lateness: Lateness,
         page: Page,
         followers: Places,
     ) -> None:
         self.port = port
-        self._registry = registry
-        self._store = store
-        self._runner = runner
-        self._schedule = schedule
+        self._known = known
+        self._registry, self._store, self._runner, self._schedule, _ = known
         self._broadcaster = broadcaster
         self._views = views
-        self._lateness = lateness
         self._followers = followers
-        self._outputs = Outputs(store, runner, self._run, followers)
+        self._outputs = Outputs(known, self._run, followers)
         self.page, self.page_file = page.index, page.file
         self.interface = page.interface
 
@@ -262,8 +250,6 @@ class Api:
         )
 
     def metrics(self, request: Request) -> Answer:
-        text = metrics(
-            self._registry, self._store, self._runner, self._views, self._lateness
-        )
+        text = metrics(self._known, self._views)
         body = Body(text.encode())
         return Answer(200, body, "text/plain; version=0.0.4; charset=utf-8")

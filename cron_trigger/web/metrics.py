@@ -9,13 +9,9 @@ from __future__ import annotations
 from typing import Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
 from cron_trigger import VERSION
-from cron_trigger.history.store import Store
-from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import COMPLETED, ENDED_STATUSES
 from cron_trigger.registry.times import epoch_of
-from cron_trigger.runs.lateness import Lateness
-from cron_trigger.runs.runner import Runner
-from cron_trigger.web.views import Views
+from cron_trigger.web.views import Known, Views
 
 #: Name, type and meaning; `metrics` has the samples of each, in this order.
 FAMILIES = (
@@ -41,9 +37,8 @@ Totals = Dict[str, Tuple[int, int, Optional[str]]]
 NONE = (0, 0, None)
 
 
-def metrics(
-    registry: Registry, store: Store, runner: Runner, views: Views, lateness: Lateness
-) -> str:
+def metrics(known: Known, views: Views) -> str:
+    registry, store, runner, _, lateness = known
     crons = registry.crons()
     totals: Dict[str, Totals] = {name: {} for name in crons}
     for name, status, count, duration_ms, ended_at in store.totals():

@@ -48,30 +48,17 @@ class Notifier:
 
     def __call__(self, event: Event) -> None:
         """Take an event; called by the loop, so it never waits."""
-        if event.name == "cron.late":
-            late = json.loads(event.data)["cron"]
-            cron = self._registry.crons().get(late["cronName"])
-            return None if cron and cron.notify == "never" else self._put_late(late)
-        if event.name != "run.finished":
+        if event.name not in TOLD:
             return
-        run = event.run()
-        cron = self._registry.crons().get(run["cronName"])
+        key, text_of = TOLD[event.name]
+        told = json.loads(event.data)[key]
+        cron = self._registry.crons().get(told["cronName"])
         wanted = cron.notify if cron else "always"
-        if wanted == "never" or (wanted == "failure" and run["status"] == COMPLETED):
+        fine = told.get("status") == COMPLETED  # a run that did not come has none
+        if wanted == "never" or (wanted == "failure" and fine):
             return
-        body = {
-            "event": event.name,
-            "host": self._host,
-            "run": run,
-            "text": self._text(run),
-        }
-        self._put(body)
-
-    def _put_late(self, late: Mapping[str, Json]) -> None:
-        since = "" if late["missed"] == 1 else f" ({late['missed']} times missed)"
-        text = f"⏰ {late['cronName']} did not run at {late['dueAt']}{since}"
-        head = {"event": "cron.late", "host": self._host}
-        self._put({**head, "cron": late, "text": text})
+        head = {"event": event.name, "host": self._host}
+        self._put({**head, key: told, "text": text_of(told)})
 
     def _put(self, body: Dict[str, Json]) -> None:
         try:
@@ -95,15 +82,6 @@ class Notifier:
             self._say("error", f"notifications wait: {error}")
         else:
             self._thread = thread
-
-    def _text(self, run: Mapping[str, Json]) -> str:
-        mark = "✅" if run["status"] == COMPLETED else "❌"
-        how = run["signal"] or f"exit {run['exitCode']}"
-        if run["exitCode"] is None:
-            how = run["error"] or "exit status unknown"
-        elif run["durationMs"] is not None:
-            how += f" after {duration_text(run['durationMs'])}"
-        return f"{mark} {run['cronName']} {run['status']}: {how}"
 
     def _work(self) -> None:
         while not self._stopping.is_set():
@@ -165,6 +143,25 @@ class Notifier:
         waiting = self._queue.unfinished_tasks
         if waiting:
             self._say("error", f"{waiting} notifications were not sent before the stop")
+
+
+def _run_text(run: Mapping[str, Json]) -> str:
+    mark = "✅" if run["status"] == COMPLETED else "❌"
+    how = run["signal"] or f"exit {run['exitCode']}"
+    if run["exitCode"] is None:
+        how = run["error"] or "exit status unknown"
+    elif run["durationMs"] is not None:
+        how += f" after {duration_text(run['durationMs'])}"
+    return f"{mark} {run['cronName']} {run['status']}: {how}"
+
+
+def _late_text(late: Mapping[str, Json]) -> str:
+    since = "" if late["missed"] == 1 else f" ({late['missed']} times missed)"
+    return f"⏰ {late['cronName']} did not run at {late['dueAt']}{since}"
+
+
+#: The events that are told: what stands in them, and how people read it.
+TOLD = {"run.finished": ("run", _run_text), "cron.late": ("cron", _late_text)}
 
 
 def _about(body: Mapping[str, Json]) -> str:

@@ -94,11 +94,9 @@ class Places:
             if mine >= share or self._count >= total:
                 # Of one client too many: its own oldest makes room.
                 among = [client] if mine >= share else self._greedier(client, mine)
-                pushed = self._oldest(among)
+                pushed = self._push(among)
                 if pushed is None:
                     return None
-                self._remove(pushed)
-                pushed.lost = True
             place = Place(client, leave)
             if self._safe_s is not None:
                 place.since_s = self._monotonic()
@@ -138,15 +136,20 @@ class Places:
                 return min(found, key=lambda item: item[:2])[2]
         return None
 
-    def _remove(self, place: Place) -> bool:
+    def _push(self, clients: List[str]) -> Optional[Place]:
+        found = self._oldest(clients)
+        if found is not None:
+            self._remove(found)
+            found.lost = True
+        return found
+
+    def _remove(self, place: Place) -> None:
         places = self._of.get(place.client, {})
-        if place not in places:
-            return False
-        del places[place]
-        self._count -= 1
+        if place in places:
+            del places[place]
+            self._count -= 1
         if not places:
-            del self._of[place.client]
-        return True
+            self._of.pop(place.client, None)
 
     def give(self, place: Place) -> None:
         """Give a place back; it may have been lost, or given back, before."""
@@ -167,12 +170,9 @@ class Places:
     def push_out(self) -> None:
         """Push out the oldest of the greediest: something else is short."""
         with self._lock:
-            found = self._oldest(self._greedier("", 0))
-            if found is None:
-                return
-            self._remove(found)
-            found.lost = True
-        found.leave()
+            found = self._push(self._greedier("", 0))
+        if found:
+            found.leave()
 
     def since(self) -> List[Optional[float]]:
         """Return since when each may be pushed out; None: not now."""

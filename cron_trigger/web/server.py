@@ -188,7 +188,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise ConnectionError  # pushed out just now, before anything was done
         if route.action == "health":
             return
-        self.work = self.server.take_work(self.place.client, route)
+        limits = self.limits
+        limit = limits.triggers if route.action == "trigger" else limits.work
+        refused = (
+            f"Too many requests in progress (at most {limit.share} of one client and "
+            f"{limit.total} of all)"
+        )
+        self.work = self.server.work.claim(self.place.client, refused, 1, limit)
 
     def _leave_work(self) -> None:
         if self.work:
@@ -326,15 +332,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
             self._refused.popleft().close()
 
     # ---- connections' threads
-
-    def take_work(self, client: str, route: Route) -> Place:
-        limits = self.limits
-        limit = limits.triggers if route.action == "trigger" else limits.work
-        refused = (
-            f"Too many requests in progress (at most {limit.share} of one client and "
-            f"{limit.total} of all)"
-        )
-        return self.work.claim(client, refused, 1, limit)
 
     def forget(self, connection: socket.socket) -> None:
         """Count a connection no more: it is closed, or somebody else's."""

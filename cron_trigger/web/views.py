@@ -8,7 +8,7 @@ kept under an older mark is made again; the worst of a race is that it is made t
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from cron_trigger import SERVICE
 from cron_trigger.history.answers import Figures
@@ -18,6 +18,7 @@ from cron_trigger.registry.file import Registry
 from cron_trigger.registry.strict_json import Json, json_text
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
+from cron_trigger.runs.schedule import Schedule
 from cron_trigger.web.wire import Body
 
 #: What a cron does that somebody else has locked, as by `flock` in a crontab's line.
@@ -59,22 +60,22 @@ def cron_view(
     }
 
 
+class Known(NamedTuple):
+    """The parts below whom answers are asked of; each guards itself."""
+
+    registry: Registry
+    store: Store
+    runner: Runner
+    schedule: Schedule
+    lateness: Lateness
+
+
 class Views:
     """The answers that many ask for often."""
 
-    def __init__(
-        self,
-        host: str,
-        registry: Registry,
-        store: Store,
-        runner: Runner,
-        lateness: Lateness,
-    ) -> None:
+    def __init__(self, host: str, known: Known) -> None:
         self.host = host
-        self._registry = registry
-        self._store = store
-        self._runner = runner
-        self._lateness = lateness
+        self._registry, self._store, self._runner, _, self._lateness = known
         #: By cron, an object that is another one after each change; "": of any.
         self._marks: Dict[str, object] = {}
         #: By cron, its mark and entry; and the body of `/crons` likewise.
