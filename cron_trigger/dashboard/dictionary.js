@@ -254,6 +254,8 @@ export const DICTIONARY = {
   filter_who: ["Demandé par", "Requested by"],
   csv: ["CSV", "CSV"],
   csv_label: ["Télécharger l'historique en CSV", "Download the history as CSV"],
+  csv_part: ["Le fichier s'arrête après {n} exécutions", "The file ends after {n} runs"],
+  csv_part_hint: ["Choisissez des dates pour avoir les plus anciennes.", "Choose dates to get the older ones."],
   csv_done: ["{n} ligne exportée|{n} lignes exportées", "{n} line exported|{n} lines exported"],
   searched: [
     "Cherché dans {n} exécution|Cherché dans {n} exécutions",

@@ -128,10 +128,11 @@ export class History {
     const pressed = buttonById("csv");
     pressed.disabled = true;
     try {
-      const runs = await this.past.all();
+      const {runs, whole} = await this.past.all();
       const name = this.past.place.cron || this.state.host || "crons";
       download(new Blob([csvOf(runs)], {type: "text/csv"}), `${name}-history.csv`);
-      this.toasts.announce(t("csv_done", {n: runs.length}));
+      if (whole) this.toasts.announce(t("csv_done", {n: runs.length}));
+      else this.toasts.show("interrupted", t("csv_part", {n: runs.length}), t("csv_part_hint"));
     } catch (problem) {
       const reason = asServerError(problem);
       if (!this.secret.isAskedFor(reason)) this.toasts.show("failed", t("history_failed"), problemWords(reason));
