@@ -215,15 +215,16 @@ set_port() {
 
 # --- Preconditions ---------------------------------------------------------------
 
-# What the program's folder gets.
+# What the program's folder gets; of the documents, what the server serves.
 program_files() {
-    say cron_trigger_server.py cron_trigger scripts crons.json crons.schema.json docs
+    say cron_trigger_server.py cron_trigger scripts crons.json crons.schema.json \
+        docs/openapi.json
 }
 
 check_source() {
     local file
     for file in $(program_files) cron-trigger-server.service; do
-        [ -e "$source_dir/$file" ] || [ "$file" = docs ] ||
+        [ -e "$source_dir/$file" ] ||
             refuse "$file is missing beside install.sh: run it in a whole checkout."
     done
 }
@@ -422,13 +423,8 @@ stage_program() {
         mkdir "$stage"
     fi
     for file in $(program_files); do
-        [ "$file" = docs ] || cp -R -- "$source_dir/$file" "$stage"
+        (cd -- "$source_dir" && cp -R --parents -- "$file" "$stage")
     done
-    file=docs/openapi.json # What the server serves; the rest is for people.
-    [ ! -e "$source_dir/$file" ] || {
-        mkdir "$stage/docs"
-        cp -- "$source_dir/$file" "$stage/$file"
-    }
     find "$stage" -name __pycache__ -prune -exec rm -rf {} +
     own "$stage"
     set_modes
@@ -541,11 +537,14 @@ install_registry() {
 
 install_settings() {
     run mkdir -p -- "$root${settings%/*}"
-    if ! settings_are_known; then
-        foretell_settings
+    if ! settings_are_known && [ -n "$wanted_port$wanted_secret" ]; then
+        say "can't tell whether $root$settings changes: only root can read it"
+        changed=yes # A restart is to be expected.
         return
-    fi
-    if [ -e "$root$settings" ]; then
+    elif ! settings_are_known; then
+        say "kept $root$settings"
+        return
+    elif [ -e "$root$settings" ]; then
         cp -- "$root$settings" "$scratch/settings"
         cp -p -- "$root$settings" "$scratch/old-${settings##*/}"
     else
@@ -560,15 +559,6 @@ install_settings() {
         put "$scratch/settings" "$settings" 0600
         changed=yes
     fi
-}
-
-foretell_settings() {
-    if [ -z "$wanted_port$wanted_secret" ]; then
-        say "kept $root$settings"
-        return
-    fi
-    say "can't tell whether $root$settings changes: only root can read it"
-    changed=yes # A restart is to be expected.
 }
 
 default_settings() {
@@ -626,17 +616,11 @@ install_secret() {
         say "kept the secret in $(credential)"
     else
         set_setting CRON_TRIGGER_SECRET_FILE "$secret_file"
-        [ -e "$secret_file" ] || make_secret
+        [ ! -e "$secret_file" ] || return 0
+        "${python:-python3}" -I -c 'import secrets; print(secrets.token_hex(32))' \
+            >"$scratch/secret"
+        put "$scratch/secret" "$secret_file" 0600
     fi
-}
-
-make_secret() {
-    if [ -n "$dry_run" ]; then
-        say "would write: $secret_file (mode 0600), a random secret"
-        return
-    fi
-    "$python" -I -c 'import secrets; print(secrets.token_hex(32))' >"$scratch/secret"
-    put "$scratch/secret" "$secret_file" 0600
 }
 
 # The secret as curl takes it, so that it stands in no command line: -H @FILE. Nothing
