@@ -83,14 +83,15 @@ main() {
             check_host_for_removal
             remove_service
             show_what_is_kept
-            end_with show_how_to_purge
+            end_with say "To remove these too:" "sudo $source_dir/install.sh --purge"
             ;;
         purge)
             check_host_for_removal
             remove_service
             remove_logs
             remove_everything_else
-            end_with show_how_to_install
+            end_with say "Removed $service with its registry, settings, logs and history." \
+                "To install it again:" "sudo $source_dir/install.sh"
             ;;
     esac
 }
@@ -108,7 +109,8 @@ prepare() {
 
 # --- Talking and doing -----------------------------------------------------------
 
-say() { printf '%s\n' "$*" 2>/dev/null || :; }
+# Print lines.
+say() { printf '%s\n' "$@" 2>/dev/null || :; }
 
 err() { printf 'install.sh: %s\n' "$*" >&2 || :; }
 
@@ -131,18 +133,14 @@ run() {
     fi
 }
 
-# End with function $1, which tells what was done; a dry run did nothing, and ends with
-# the command that does it.
+# End with command $@, which says what was done and what comes next; a dry run did
+# nothing, and ends with the command that does it.
 end_with() {
-    local as
-    if [ -z "$dry_run" ]; then
-        "$1"
-        return
-    fi
-    as=sudo
+    local as=sudo
+    [ -n "$dry_run" ] || { "$@"; return; }
     [ -z "$root" ] || as="DESTDIR=$root"
-    say "That is all. To do it:"
-    say "$as $source_dir/install.sh$(say " $asked" | sed 's/ --dry-run//g; s/^ $//')"
+    say "That is all. To do it:" \
+        "$as $source_dir/install.sh$(say " $asked" | sed 's/ --dry-run//g; s/^ $//')"
 }
 
 # Ask question $1 with the values that follow: see cron_trigger/commands/installing.py.
@@ -150,6 +148,16 @@ ask() {
     "${python:-python3}" -IB -c 'import sys; sys.path.append(sys.argv[1])
 from cron_trigger.commands.installing import main; sys.exit(main(*sys.argv[2:]))' \
         "$source_dir" "$@"
+}
+
+exchange() { ask exchange "$root$program" "$stage"; }
+
+# Refuse to go on where a question has an answer, which is the fault and its remedy.
+# What it notes beside is printed.
+doubt() {
+    local fault
+    { fault=$(ask "$@"); } 3>&1
+    [ -z "$fault" ] || refuse "$fault"
 }
 
 need_cmd() {
@@ -207,15 +215,16 @@ set_port() {
 
 # --- Preconditions ---------------------------------------------------------------
 
-# What the program's folder gets.
+# What the program's folder gets; of the documents, what the server serves.
 program_files() {
-    say cron_trigger_server.py cron_trigger scripts crons.json crons.schema.json docs
+    say cron_trigger_server.py cron_trigger scripts crons.json crons.schema.json \
+        docs/openapi.json
 }
 
 check_source() {
     local file
     for file in $(program_files) cron-trigger-server.service; do
-        [ -e "$source_dir/$file" ] || [ "$file" = docs ] ||
+        [ -e "$source_dir/$file" ] ||
             refuse "$file is missing beside install.sh: run it in a whole checkout."
     done
 }
@@ -274,7 +283,7 @@ sudo rm $folder"
 runs: see what it holds, then sudo mv $folder $folder.old"
     done
     # A packager's folders above are the packager's.
-    [ -n "$root" ] || check_folder o "${program%/*}"
+    [ -n "$root" ] || doubt folder_fault o "${program%/*}"
     [ "$(id -u)" = 0 ] || return 0
     for file in "$program" "$config" "$settings" "$unit" "$rotation" "$command"; do
         folder=$root${file%/*}
@@ -327,52 +336,34 @@ python_fault() {
     case $version in
         '') say "and there is no $python: apt install python3" ;;
         'Python 2.'* | 'Python 3.'[0-8] | 'Python 3.'[0-8].*)
-            say "but $python is $version: install a newer one beside it, such as" \
-                "python3.9 (apt install python3.9), which this then finds"
+            say "but $python is $version: install a newer one beside it, such as \
+python3.9 (apt install python3.9), which this then finds"
             ;;
         *)
-            say "with its whole standard library, of which $python ($version) lacks a" \
-                "part (sqlite3, hmac or another): apt install python3"
+            say "with its whole standard library, of which $python ($version) lacks a \
+part (sqlite3, hmac or another): apt install python3"
             ;;
     esac
 }
 
 check_port() {
-    local port holder pid
+    local port
     [ -n "$wanted_port" ] || settings_are_known || return 0
     port=$(port_in_force)
     command -v "$python" >/dev/null 2>&1 || return 0
-    holder=$(ask port_holder "$port")
-    pid=${holder%% *}
-    case $pid in
-        '') return 0 ;;
-        1) is_installed && return 0 ;; # systemd keeps our socket between two starts
-        '?')
-            if [ "$(id -u)" != 0 ]; then
-                say "can't tell who uses port $port: only root can see it"
-                return
-            fi
-            ;;
-        *) [ "$pid" != "$(service_pid)" ] || return 0 ;;
-    esac
-    refuse "Port $port is used by ${holder#* } (process $pid): stop that, or choose \
-another port with --port N."
+    if ! is_installed; then
+        doubt port_fault "$port"
+    else # systemd keeps our socket between two starts
+        doubt port_fault "$port" "$(service_pid)" 1
+    fi
 }
 
 # The server refuses such a folder, too, but could not say so before it is installed.
 check_logs() {
     local folder
     folder=$(readlink -m -- "$logs")
-    check_folder go "$folder"
-    check_folder o "${folder%/*}"
-}
-
-# Refuse folder $2 or one above it that is not root's, or that others than root may write:
-# its group, too, where $1 is go. Those above may be their group's: Ubuntu's /var/log.
-check_folder() {
-    local fault
-    fault=$(ask folder_fault "$1" "$2")
-    [ -z "$fault" ] || refuse "$fault"
+    doubt folder_fault go "$folder"
+    doubt folder_fault o "${folder%/*}"
 }
 
 is_installed() { [ -e "$unit" ]; }
@@ -432,13 +423,8 @@ stage_program() {
         mkdir "$stage"
     fi
     for file in $(program_files); do
-        [ "$file" = docs ] || cp -R -- "$source_dir/$file" "$stage"
+        (cd -- "$source_dir" && cp -R --parents -- "$file" "$stage")
     done
-    file=docs/openapi.json # What the server serves; the rest is for people.
-    [ ! -e "$source_dir/$file" ] || {
-        mkdir "$stage/docs"
-        cp -- "$source_dir/$file" "$stage/$file"
-    }
     find "$stage" -name __pycache__ -prune -exec rm -rf {} +
     own "$stage"
     set_modes
@@ -497,44 +483,20 @@ compile() {
 # Ask the new program whether it would run with this host's settings and registry, and
 # start each cron that the old one starts.
 ask_new_program() {
-    local entry answer name fault
     if [ -n "$root" ] || [ "$(id -u)" != 0 ]; then return; fi
-    entry=cron_trigger_server.py
-    if ! answer=$("$python" -IB "$stage/$entry" check 2>"$scratch/said"); then
-        fault=$(say "$answer" | grep -v '^warning: ' | head -n 1)
-        [ -n "$fault" ] || fault=$(tail -n 1 "$scratch/said" | sed "s/^$service: //")
-        refuse "This version would not run here, so nothing was changed: $fault"
-        return
-    fi
-    [ -z "$force" ] && [ -e "$program/$entry" ] || return 0
-    "$python" -IB "$program/$entry" check >"$scratch/old-check" 2>/dev/null || :
-    say "$answer" | sed -n 's/^warning: [^"]*"\([^"]*\)".*/\1/p' |
-        while IFS= read -r name; do
-            grep -qF "\"$name\": " "$scratch/old-check" || say "$name"
-        done >"$scratch/refused"
-    [ -s "$scratch/refused" ] || return 0
-    name=$(head -n 1 "$scratch/refused")
-    refuse "This version would not start a cron that works now, so nothing was changed \
-(--force upgrades all the same): $(say "$answer" | grep -F "\"$name\": " | head -n 1)"
+    doubt new_program "$stage" "$program" "$force"
 }
 
 # Version 1 let in all of 172.16.0.0/12, the LAN of many hosts; version 2 the networks of
 # this host's containers. Refuse to lock out who called lately.
 ask_about_callers() {
-    local history callers
+    local history
     if [ -n "$root$force" ] || [ "$(id -u)" != 0 ]; then return; fi
     [ ! -d "$program/cron_trigger" ] || return 0
     [ -z "$(setting CRON_TRIGGER_ALLOW "$settings")" ] || return 0
     history=$(setting CRON_TRIGGER_STATE_DIR "$settings")
     history=${history:-$state}/history.db
-    [ -e "$history" ] || return 0
-    callers=$(ask callers "$history" 2>/dev/null) || {
-        say "can't tell who called lately: $history can't be read"
-        return 0
-    }
-    [ -z "$callers" ] || refuse "These called within the last 14 days and would be \
-refused, so nothing was changed: ${callers% -- *}; to let them in, set in $settings: \
-CRON_TRIGGER_ALLOW=${callers#* -- } (--force upgrades all the same)"
+    [ ! -e "$history" ] || doubt callers "$history" "$settings"
 }
 
 # The stage takes the program's place.
@@ -549,21 +511,12 @@ install_program() {
         return
     fi
     if [ -e "$root$program" ]; then
-        exchange
+        exchange # At each moment there is a whole program.
         replaced=yes
     else
         mv -T -- "$stage" "$root$program"
     fi
     say "wrote $root$program"
-}
-
-# Have program and stage change places, in one step where the file system can: at each
-# moment there is a whole program.
-exchange() {
-    ! ask exchange "$root$program" "$stage" 2>/dev/null || return 0
-    mv -T -- "$root$program" "$stage.old"
-    mv -T -- "$stage" "$root$program"
-    mv -T -- "$stage.old" "$stage"
 }
 
 # --- Registry, settings, logs ----------------------------------------------------
@@ -584,11 +537,14 @@ install_registry() {
 
 install_settings() {
     run mkdir -p -- "$root${settings%/*}"
-    if ! settings_are_known; then
-        foretell_settings
+    if ! settings_are_known && [ -n "$wanted_port$wanted_secret" ]; then
+        say "can't tell whether $root$settings changes: only root can read it"
+        changed=yes # A restart is to be expected.
         return
-    fi
-    if [ -e "$root$settings" ]; then
+    elif ! settings_are_known; then
+        say "kept $root$settings"
+        return
+    elif [ -e "$root$settings" ]; then
         cp -- "$root$settings" "$scratch/settings"
         cp -p -- "$root$settings" "$scratch/old-${settings##*/}"
     else
@@ -603,15 +559,6 @@ install_settings() {
         put "$scratch/settings" "$settings" 0600
         changed=yes
     fi
-}
-
-foretell_settings() {
-    if [ -z "$wanted_port$wanted_secret" ]; then
-        say "kept $root$settings"
-        return
-    fi
-    say "can't tell whether $root$settings changes: only root can read it"
-    changed=yes # A restart is to be expected.
 }
 
 default_settings() {
@@ -669,17 +616,11 @@ install_secret() {
         say "kept the secret in $(credential)"
     else
         set_setting CRON_TRIGGER_SECRET_FILE "$secret_file"
-        [ -e "$secret_file" ] || make_secret
+        [ ! -e "$secret_file" ] || return 0
+        "${python:-python3}" -I -c 'import secrets; print(secrets.token_hex(32))' \
+            >"$scratch/secret"
+        put "$scratch/secret" "$secret_file" 0600
     fi
-}
-
-make_secret() {
-    if [ -n "$dry_run" ]; then
-        say "would write: $secret_file (mode 0600), a random secret"
-        return
-    fi
-    "$python" -I -c 'import secrets; print(secrets.token_hex(32))' >"$scratch/secret"
-    put "$scratch/secret" "$secret_file" 0600
 }
 
 # The secret as curl takes it, so that it stands in no command line: -H @FILE. Nothing
@@ -709,8 +650,8 @@ install_logs() {
     local other
     other=$(other_rotation)
     if [ -n "$other" ]; then
-        say "$other rotates $logs already, so no other entry was added. It must not"
-        say "use copytruncate, which loses lines."
+        say "$other rotates $logs already, so no other entry was added. It must not \
+use copytruncate, which loses lines."
         return
     fi
     log_rotation >"$scratch/rotation"
@@ -813,25 +754,22 @@ take_back() {
 
 show_result() {
     if [ -n "$root" ]; then
-        say "Installed below $root; on the host, the package has to run:"
-        say "systemctl enable --now $service"
+        say "Installed below $root; on the host, the package has to run:" \
+            "systemctl enable --now $service"
         return
     fi
-    say
+    say ""
     systemctl --no-pager --lines 0 status "$service" || :
-    say
-    show_health
-    show_findings
-    show_secret
-    show_next_command
-}
-
-show_health() {
-    say "$(address)/health answers:"
+    say "" "$(address)/health answers:"
     ask health "$(address)/health" 2>/dev/null || {
         err "No answer from $(address)/health: journalctl -u $service says why."
         exit 1
     }
+    # Who is let in, and what containers and a firewall need.
+    say ""
+    "$python" -IB "$program/cron_trigger_server.py" doctor || :
+    show_secret
+    show_next_command
 }
 
 # Print the address at which this host reaches the server.
@@ -845,17 +783,11 @@ address() {
     say "http://$host:$(port_in_force)"
 }
 
-# Show what the program finds: who is let in, and what containers and a firewall need.
-show_findings() {
-    say
-    "$python" -IB "$program/cron_trigger_server.py" doctor || :
-}
-
 show_secret() {
-    [ -n "$(secret_in_force)" ] || return 0
-    say
-    say "Every request needs the header X-Trigger-Secret. Its value is in"
-    say "$(secret_in_force)."
+    local place
+    place=$(secret_in_force)
+    [ -z "$place" ] || say "" "Every request needs the header X-Trigger-Secret. Its value \
+is in" "$place."
 }
 
 # Print where the server takes its secret from, never the secret: the settings, a file,
@@ -883,18 +815,13 @@ credential() {
 }
 
 show_next_command() {
-    local header curl
-    curl='curl -s'
-    header=
+    local curl="curl -s"
     if [ -e "$header_file" ]; then
-        curl="sudo curl -s"
-        header=" -H @$header_file"
+        curl="sudo curl -s -H @$header_file"
     elif [ -n "$(secret_in_force)" ]; then
-        header=" -H \"X-Trigger-Secret: [the secret in $(secret_in_force)]\""
+        curl="curl -s -H \"X-Trigger-Secret: [the secret in $(secret_in_force)]\""
     fi
-    say
-    say "Next, the crons that it can start:"
-    say "$curl$header $(address)/crons"
+    say "" "Next, the crons that it can start:" "$curl $(address)/crons"
 }
 
 # --- Removal ---------------------------------------------------------------------
@@ -920,17 +847,6 @@ show_what_is_kept() {
     for path in "$config" "$settings" "$logs" "$state"; do
         [ ! -e "$path" ] || say "    $path"
     done
-}
-
-show_how_to_purge() {
-    say "To remove these too:"
-    say "sudo $source_dir/install.sh --purge"
-}
-
-show_how_to_install() {
-    say "Removed $service with its registry, settings, logs and history."
-    say "To install it again:"
-    say "sudo $source_dir/install.sh"
 }
 
 # The log folder may hold other programs' logs: only those of the registry's crons go.

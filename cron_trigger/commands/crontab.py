@@ -56,7 +56,8 @@ def command(options: argparse.Namespace) -> int:
         write_registry(settings.registry, merged_registry(text, good))
     except ValueError as error:
         raise Failed(f"{settings.registry} is invalid: {error}.", EX_CONFIG) from None
-    say(f"{len(good)} crons were added to {settings.registry}")
+    number = "1 cron was" if len(good) == 1 else f"{len(good)} crons were"
+    say(f"{number} added to {settings.registry}")
     return 1 if refused else 0
 
 

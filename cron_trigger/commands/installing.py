@@ -15,8 +15,10 @@ import ipaddress
 import json
 import os
 import pwd
+import re
 import sqlite3
 import stat
+import subprocess
 import sys
 import time
 import urllib.parse
@@ -27,6 +29,7 @@ from typing import Callable, Dict, Iterator, List, Set, Tuple
 from cron_trigger import SERVICE
 from cron_trigger.host.networks import address_of, container_bridges
 
+ENTRY = "cron_trigger_server.py"
 #: State LISTEN of a socket in /proc/net/tcp: proc(5).
 LISTEN = "0A"
 #: fcntl.h, linux/fs.h.
@@ -35,21 +38,35 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 PREFIX = {4: 24, 6: 64}
 
 
-def port_holder(port: str) -> Iterator[str]:
-    """Yield "PID NAME" of what listens on a TCP port, if anything does."""
+def port_fault(port: str, *own: str) -> Iterator[str]:
+    """Yield who else listens on a TCP port; `own` processes may."""
     sockets = set(_listening(int(port)))
     holders: Set[int] = set()
     for link in glob.glob("/proc/[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if os.readlink(link) in sockets:
                 holders.add(int(link.split("/")[2]))
-    if holders:
+    if holders and str(max(holders)) not in own:
         # Beside the server, systemd holds the socket too: name the server.
         pid = max(holders)
-        with open(f"/proc/{pid}/comm") as name:
-            yield f"{pid} {name.read().strip()}"
-    elif sockets:
-        yield "? another process"
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        yield (
+            f"Port {port} is used by {name} (process {pid}): stop that, or choose "
+            "another port with --port N."
+        )
+    elif sockets and not holders and os.geteuid() == 0:
+        yield (
+            f"Port {port} is used by another process, which cannot be seen from here: "
+            "choose another port with --port N."
+        )
+    elif sockets and not holders:
+        _note(f"can't tell who uses port {port}: only root can see it")
+
+
+def _note(text: str) -> None:
+    """Tell what is no reason to end; in install.sh, answers are."""
+    with contextlib.suppress(OSError):
+        os.write(3, f"{text}\n".encode())
 
 
 def _listening(port: int) -> Iterator[str]:
@@ -62,21 +79,47 @@ def _listening(port: int) -> Iterator[str]:
                     yield f"socket:[{fields[9]}]"
 
 
-def callers(history: str) -> Iterator[str]:
-    """Yield "ADDRESSES -- NETWORKS" of who called lately and would be refused.
+def new_program(new: str, old: str, force: str = "") -> Iterator[str]:
+    """Yield why a program would not do here what the one in use does."""
+    status, lines = _checked(new)
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    if status:
+        fault = next((line for line in lines if line not in warnings), "")
+        yield (
+            "This version would not run here, so nothing was changed: "
+            f"{fault.replace(f'{SERVICE}: ', '', 1)}"
+        )
+    elif not force and os.path.exists(os.path.join(old, ENTRY)):
+        before = "\n".join(_checked(old)[1])
+        for line in warnings:
+            name = re.search('"[^"]*": ', line)
+            if name and name[0] not in before:
+                yield (
+                    "This version would not start a cron that works now, so nothing "
+                    f"was changed (--force upgrades all the same): {line}"
+                )
+                return
 
-    The networks are the callers' and the containers', which a CRON_TRIGGER_ALLOW
-    replaces.
+
+def _checked(folder: str) -> Tuple[int, List[str]]:
+    """Return what the program in a folder says of this host: status and lines."""
+    words = [sys.executable, "-IB", os.path.join(folder, ENTRY), "check"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def callers(history: str, settings: str) -> Iterator[str]:
+    """Yield who called lately and would be refused, and the setting that lets them in.
+
+    It has the containers' networks as well, which a CRON_TRIGGER_ALLOW replaces.
     """
-    place = f"file:{urllib.parse.quote(history)}?mode=ro"
-    with contextlib.closing(sqlite3.connect(place, uri=True, timeout=10)) as database:
-        clients = database.execute(
-            "select distinct client from cron_executions where client is not null"
-            " and started_at > strftime('%Y-%m-%dT%H:%M:%S', 'now', '-14 days')"
-        ).fetchall()
+    try:
+        clients = _clients(history)
+    except sqlite3.Error:
+        return _note(f"can't tell who called lately: {history} can't be read")
     containers = [interface.network for _, interface in container_bridges()]
     refused = []
-    for (client,) in clients:
+    for client in clients:
         with contextlib.suppress(ValueError):  # the user of the command line
             address = address_of(client)
             if not address.is_loopback and not any(address in n for n in containers):
@@ -87,7 +130,22 @@ def callers(history: str) -> Iterator[str]:
             for address in refused
         ]
         allowed = ",".join(dict.fromkeys(map(str, [*networks, *containers])))
-        yield f"{', '.join(sorted(map(str, refused)))} -- {allowed}"
+        yield (
+            "These called within the last 14 days and would be refused, so nothing was "
+            f"changed: {', '.join(sorted(map(str, refused)))}; to let them in, set in "
+            f"{settings}: CRON_TRIGGER_ALLOW={allowed} (--force upgrades all the same)"
+        )
+    return None
+
+
+def _clients(history: str) -> List[str]:
+    place = f"file:{urllib.parse.quote(history)}?mode=ro"
+    with contextlib.closing(sqlite3.connect(place, uri=True, timeout=10)) as database:
+        rows = database.execute(
+            "select distinct client from cron_executions where client is not null"
+            " and started_at > strftime('%Y-%m-%dT%H:%M:%S', 'now', '-14 days')"
+        )
+        return [client for (client,) in rows]
 
 
 def older(pid: str, program: str, *files: str) -> Iterator[str]:
@@ -109,11 +167,14 @@ def older(pid: str, program: str, *files: str) -> Iterator[str]:
 
 
 def exchange(one: str, other: str) -> Iterator[str]:
-    """Have two folders change places in one step; OSError where that cannot be."""
-    rename = ctypes.CDLL(None, use_errno=True).renameat2
-    flags = RENAME_EXCHANGE
-    if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), flags):
-        raise OSError(ctypes.get_errno(), "renameat2")
+    """Have two folders change places, in one step where the file system can."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", lambda *_: -1)
+    paths = os.fsencode(one), os.fsencode(other)
+    if rename(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) != 0:
+        # install.sh knows this name, should it be interrupted here.
+        os.rename(one, f"{other}.old")
+        os.rename(other, one)
+        os.rename(f"{other}.old", other)
     yield from ()
 
 
@@ -200,7 +261,7 @@ def health(url: str) -> Iterator[str]:
 QUESTIONS: Dict[str, Callable[..., Iterator[str]]] = {
     asked.__name__: asked
     for asked in (
-        *(port_holder, folder_fault, other_program, callers),
+        *(port_fault, folder_fault, other_program, new_program, callers),
         *(exchange, older, health, logs),
     )
 }
