@@ -140,7 +140,8 @@ def _recorded(run: Run, store: Store, loop: Loop) -> Run:
     """Return the run as it is in the history once its end is there."""
     left = round(RECORD_S / SHOW_S)
     found: Optional[Run] = store.run(run.id)
-    while found is not None and found.running and left:
+    # None where the history can't be read at the moment.
+    while (found is None or found.running) and left:
         loop.step(SHOW_S)
         found, left = store.run(run.id), left - 1
     return found or run

@@ -152,7 +152,7 @@ class HistoryFile:
     def is_locked(self) -> bool:
         """Look whether another program has it locked; any thread, without a lock."""
         try:
-            place = f"file:{urllib.parse.quote(str(self.path))}?mode=rw"
+            place = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode=rw"
             with contextlib.closing(sqlite3.connect(place, 0.2, uri=True)) as db:
                 # A lock that is free now may be taken in the next moment: the one who
                 # asks then waits for BUSY_S, once.

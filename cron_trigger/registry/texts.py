@@ -18,9 +18,6 @@ from cron_trigger.registry.strict_json import Json
 CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
 #: What ends a line, or turns the order of what follows, in some programs' eyes.
 LINE_CONTROL = re.compile("[\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-#: What Python makes of bytes of a command line that are not UTF-8 (PEP 383).
-SURROGATE = re.compile("[\ud800-\udfff]")
-
 
 #: Exit statuses above 128 that programs do not end with by themselves.
 SIGNAL_STATUSES = (*range(132, 138), 139, 143, 152, 159)
