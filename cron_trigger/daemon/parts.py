@@ -6,6 +6,8 @@ From the floor up, each by its constructor; nothing here starts, listens or wait
 
 from __future__ import annotations
 
+import functools
+import threading
 from typing import Optional
 
 from cron_trigger import HOME
@@ -36,7 +38,9 @@ class Parts:
     def __init__(
         self, settings: Settings, lock: int, logs: Logs, log: ServerLog
     ) -> None:
-        say = log.say
+        self._log, say = log, self.say
+        #: The accepting thread, while it accepts.
+        self.accepting: Optional[int] = None
         #: Called with a cron's name, with the registry, and after a fault healed.
         self.changes, self.reloads, self.heals = Changes(), Changes(), Changes()
         self.loop = Loop(say)
@@ -67,9 +71,20 @@ class Parts:
         self.lateness = Lateness(
             self.registry, self.store, self.runner, self.loop, say, self.changes
         )
-        self._make_web(settings, log)
+        self._make_web(settings)
 
-    def _make_web(self, settings: Settings, log: ServerLog) -> None:
+    def say(self, level: str, text: str) -> None:
+        """Write a line into the server's log.
+
+        The threads of which each hangs the server don't wait for the disk of the log.
+        """
+        work = functools.partial(self._log.say, level, text)
+        if self.loop.is_here() or self.accepting == threading.get_ident():
+            self.loop.aside(work)
+        else:
+            work()
+
+    def _make_web(self, settings: Settings) -> None:
         names, self.limits = own_names(), limits_for()
         self.views = Views(
             names[0], self.registry, self.store, self.runner, self.lateness
@@ -88,7 +103,7 @@ class Parts:
         self.notifier: Optional[Notifier] = None
         if settings.notify_url:
             url, registry = settings.notify_url, self.registry
-            self.notifier = Notifier(url, names[0], registry, log.say)
+            self.notifier = Notifier(url, names[0], registry, self.say)
             self.broadcaster.listen(self.notifier)
         self.api = Api(
             settings.port,

@@ -1,13 +1,15 @@
 """Events: what happens, sent to every client of `/events` as it happens.
 
-One thread, the loop's, serves all streams and never waits: a slow reader fills its own
-backlog until it is dropped.  A connection's thread sends what its client missed, then
-hands its socket over by `join`.  `Broadcaster._lock` guards the streams and what each
-has been sent; nothing that waits for a client is done while it is held.
+Beside the loop, events are read and sent to all streams, and never waited for: a slow
+reader fills its own backlog until it is dropped, and the loop sends the rest.  A
+connection's thread sends what its client missed, then hands its socket over by `join`.
+`Broadcaster._lock` guards the streams and what each has been sent; nothing that waits
+for a client, or for the history, is done while it is held.
 """
 
 from __future__ import annotations
 
+import functools
 import select
 import socket
 import threading
@@ -86,7 +88,7 @@ class Broadcaster:
         places: Places,
         look: Callable[[], Any] = lambda: None,
     ) -> None:
-        """`look` is called in the loop's thread each second while there are streams."""
+        """`look` is called each second while there are streams, beside the loop."""
         self._store = store
         self._loop = loop
         self._views = views
@@ -102,7 +104,7 @@ class Broadcaster:
         self._looking = False
 
     def listen(self, listener: Callable[[Event], None]) -> None:
-        """Call with each event, in the loop's thread."""
+        """Call with each event, in their order, beside the loop."""
         self._listeners.append(listener)
 
     def wake(self) -> None:
@@ -112,32 +114,33 @@ class Broadcaster:
             return
         self._pumping = True
         if self._loop.is_here():
-            self._loop.call_soon(self._pump)
+            self._loop.aside(self._pump)
         else:
-            self._loop.call_later(self.PAUSE_S, self._pump)
+            pump = functools.partial(self._loop.aside, self._pump)
+            self._loop.call_later(self.PAUSE_S, pump)
 
     def _pump(self) -> None:
         self._pumping = False
-        if not self._streams and not self._listeners:
-            return
-        with self._lock:
-            while True:
-                events = self._store.events_after(self._cursor)
-                for event in events:
+        while self._streams or self._listeners:
+            events = self._store.events_after(self._cursor)
+            if not events:
+                return
+            for event in events:
+                # Before the lock: an end's asks the history, which may hang.
+                data = self.sse(event) if self._streams else b""
+                with self._lock:
                     self._cursor = event.id
-                    self._send(event)
-                if not events:
-                    return
+                    self._send(event, data)
+                for listener in self._listeners:
+                    listener(event)
 
-    def _send(self, event: Event) -> None:
-        data = b""
+    def _send(self, event: Event, data: bytes) -> None:
         for stream in list(self._streams.values()):
             if stream.position < event.id:
                 stream.position = event.id
+                # Without, where the first stream has joined at this moment.
                 data = data or self.sse(event)
                 self._keep(stream, stream.send(data))
-        for listener in self._listeners:
-            listener(event)
 
     def sse(self, event: Event) -> bytes:
         """Return an event as the HTML standard has it (9.2.6).  JSON has no newline.
@@ -200,30 +203,37 @@ class Broadcaster:
         Called in the connection's thread, which may wait for the client; only the
         last look, under the lock, makes sure that nothing falls in between.
         """
-        position = last_event_id
-        while position is not None:
+        position = self._store.last_event_id()
+        if last_event_id is not None:
+            position = min(position, last_event_id)
+        while True:
+            cursor = self._cursor
             events = self._store.events_after(position)
-            if not events:
-                break
-            connection.sendall(b"".join(map(self.sse, events)))
-            position = events[-1].id
-        with self._lock:
-            newest = self._store.last_event_id()
-            position = newest if position is None else min(position, newest)
-            missed = self._store.events_after(position)
-            position = missed[-1].id if missed else position
-            stream = Stream(connection, position, place)
-            connection.setblocking(False)
-            if not self._streams and not self._listeners:
-                self._cursor = stream.position
-            self._streams[stream.descriptor] = stream
-            place.leave = lambda: self._loop.call_soon(lambda: self._push_out(stream))
-            sent = stream.send(b": joined\n\n" + b"".join(map(self.sse, missed)))
-            # It may have been pushed out before it could be told so.
-            self._keep(stream, sent and not place.lost)
-            self._start_comments()
-            self._start_looks()
+            if events:
+                connection.sendall(b"".join(map(self.sse, events)))
+                position = events[-1].id
+                continue
+            # Nothing is left between the two: the cursor was seen before the history.
+            position = max(position, cursor)
+            with self._lock:
+                if self._cursor <= position:
+                    self._add(Stream(connection, position, place))
+                    break
         self.wake()
+
+    def _add(self, stream: Stream) -> None:
+        # The caller holds `_lock`.
+        stream.connection.setblocking(False)
+        if not self._streams and not self._listeners:
+            self._cursor = stream.position
+        self._streams[stream.descriptor] = stream
+        leave = functools.partial(self._push_out, stream)
+        stream.place.leave = lambda: self._loop.call_soon(leave)
+        sent = stream.send(b": joined\n\n")
+        # It may have been pushed out before it could be told so.
+        self._keep(stream, sent and not stream.place.lost)
+        self._start_comments()
+        self._start_looks()
 
     def _push_out(self, stream: Stream) -> None:
         """End a stream whose place another one has; its client may come again."""
@@ -252,7 +262,7 @@ class Broadcaster:
     def _look(self) -> None:
         self._looking = False
         if self._streams:
-            self._look_now()
+            self._loop.aside(self._look_now)
             self._start_looks()
 
     def close(self) -> None:
