@@ -9,7 +9,7 @@ import time
 import unittest
 from typing import Any, Dict, Iterator
 
-from support import Server, Wire, slow, wait_until
+from support import Server, Wire, patched, slow, wait_until
 
 #: Descriptors that are open stay so; no further one is given.
 NONE_FREE = 3
@@ -119,6 +119,33 @@ class Shortage(ShortageCase):
             time.sleep(1.5)
         run = self.server.ended(run_id, 5)
         self.assertEqual((run["status"], run["exitCode"]), ("cancelled", 137))
+
+    def test_a_keeper_that_can_not_be_watched_yet_loses_no_end(self) -> None:
+        """A shortage at pidfd_open(2) alone; another run of the cron comes meanwhile."""
+        self.server.stop()
+        short = self.server.folder / "short"
+        self.server.program = list(
+            patched(
+                "import os",
+                "real = os.pidfd_open",
+                "def opened(pid):",
+                f"    if os.path.exists({str(short)!r}): raise OSError(24, 'none')",
+                "    return real(pid)",
+                "os.pidfd_open = opened",
+            )
+        )
+        self.server.start()
+        short.touch()
+        run_id = self.server.trigger("brief").json["runId"]
+        path = self.server.run_dir / "brief.pid"
+        wait_until(lambda: len(path.read_text().split()) == 2)
+        second = self.server.trigger("brief")
+        self.assertEqual((second.status, second.json["runId"]), (409, run_id))
+        short.unlink()
+        run = self.server.ended(run_id)
+        self.assertEqual((run["status"], run["exitCode"]), ("completed", 0))
+        again = self.server.completed("brief")
+        self.assertEqual((again["id"], again["status"]), (run_id + 1, "completed"))
 
 
 if __name__ == "__main__":
