@@ -121,7 +121,7 @@ class Shortage(ShortageCase):
         self.assertEqual((run["status"], run["exitCode"]), ("cancelled", 137))
 
     def test_a_keeper_that_can_not_be_watched_yet_loses_no_end(self) -> None:
-        """A shortage at pidfd_open(2) alone; another run of the cron comes meanwhile."""
+        """A shortage at pidfd_open(2) alone; another trigger comes meanwhile."""
         self.server.stop()
         short = self.server.folder / "short"
         self.server.program = list(

@@ -43,7 +43,11 @@ class Stepped(unittest.TestCase):
 
     def test_what_may_wait_is_done_aside_in_order_and_reported(self) -> None:
         go = threading.Event()
-        self.loop.aside(lambda: None if go.wait(10) else None)
+
+        def hang() -> None:
+            go.wait(10)
+
+        self.loop.aside(hang)
         self.loop.aside(self.note("second"))
         self.loop.aside(lambda: 1 // 0)  # type: ignore[arg-type]
         self.loop.call_soon(self.note("meanwhile"))
