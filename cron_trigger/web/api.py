@@ -18,7 +18,7 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import Run, Trigger
 from cron_trigger.registry.strict_json import Json, json_text
-from cron_trigger.registry.texts import printable
+from cron_trigger.registry.texts import path_text, printable
 from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.fields import (
     query_flag,
@@ -108,7 +108,7 @@ class Api:
             "cronName": trigger.cron_name,
             "description": cron.description if cron else None,
             "message": message,
-            "logFile": log_file or (cron.log_path if cron else None),
+            "logFile": log_file or (path_text(cron.log_path) if cron else None),
         }
 
     def scheduled(self, request: Request) -> Answer:

@@ -24,6 +24,7 @@ from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.networks import address_of, client_of
 from cron_trigger.host.rates import Rates
+from cron_trigger.host.shortage import SHORT, is_shortage
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.texts import printable
@@ -41,8 +42,6 @@ SEND_BUFFER_BYTES = 1 << 17
 #: A refused connection is closed so long after its answer, which would be lost if it
 #: were closed at once; of a flood, only so many are kept.
 REFUSED_S, REFUSED_KEPT = 1.0, 16
-#: What the system says where it has no descriptor or memory left.
-SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Headers": "Content-Type, X-Trigger-Secret, Authorization, "
     "Idempotency-Key, Last-Event-ID",
@@ -127,8 +126,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise
         except Exception as error:
             self.server.say("error", f"internal error: {error!r} at {_trace(error)}")
-            short = isinstance(error, OSError) and error.errno in SHORT
-            if short or isinstance(error, MemoryError):
+            if is_shortage(error):
                 raise _out_of_room() from None
             return json_answer(
                 500,
