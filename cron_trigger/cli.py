@@ -15,8 +15,8 @@ import sys
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from cron_trigger import SERVICE, VERSION
-from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
-from cron_trigger.registry.errors import EX_CONFIG, EX_USAGE, ConfigError, Refusal
+from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed, reader_may_go, tell
+from cron_trigger.registry.errors import EX_USAGE, ConfigError, Refusal
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import SETTINGS, number_setting
 from cron_trigger.runs.logs import PRIORITIES, stderr_is_journal
@@ -96,6 +96,11 @@ class _Parser(argparse.ArgumentParser):
         if shown is not None:
             _add_settings(self, shown)
         return super().parse_known_args(*arguments, **more)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Whoever reads it may go; the exit status stays.
+        with reader_may_go(file or sys.stderr, OSError):
+            (file or sys.stderr).write(message)
 
     def error(self, message: str) -> Any:
         self.exit(EX_USAGE, f"{SERVICE}: {message} (see --help)\n")
@@ -214,18 +219,29 @@ def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) 
     """
     _prepare_streams()
     try:
-        given = argparse.Namespace(limits=limits or Limits())
-        options = parser().parse_args(argv, given)
+        status = _obey(argv, limits or Limits())
+    except SystemExit as end:  # of argparse: a help was asked for, or a call is wrong
+        status = int(end.code or 0)
+    try:
+        with reader_may_go(sys.stdout):
+            return status
+    except OSError as error:
+        complain(str(error))
+        return status or 1
+
+
+def _obey(argv: Optional[Sequence[str]], limits: Limits) -> int:
+    try:
+        options = parser().parse_args(argv, argparse.Namespace(limits=limits))
         if options.command == "help":
             about = [options.about] if options.about else []
             parser().parse_args([*about, "--help"])
         place, _, name = COMMANDS[options.command or "serve"][0].partition(":")
         status: int = getattr(importlib.import_module(place), name)(options)
-        sys.stdout.flush()  # here, where a reader that has gone is no error
         return status
     except ConfigError as error:
         complain(str(error))
-        return EX_CONFIG
+        return error.status
     except Refusal as refusal:
         complain(refusal.message)
         return EXIT_OF_CODE.get(refusal.code, 1)
@@ -233,9 +249,7 @@ def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) 
         complain(str(error))
         return error.status
     except BrokenPipeError:
-        # The reader has seen enough; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # the reader of a stream has seen enough
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except OSError as error:
@@ -265,4 +279,4 @@ def _prepare_streams() -> None:
 def complain(text: str) -> None:
     """Say why it ends; `journalctl -p err` shows it where systemd started this."""
     priority = f"<{PRIORITIES['error']}>" if stderr_is_journal() else ""
-    sys.stderr.write(f"{priority}{SERVICE}: {text}\n")
+    tell(f"{priority}{SERVICE}: {text}\n")

@@ -15,7 +15,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from support import PROGRAM, Server, need, slow, wait_until
+from support import PROGRAM, READERS, Server, need, slow, wait_until
 
 from cron_trigger import client
 
@@ -107,6 +107,14 @@ class TriggerTest(ClientCase):
             done = self.call("trigger", name, "--wait")
             self.assertEqual((done.returncode, done.stdout), (status, ""))
             self.assertIn(f": exit {status} after ", done.stderr)
+
+    @slow
+    def test_whoever_reads_it_or_not_the_status_is_the_runs(self) -> None:
+        for how in ("--wait", "--follow", "--wait --json"):
+            for reader in READERS:
+                with self.subTest(how, reader=reader):
+                    call = f"trigger fails {how} --url={self.url()}"
+                    self.assertEqual(self.server.read_by(reader, call), 3)
 
     def test_with_follow_its_output_is_shown_meanwhile(self) -> None:
         done = self.call("trigger", "fails", "--follow")

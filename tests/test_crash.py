@@ -20,9 +20,19 @@ import threading
 import time
 import unittest
 from datetime import datetime, timedelta, timezone
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
-from support import FULL, PROGRAM, Server, need_full, patched, wait_until
+from support import (
+    FULL,
+    PROGRAM,
+    Server,
+    need,
+    need_command,
+    need_full,
+    patched,
+    wait_until,
+)
 
 #: Writes its begin and end into the canary, one write each; says who it is.
 CANARY = """#!/bin/sh
@@ -331,7 +341,7 @@ class Storm(unittest.TestCase):
         self.by_key: Dict[str, Set[int]] = collections.defaultdict(set)
         self.cancelled: Set[int] = set()
         self.keepers_killed: Set[int] = set()
-        self.refused = 0
+        self.refused = self.times_full = 0
         self.stop = threading.Event()
         self.lock = threading.Lock()
 
@@ -397,6 +407,37 @@ class Storm(unittest.TestCase):
                 db.execute("rollback")
             db.close()
 
+    def small_disk(self) -> Path:
+        """Put both histories on one small disk."""
+        need(os.geteuid() == 0, "mounting a small disk needs root")
+        mount, umount = need_command("mount"), need_command("umount")
+        disk = self.server.folder / "disk"
+        disk.mkdir()
+        options = ["-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", str(disk)]
+        done = subprocess.run([mount, *options], capture_output=True, check=False)
+        need(done.returncode == 0, f"no disk can be mounted: {done.stderr!r}")
+        self.addCleanup(subprocess.call, [umount, "-l", str(disk)])
+        self.server.state_dir, self.server.run_dir = disk / "state", disk / "run"
+        return disk
+
+    def fill_disk(self, disk: Path) -> None:
+        """Leave no byte on the disk of the histories, now and then."""
+        dice = random.Random(self.seed * 100 + 97)
+        filler = disk / "filler"
+        while not self.stop.wait(dice.random() * 2):
+            until_s = time.monotonic() + dice.random()
+            # What others give back in the meantime is taken, too.
+            with open(filler, "ab", buffering=0) as file:
+                while time.monotonic() < until_s and not self.stop.is_set():
+                    with contextlib.suppress(OSError):
+                        while True:
+                            file.write(b"x" * 65536)
+                    with contextlib.suppress(OSError):
+                        file.write(b"x" * 4096)
+                    self.stop.wait(0.005)
+            filler.unlink()
+            self.times_full += 1
+
     def kill_keeper(self, dice: random.Random) -> None:
         """SIGKILL a keeper through a pidfd, which can't hit another process."""
         path = self.server.run_dir / f"{dice.choice(self.CRONS)}.pid"
@@ -442,11 +483,22 @@ class Storm(unittest.TestCase):
         return self.server.spawn("serve", "--host=127.0.0.1", f"--port={port}")
 
     def test_storm(self) -> None:
+        """Kills, and locks on the history."""
+        self.storm(self.lock_history)
+
+    def test_storm_on_a_disk_that_is_full_now_and_then(self) -> None:
+        """All three at once, and both histories on that disk."""
+        need_full()
+        disk = self.small_disk()
+        self.storm(self.lock_history, lambda: self.fill_disk(disk))
+        self.assertGreater(self.times_full, 5)
+
+    def storm(self, *faults: Callable[[], None]) -> None:
         threads = [
             threading.Thread(target=self.client, args=(number,)) for number in range(3)
         ]
         threads.append(threading.Thread(target=self.crontab))
-        threads.append(threading.Thread(target=self.lock_history))
+        threads += [threading.Thread(target=fault) for fault in faults]
         self.server.start()
         self.server.stop()
         for thread in threads:
@@ -473,7 +525,7 @@ class Storm(unittest.TestCase):
                 f"storm, seed {self.seed}: {kills} kills of the server, "
                 f"{len(self.told)} runs told, {self.refused} refused, "
                 f"{len(self.cancelled)} cancelled, {len(self.keepers_killed)} keepers "
-                f"killed; history {rows}\n"
+                f"killed; {self.times_full} times full; history {rows}\n"
             )
 
     def check_history(self) -> None:
@@ -502,7 +554,8 @@ class Storm(unittest.TestCase):
         told = self.server.rows(
             "select event, json_extract(data, '$.run.id') from events"
         )
-        self.assertEqual(len(set(told)), len(told))
+        twice = {one: n for one, n in collections.Counter(told).items() if n > 1}
+        self.assertEqual(twice, {})
         ended = {run_id for event, run_id in told if event == "run.finished"}
         rows = self.server.rows("select id from cron_executions")
         self.assertEqual(ended, {row[0] for row in rows})

@@ -39,7 +39,7 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.limits import Limit, Limits
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.schedule import SCHEDULED_LIMIT, SCHEDULED_SHARE
-from cron_trigger.web.events import Broadcaster
+from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.places import KEPT_DESCRIPTORS, Places, limits_for
 from cron_trigger.web.reader import (
     HEADER_COUNT,
@@ -746,7 +746,7 @@ class PlacesTest(unittest.TestCase):
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
         place = broadcaster.reserve("a")
-        broadcaster.join(ours, None, place)
+        broadcaster.join(Stream(ours, place, chunked=True), 0)
         broadcaster.release(broadcaster.reserve("a"))
         broadcaster.release(place)
         broadcaster.reserve("a")
@@ -863,6 +863,52 @@ class FewDescriptorsTest(unittest.TestCase):
                 self.assertLessEqual(limit.share, limit.total)
         self.assertEqual(limits_for(Limits(), 1024, 20), Limits())
         self.assertEqual(limits_for(Limits(), -1, 20), Limits())
+
+
+@slow
+class LittleMemoryTest(unittest.TestCase):
+    """A host that gives a process 200 MiB of addresses: some 5 threads of glibc's."""
+
+    def test_what_can_not_be_served_is_told_and_nothing_told_is_lost(self) -> None:
+        prlimit = need_command("prlimit")
+        registry = {
+            f"c{n}": {"description": "D", "command": ["true"]} for n in range(8)
+        }
+        python = [prlimit, f"--as={200 << 20}", sys.executable]
+        told: List[int] = []
+        codes: Dict[str, int] = {}
+
+        def trigger(name: str) -> None:
+            for _ in range(30):
+                with contextlib.suppress(OSError):  # closed before the request came
+                    reply = server.trigger(name)
+                    code = f"{reply.status} {reply.json.get('code')}"
+                    codes[code] = codes.get(code, 0) + 1
+                    told.extend([reply.json["runId"]] if reply.status == 202 else [])
+
+        with Server(registry, python=python) as server:
+            for idle in (0, 40):
+                wires = [Wire(server.port) for _ in range(idle)]
+                threads = [
+                    threading.Thread(target=trigger, args=(name,)) for name in registry
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                for wire in wires:
+                    wire.socket.close()
+                health = wait_until(
+                    lambda: (r := server.get("/health")).status == 200 and r.json
+                )
+                self.assertEqual(health["status"], "healthy")
+                told.append(server.completed("c0")["id"])
+            known = {"202 None", "409 already_running", "503 overloaded"}
+            self.assertLessEqual(set(codes), known)
+            self.assertGreater(codes["503 overloaded"], 20, "there was enough")
+            rows = server.rows("select id, status from cron_executions")
+            self.assertEqual(sorted(rows), [(i, "completed") for i in sorted(told)])
+            self.assertNotIn("internal error", server.log_text())
 
 
 class SharesTest(unittest.TestCase):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import unittest
 
-from fast.test_pruning import DAY_S
 from support import Server, limited, need_full, wait_until
 from test_metrics import age
 
+from cron_trigger.history.clock import DAY_S
 from cron_trigger.registry.limits import Limits
 
 REGISTRY = {

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any, Dict, List, Tuple
 from command import REGISTRY, USER, CommandCase
 from support import (
     PROGRAM,
+    READERS,
     Server,
     need_command,
     need_full,
@@ -276,18 +276,29 @@ class OutputTest(CommandCase):
         process.stdout.close()
 
     def test_a_reader_that_has_seen_enough_does_not_end_the_run(self) -> None:
-        call = [sys.executable, str(PROGRAM), "run", "fails", "--output"]
-        words = shlex.join([*call, *self.server.folder_flags()])
-        done = subprocess.run(
-            ["bash", "-c", f"{words} | true; echo ${{PIPESTATUS[0]}}"],
-            capture_output=True,
-            text=True,
-            env=self.server.clean_environ(),
-            timeout=30,
-            check=True,
-        )
-        self.assertEqual(done.stdout, "3\n", done.stderr)
-        self.assertEqual(self.last_run()["exitCode"], 3)
+        self.assertEqual(self.server.read_by("{} 2>&1 | true", "run fails"), 3)
+
+    @slow
+    def test_whoever_reads_it_or_not_the_status_is_the_runs(self) -> None:
+        for call in ("run fails", "run fails --output"):
+            for reader in READERS:
+                with self.subTest(call, reader=reader):
+                    self.assertEqual(self.server.read_by(reader, call), 3)
+                    self.assertEqual(self.last_run()["exitCode"], 3)
+
+    def test_a_disk_that_is_full_is_said_where_output_was_wanted(self) -> None:
+        words = [sys.executable, str(PROGRAM), "run", "fails", "--output"]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [*words, *self.server.folder_flags()],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                env=self.server.clean_environ(),
+                timeout=30,
+                check=False,
+            )
+        self.assertEqual(done.returncode, 3)
+        self.assertIn(b"nothing more is shown: No space left on device", done.stderr)
 
     def test_a_pipe_gets_the_bytes_and_a_terminal_sees_them_written_out(self) -> None:
         words = [sys.executable, str(PROGRAM), "run", "paints", "--output"]

@@ -5,25 +5,31 @@ from __future__ import annotations
 import collections
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Set, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Set, Tuple
+from unittest import mock
 
 from fast.test_store import Folder
-from support import FULL, PROGRAM, Reply, Server, limited, slow, wait_until
+from support import FULL, PROGRAM, Reply, Server, slow, wait_until
 from test_store import DiskCase
 
+from cron_trigger.history.file import HistoryFile
 from cron_trigger.history.ids import Ids
-from cron_trigger.history.pruning import Clock
+from cron_trigger.history.owner import check_run_dir, own_state
 from cron_trigger.history.store import Store
-from cron_trigger.registry.errors import ConfigError
+from cron_trigger.host.lock import take_lock
+from cron_trigger.registry.errors import ConfigError, Refusal
 from cron_trigger.registry.records import Run
 from cron_trigger.registry.times import now_text
 
@@ -254,6 +260,84 @@ class Lost(Folder):
         copy.write_bytes(self.path.read_bytes())
         self.damaged(lambda: copy.replace(self.path))
 
+    def test_an_older_copy_of_the_same_size_is_written_over_it(self) -> None:
+        self.ended_runs(100)
+        self.checkpoint()
+        copy = self.path.read_bytes()
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            db.execute("delete from cron_executions where id <= 50")
+            db.execute("delete from events where id <= 100")
+        ids = self.ended_runs(40)
+        self.checkpoint()
+        self.assertEqual(self.path.stat().st_size, len(copy))
+        running = self.begun()
+        self.assertEqual(self.said, [])
+        with open(self.path, "r+b", buffering=0) as file:
+            file.write(copy)
+        ids |= self.ended_runs(2)
+        self.assert_known(ids, running)
+        self.assertIsNotNone(self.ended(running, 3))
+        self.assertIn("written over", self.said[0][1])
+        self.assertEqual(self.rows("pragma integrity_check"), [("ok",)])
+
+    def test_what_it_was_is_written_over_it(self) -> None:
+        """A copy that lacks only what the -wal has: nothing is lost, nothing said."""
+        ids = self.ended_runs(30)
+        self.checkpoint()
+        copy = self.path.read_bytes()
+        ids |= self.ended_runs(1)
+        with open(self.path, "r+b", buffering=0) as file:
+            file.write(copy)
+        ids |= self.ended_runs(1)
+        self.assertEqual(self.said, [])
+        rows = self.rows("select id from cron_executions where exit_code = 3")
+        self.assertEqual({row[0] for row in rows}, ids)
+
+    def test_something_else_is_written_over_a_part_of_it(self) -> None:
+        self.ended_runs(30)
+        self.checkpoint()
+        ids, running = self.ended_runs(), self.begun()
+        with open(self.path, "r+b", buffering=0) as file:
+            file.seek(4096)
+            file.write(b"something else " * 2000)
+        ids |= self.ended_runs(2)
+        self.assert_known(ids, running)
+        self.assertEqual(len(self.aside()), 1)
+
+    def test_what_other_processes_write_is_no_damage(self) -> None:
+        running = self.begun()
+        text = (
+            "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], 10)\n"
+            "db.execute('pragma wal_autocheckpoint = 5')\n"
+            "for i in range(300):\n"
+            '    with db: db.execute("insert into events (event, data) values '
+            "('x', '{}')\")\n"
+        )
+        command = [sys.executable, "-c", text, str(self.path)]
+        with subprocess.Popen(command) as process:
+            while process.poll() is None:
+                self.ended_runs(1)
+        self.assertEqual(process.returncode, 0)
+        self.assertEqual(self.said, [])
+        self.assertIsNotNone(self.ended(running, 3))
+
+    def test_the_wal_does_not_grow_for_good(self) -> None:
+        wal = Path(f"{self.path}-wal")
+        sizes: List[int] = []
+        with mock.patch.multiple(HistoryFile, WAL_BYTES=64 << 10, WAL_KEPT=16 << 10):
+            self.store = self.opened()
+            for _ in range(60):
+                self.ended_runs()
+                sizes.append(wal.stat().st_size)
+        self.assertLess(max(sizes), 256 << 10)
+        self.assertEqual(self.said, [])
+
+    def test_its_wal_is_cut(self) -> None:
+        self.ended_runs()
+        self.checkpoint()
+        self.damaged(lambda: os.truncate(f"{self.path}-wal", 0))
+        self.assertEqual(self.rows("pragma integrity_check"), [("ok",)])
+
     def test_a_column_is_renamed(self) -> None:
         def damage() -> None:
             with contextlib.closing(sqlite3.connect(self.path)) as db:
@@ -314,8 +398,6 @@ class Numbers(unittest.TestCase):
         self.folder = Path(self.enterContext_())
 
     def enterContext_(self) -> str:
-        import tempfile
-
         folder = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
         self.addCleanup(folder.cleanup)
         return folder.name
@@ -344,6 +426,21 @@ class Numbers(unittest.TestCase):
         self.assertEqual(ids.draw("run"), last + 1)
         ids.close()
 
+    def test_letting_go_unlocks_nobody_else_s_file(self) -> None:
+        ids = Ids(self.folder / "run")
+        self.addCleanup(ids.close)
+        ids._folder.mkdir()  # type: ignore[union-attr]
+        with ids:
+            ids.draw("event")
+            (self.folder / "run").rename(self.folder / "moved")
+            (self.folder / "moved" / "last-event").unlink()
+            ids.draw("event")
+            # As a thread does that starts a cron just then: it gets the freed number.
+            lock = take_lock(self.folder / "a.pid")
+            assert lock is not None
+            self.addCleanup(os.close, lock)
+        self.assertIsNone(take_lock(self.folder / "a.pid"))
+
     def test_events_are_drawn_again_where_another_went_before(self) -> None:
         ids, other = Ids(self.folder), Ids(self.folder)
         with ids:
@@ -355,8 +452,96 @@ class Numbers(unittest.TestCase):
         other.close()
 
 
+class SameEnd(Folder):
+    """Two processes saw one end; the one is held still in the midst of recording it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.opened()
+        self.run_begun = self.begun()
+        database = self.other._database
+        database._first.BUSY_S = database.ids.ORDER_WAIT_S = 0.01
+
+    def end_in_the_midst(self, looked_before: bool) -> None:
+        """End it in both, the other where this one looks whether it was overtaken."""
+        ids = self.store._database.ids
+        look, looks = ids.overtaken, itertools.count()
+
+        def overtaken() -> bool:
+            before = looked_before and look()
+            if not next(looks):
+                self.assertIsNotNone(self.ended_by(self.other))
+                self.assertTrue(self.other.problem)
+            return before if looked_before else look()
+
+        ids.overtaken = overtaken  # type: ignore[method-assign]
+        self.ended(self.run_begun)
+
+    def ended_by(self, store: Store) -> Optional[Run]:
+        self.store, own = store, self.store
+        try:
+            return self.ended(self.run_begun)
+        finally:
+            self.store = own
+
+    def assert_told_once(self) -> None:
+        wait_until(self.other.retry)
+        self.store.tell("registry.reloaded", {"crons": 1})
+        names = [row[0] for row in self.rows("select event from events order by id")]
+        self.assertEqual(names, ["run.started", "run.finished", "registry.reloaded"])
+        self.assertEqual(self.rows("select sum(runs) from run_totals"), [(1,)])
+
+    def test_it_is_told_once_where_it_was_overtaken(self) -> None:
+        self.end_in_the_midst(looked_before=False)
+        events = self.store.events_after(0)
+        self.assertEqual(
+            [event.name for event in events], ["run.started", "run.finished"]
+        )
+        self.assert_told_once()
+
+    def test_it_is_told_once_where_that_came_too_late_to_be_noticed(self) -> None:
+        self.end_in_the_midst(looked_before=True)
+        self.assert_told_once()
+
+    def test_what_a_change_in_the_second_works_on_is_there_again(self) -> None:
+        with locked(self.path):
+            ids = self.other._database.ids
+            looks = itertools.count()
+            ids.overtaken = lambda: not next(looks)  # type: ignore[method-assign]
+            self.assertIsNotNone(self.ended_by(self.other))
+        self.assert_told_once()
+
+
 @slow
 class Owner(unittest.TestCase):
+    def test_who_reads_whose_it_is_never_finds_it_half_written(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as name:
+            folders = [Path(name) / "short", Path(name) / ("long" * 40)]
+            state = Path(name)
+            read: Set[str] = set()
+            stop = threading.Event()
+
+            def reader() -> None:
+                while not stop.is_set():
+                    with contextlib.suppress(Refusal):
+                        # Says nothing of a folder that nobody has named.
+                        check_run_dir(state, folders[0])
+                    text = (state / "server.lock").read_bytes()
+                    read.add(text.partition(b"\0")[0].decode())
+
+            lock = own_state(state, folders[0])
+            assert lock is not None
+            thread = threading.Thread(target=reader)
+            thread.start()
+            for turn in range(3000):
+                os.close(lock)
+                lock = own_state(state, folders[turn % 2], 5)
+                assert lock is not None
+            stop.set()
+            thread.join()
+            os.close(lock)
+            self.assertLessEqual(read, set(map(os.path.realpath, folders)))
+
     def test_a_second_server_of_a_state_folder_is_refused(self) -> None:
         registry = {"brief": {"description": "B", "command": ["true"]}}
         with Server(registry) as one, Server(registry, start=False) as two:
@@ -370,55 +555,6 @@ class Owner(unittest.TestCase):
             self.assertEqual(one.command("run", "brief").returncode, 0)
             one.kill()
             self.assertEqual(two.command("run", "brief").returncode, 0)
-
-
-@slow
-class ClockTest(unittest.TestCase):
-    """A clock that is days ahead prunes nothing for good."""
-
-    now_s, up_s = 1e9, 50.0
-
-    def clock(self, newest_s: Any) -> Any:
-        return Clock(newest_s, lambda: self.now_s, lambda: self.up_s)
-
-    def pass_time(self, seconds: float) -> None:
-        self.now_s += seconds
-        self.up_s += seconds
-
-    def test_one_that_agrees_is_believed_at_once(self) -> None:
-        self.assertTrue(self.clock(None).is_believed())
-        self.assertTrue(self.clock(self.now_s - 3600).is_believed())
-
-    def test_one_that_is_ahead_is_not_though_it_has_recorded_runs(self) -> None:
-        clock = self.clock(self.now_s - 100 * 86400)
-        self.assertFalse(clock.is_believed())
-        self.pass_time(3600)
-        self.assertFalse(clock.is_believed())
-
-    def test_a_host_that_was_off_for_long_prunes_after_a_day(self) -> None:
-        clock = self.clock(self.now_s - 100 * 86400)
-        self.pass_time(86400)
-        self.assertTrue(clock.is_believed())
-
-    def test_one_that_is_set_has_to_hold_for_a_day(self) -> None:
-        clock = self.clock(self.now_s)
-        self.now_s += 100 * 86400
-        self.assertFalse(clock.is_believed())
-        self.pass_time(86400)
-        self.assertTrue(clock.is_believed())
-
-    def test_a_server_that_starts_ahead_keeps_what_it_has(self) -> None:
-        registry = {"brief": {"description": "B", "command": ["true"]}}
-        with Server(registry) as server:
-            server.completed("brief")
-            server.stop()
-            ahead = "import time; time.time = lambda r=time.time: r() + 100 * 86400"
-            option, text = limited("prune_every_s=0.05")
-            server.program = [option, f"{ahead}\n{text}"]
-            server.start()
-            server.completed("brief")
-            wait_until(lambda: "nothing is pruned" in server.log_text())
-            self.assertEqual(len(server.get("/runs").json["runs"]), 2)
 
 
 @slow

@@ -19,7 +19,14 @@ from typing import Any, Dict, List
 
 from cron_trigger.client import Client, client_of
 from cron_trigger.commands.run import split_params, user_name
-from cron_trigger.commands.terminal import Failed, Output, print_json, say, visible
+from cron_trigger.commands.terminal import (
+    Failed,
+    Output,
+    print_json,
+    reader_may_go,
+    say,
+    visible,
+)
 from cron_trigger.registry.errors import EX_USAGE
 from cron_trigger.registry.records import COMPLETED
 from cron_trigger.registry.strict_json import Json
@@ -47,6 +54,20 @@ def trigger(options: argparse.Namespace) -> int:
         lambda: client.ask("POST", "trigger", body, Idempotency_Key=key)
     )
     run_id = answer.get("runId")
+    if not (options.follow or options.wait):
+        _say_answer(options, answer)
+        return 0
+    # Whether somebody reads it or not: the status is the run's.
+    with reader_may_go(sys.stdout, OSError):
+        _say_answer(options, answer)
+    if options.follow:
+        with reader_may_go(sys.stdout, OSError):
+            _show(client.follow(f"runs/{run_id}"))
+    return _ended(client, run_id)
+
+
+def _say_answer(options: argparse.Namespace, answer: Dict[str, Json]) -> None:
+    run_id = answer.get("runId")
     if options.json:
         print_json(answer)
     elif run_id is None:
@@ -55,9 +76,6 @@ def trigger(options: argparse.Namespace) -> int:
         say(f"run {run_id} of {options.name} started")
     else:
         print(f"run {run_id} of {options.name} started: cron-trigger log {run_id}")
-    if options.follow:
-        _show(client.follow(f"runs/{run_id}"))
-    return _ended(client, run_id) if options.follow or options.wait else 0
 
 
 def _requester() -> str:

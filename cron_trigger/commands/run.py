@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.commands.place import refuse_guest, registry_of, settings_of
-from cron_trigger.commands.terminal import Output, say, visible
+from cron_trigger.commands.terminal import Output, reader_may_go, say, tell, visible
 from cron_trigger.history.owner import check_run_dir
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
@@ -161,7 +161,7 @@ class _Shown:
         if ended is not None:
             self.log.run = ended
         # Who looked at it may have gone; the run goes on, and is waited for.
-        with contextlib.suppress(BrokenPipeError):
+        with reader_may_go(sys.stdout, OSError):
             for block in self.log.blocks(self._place, end or self.log.end()):
                 self._place += len(block)
                 self._output.write(block)
@@ -182,7 +182,7 @@ def _say_failed(run: Run, seen: bool) -> None:
     data = b"".join(log.blocks(begin, end))
     log.close()
     text = visible(data.decode("utf-8", "backslashreplace"))
-    sys.stderr.write(text if text.endswith("\n") or not text else text + "\n")
+    tell(text if text.endswith("\n") or not text else text + "\n")
     return None
 
 

@@ -7,11 +7,12 @@ terminal.  Called by the commands; nothing here knows what is shown.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import os
 import re
 import sys
-from typing import Iterable, Sequence, TextIO
+from typing import Iterable, Iterator, Sequence, TextIO, Type
 
 from cron_trigger import SERVICE
 from cron_trigger.registry.errors import EX_CONFIG, EX_TEMPFAIL, EX_USAGE
@@ -56,9 +57,37 @@ class Failed(Exception):
         self.status = status
 
 
+@contextlib.contextmanager
+def reader_may_go(
+    stream: TextIO, fault: Type[OSError] = BrokenPipeError
+) -> Iterator[None]:
+    """Write to a reader who may have seen enough (`| head`); what follows happens.
+
+    With `OSError`, after a full disk or a terminal that is gone, too.
+    """
+    try:
+        yield
+        stream.flush()
+    except OSError as error:
+        # What is still buffered would fail again as Python exits, which makes it 120.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        if not isinstance(error, fault):
+            raise
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            say(f"nothing more is shown: {error.strerror}")
+
+
+def tell(text: str) -> None:
+    """Write to standard error; whether somebody reads it changes nothing else."""
+    with reader_may_go(sys.stderr, OSError):
+        sys.stderr.write(text)
+
+
 def say(text: str) -> None:
     """Tell a person something beside the output."""
-    sys.stderr.write(f"{SERVICE}: {text}\n")
+    tell(f"{SERVICE}: {text}\n")
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -67,19 +96,28 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     coloured = sys.stdout.isatty() and not plain
+    lines = []
     for row in table:
         cells = []
         for cell, width in zip(row, widths):
             colour = COLOURS.get(cell) if coloured else None
             text = f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
             cells.append(text + " " * (width - len(cell)))
-        print("  ".join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip())
+    print_lines(lines)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print a command's answer, of which its reader may want the beginning only."""
+    with reader_may_go(sys.stdout):
+        for line in lines:
+            print(line)
 
 
 def print_json(value: Json) -> None:
     """Print JSON for programs."""
     plain = "utf" not in (sys.stdout.encoding or "").lower()
-    print(json.dumps(value, ensure_ascii=plain, indent=2))
+    print_lines([json.dumps(value, ensure_ascii=plain, indent=2)])
 
 
 def visible(text: str) -> str:

@@ -19,7 +19,7 @@ import time
 from typing import Any, Callable, Iterator, Mapping
 
 from cron_trigger import SERVICE, VERSION
-from cron_trigger.daemon.listener import listen
+from cron_trigger.daemon.listener import listen, take_over
 from cron_trigger.daemon.parts import Parts
 from cron_trigger.daemon.systemd import Systemd
 from cron_trigger.history.owner import own_state
@@ -30,9 +30,8 @@ from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.limits import Limits
-from cron_trigger.registry.settings import OF_A_SERVER, Settings
+from cron_trigger.registry.settings import OF_A_SERVER, Settings, misspelt
 from cron_trigger.registry.texts import printable
-from cron_trigger.registry.times import now_text
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.web.server import HttpServer
@@ -52,6 +51,7 @@ class Daemon:
     ) -> None:
         self._settings = settings
         self._limits = limits
+        self._misspelt = misspelt(environ)
         self._systemd = Systemd(environ)
         self._logs = Logs(settings.log_dir)
         self._log = ServerLog(self._logs, f"{SERVICE}.log")
@@ -94,12 +94,7 @@ class Daemon:
         self._parts = parts = Parts(
             settings, self._lock, self._logs, self._log.say, self._limits
         )
-        self._listener, kept = listen(
-            self._settings, self._systemd.kept_listener, self._limits.bind_s
-        )
-        # Given to systemd at once: from here on a SIGKILL refuses nobody who connects.
-        if not kept:
-            self._systemd.keep_listener(self._listener)
+        self._listener, self._earlier = listen(self._settings, self._systemd)
         # Bound before the history is looked at in `settle`: what `run NAME` records
         # later than that look sends a message, which waits in the socket for the loop.
         self._messages = MessageSocket(self._settings.run_dir)
@@ -143,6 +138,8 @@ class Daemon:
         parts = self._parts
         for fault in parts.registry.faults:
             self._log.say("error", f"registry: {fault}")
+        for warning in self._misspelt:
+            self._log.say("warning", warning)
         parts.changes.listen(lambda _name: self._show_status())
         parts.reloads.listen(self._on_registry)
         # Told in the thread `history`, done by the loop, where `tick` of plans belongs.
@@ -201,11 +198,11 @@ class Daemon:
 
     def _prune(self) -> None:
         """Prune the history now and once a day, in a thread that ends."""
-        before = now_text(time.time() - self._settings.history_days * 86400)
+        age_s = self._settings.history_days * 86400.0
 
         # It takes the history's lock again and again: requests get in between.
         def work() -> None:
-            count = self._parts.store.prune(before, pause=lambda: time.sleep(0.005))
+            count = self._parts.store.prune(age_s, pause=lambda: time.sleep(0.005))
             if count:
                 self._log.say(
                     "info",
@@ -283,6 +280,7 @@ class Daemon:
     # ---- serve
 
     def _serve(self) -> None:
+        take_over(self._http, self._earlier)
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             # Signals come as bytes beside the connections, so that one `select` waits
@@ -295,7 +293,6 @@ class Daemon:
                     else:
                         self._http.accept()
 
-    # From any thread.
     def _wake(self, number: int) -> None:
         with contextlib.suppress(OSError):
             os.write(self._wake_out, bytes([number]))

@@ -12,6 +12,7 @@ and nothing raises for a fault of a disk.  Modules, each on those above it:
     joined    both read as one
     file      the history's file: opened, lost, cut short, of another version
     database  which of the two is asked; faults, and how they heal
+    clock     how much time has passed, by what servers have seen of it
     keys      idempotency keys
     events    what `/events` tells
     plans     scheduled triggers

@@ -43,6 +43,24 @@ Needed = Tuple[str, str, Any, Optional[Callable[[], Union[Run, Scheduled]]]]
 FAULTS = (sqlite3.Error, OSError, ConfigError)
 
 
+class Overtaken(Exception):
+    """Another process has drawn an event since this one drew that of its change."""
+
+
+def _in_order(attempt: Callable[[bool], T]) -> T:
+    """Make a change; from its beginning again where its events came out of order.
+
+    That is where this process was stopped in the midst of it, and others, who had
+    waited, went on: their events may have been read, with higher numbers, and may tell
+    the very end that this change is about to record.
+    """
+    # Not for ever: a host so busy is answered out of order at the worst.
+    for _ in range(3):
+        with contextlib.suppress(Overtaken):
+            return attempt(False)
+    return attempt(True)
+
+
 class Database:
     """Both histories, as one."""
 
@@ -54,16 +72,16 @@ class Database:
         path: Path,
         say: Callable[[str, str], None],
         run_dir: Optional[Path],
-        on_heal: Callable[[], None],
+        on_heal: Optional[Callable[[], None]],
         read_only: bool = False,
     ) -> None:
         self.path = path
         self._say = say
-        # Called without `_lock`, in the thread `history`.
+        # The server's.  Called without `_lock`, in the thread `history`.
         self._on_heal = on_heal
         self._read_only = read_only
         # Under `_lock` these four, and all that they open.
-        self._first = HistoryFile(path, say, self._carry_over)
+        self._first = HistoryFile(path, say, self._carry_over, on_heal is not None)
         self._second = Second(run_dir)
         self._joined = Joined(path, self._second)
         self.ids = Ids(run_dir)
@@ -193,57 +211,56 @@ class Database:
 
     def _write_first(self, change: Change[T]) -> T:
         db = self._first.connected()
-        # Waits for writers of other processes (BUSY_S at most); readers go on.
-        db.execute("begin immediate")
-        try:
-            # After SQLite's lock, held until the commit.  In `_write_second` it comes
-            # first; no circle, since every one of these waits ends by itself.
-            with self.ids:
-                # What another process has put aside comes first: it may be about the
-                # same run, and of two ends the first one counts.
-                if not self._second.is_empty():
-                    # Commits; the change has a transaction of its own.
-                    self._second.move_to(db, self.ids)
-                    db.execute("begin immediate")
-                # Killed up to its commit: nothing of it is there.  After it: all.
-                return self._committed(db, change)
-        except BaseException:
-            roll_back(db)
-            raise
 
-    def _committed(self, db: sqlite3.Connection, change: Change[T]) -> T:
-        """Make a change and commit it; again where its events came out of order.
-
-        That is where this process was stopped in the midst of it, and others, who had
-        waited, went on: their events may have been read, with higher numbers.
-        """
-        result = change(db)
-        # Not for ever: a host so busy is answered out of order at the worst.
-        for _ in range(3):
-            if not self.ids.overtaken():
-                break
-            db.execute("rollback")
+        def attempt(last: bool) -> T:
+            # Waits for writers of other processes (BUSY_S at most); readers go on.
             db.execute("begin immediate")
-            result = change(db)
+            try:
+                # After SQLite's lock, held until the commit.  In `_write_second` it
+                # comes first; no circle, since every one of these waits ends by itself.
+                with self.ids:
+                    # What another process has put aside comes first: it may be about
+                    # the same run, and of two ends the first one counts.
+                    if not self._second.is_empty():
+                        # Commits; the change has a transaction of its own.
+                        self._second.move_to(db, self.ids)
+                        db.execute("begin immediate")
+                    # Killed up to its commit: nothing of it is there.  After it: all.
+                    return self._committed(db, change, last)
+            except BaseException:
+                roll_back(db)
+                raise
+
+        return _in_order(attempt)
+
+    def _committed(self, db: sqlite3.Connection, change: Change[T], last: bool) -> T:
+        """Make a change and commit it; raise Overtaken where others went before."""
+        result = change(db)
+        if not last and self.ids.overtaken():
+            raise Overtaken
         db.execute("commit")
         return result
 
     def _write_second(self, change: Change[T], needed: Sequence[Needed]) -> T:
-        with self.ids:
-            # Before the transaction: they are read through another connection.
-            rows = [(need[0], self._old_rows(need)) for need in needed]
+        def attempt(last: bool) -> T:
+            with self.ids:
+                # Before the transaction: they are read through another connection.
+                # Anew in each attempt: who overtook may have changed just these.
+                rows = [(need[0], self._old_rows(need)) for need in needed]
 
-            def whole(db: sqlite3.Connection) -> T:
-                db.execute("begin immediate")
-                try:
-                    for table, known in rows:
-                        self._bring(db, table, known)
-                    return self._committed(db, change)
-                except BaseException:
-                    roll_back(db)
-                    raise
+                def whole(db: sqlite3.Connection) -> T:
+                    db.execute("begin immediate")
+                    try:
+                        for table, known in rows:
+                            self._bring(db, table, known)
+                        return self._committed(db, change, last)
+                    except BaseException:
+                        roll_back(db)
+                        raise
 
-            return self._second.change(whole)
+                return self._second.change(whole)
+
+        return _in_order(attempt)
 
     def _old_rows(self, need: Needed) -> List[Row]:
         table, column, value, record = need
@@ -277,6 +294,20 @@ class Database:
                 except FAULTS as error:
                     self._note_fault(error)
             return self._joined.read(query, values)
+
+    def shrink(self, pages: int) -> bool:
+        """Give the disk some pages back, or, where none is free, the -wal's place.
+
+        Return True where there is more to give.  For the pruner: its lock is held.
+        """
+        with self._lock:
+            if self.fault is not None:
+                return False
+            try:
+                return self._on_first(lambda: self._first.shrink(pages))
+            except FAULTS as error:
+                self._note_fault(error)
+                return False
 
     def writes_json(self) -> bool:
         """Return True where SQLite can write JSON itself."""
@@ -334,7 +365,7 @@ class Database:
                 if self._try_first() and self.problem() is None:
                     self._retrying = False
                     break
-        if not self._closed.is_set():
+        if self._on_heal is not None and not self._closed.is_set():
             # Without `_lock`: who listens asks the history, and may hold locks of its
             # own.
             self._on_heal()

@@ -13,7 +13,7 @@ import sqlite3
 import time
 import urllib.parse
 from pathlib import Path
-from typing import Callable, Optional, Tuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from cron_trigger.history.schema import (
     ALL_ROWS,
@@ -25,13 +25,24 @@ from cron_trigger.history.schema import (
     make_tables,
     roll_back,
 )
-from cron_trigger.history.second import COLUMNS, PUT, Rows
+from cron_trigger.history.second import COLUMNS, PUT, REPLACED, Rows
 from cron_trigger.registry.errors import ConfigError
 
 #: A history that is lost in use is read once more through what is still open: so many
 #: of the newest rows of each table, some 10 MB at most.
 KNOWN_ROWS = 5000
+WRITTEN_OVER = "written over"
 ORDER = {"idempotency_keys": "created_s", "schedules": "judged_s"}
+
+
+class Look(NamedTuple):
+    """What stands under the name of a history."""
+
+    #: Device, inode, the -wal's inode: another one's file is not ours.
+    identity: Tuple[int, int, int] = (0, 0, 0)
+    size: int = 0
+    written_ns: int = 0
+    wal_size: int = 0
 
 
 class HistoryFile:
@@ -39,14 +50,18 @@ class HistoryFile:
 
     #: So long it waits for another program's lock, once per fault.
     BUSY_S = 0.5
+    #: From so much on, the server has SQLite take the -wal into the file.
+    WAL_BYTES, WAL_KEPT = 4 << 20, 1 << 20
 
     def __init__(
         self,
         path: Path,
         say: Callable[[str, str], None],
         on_open: Callable[[sqlite3.Connection], None],
+        is_server: bool,
     ) -> None:
         """Call `on_open` with each file that is opened, before anything else is."""
+        self._is_server = is_server
         self.path = path
         # All below is the caller's, under `Database._lock`: one connection, used by
         # whichever thread holds that.
@@ -54,24 +69,44 @@ class HistoryFile:
         self._on_open = on_open
         self._wal = f"{path}-wal"
         self._say = say
-        # What was opened: another file of that name, or another -wal, is not ours.
-        self._identity: Tuple[int, int, int] = (0, 0, 0)  # device, inode, -wal's inode
-        # The size when it was last looked at; less than that may be cut short.
-        self._size = 0
+        # What stood there when it was last looked at.
+        self._seen = Look()
         #: False where SQLite was built without its JSON functions (before 3.38).
         self.writes_json = False
 
     def connected(self) -> sqlite3.Connection:
         """Return the history as it stands under its name."""
-        if self._db is not None and not self._whole(self._db):
+        if self._db is None:
+            self._take(self._begun())
+        elif why := self._lost(self._db):
             # None first: where the new one can't be opened, the next use tries that
             # again, and never goes on with the lost one.
             lost, self._db = self._db, None
-            self._take(self._reopened(lost))
-        elif self._db is None:
-            self._take(self._begun())
+            self._take(self._reopened(lost, why))
+        elif self._is_server and self._seen.wal_size > self.WAL_BYTES:
+            self.take_pages(self._db, "passive")
         assert self._db is not None
         return self._db
+
+    def take_pages(self, db: sqlite3.Connection, how: str) -> None:
+        """Take the -wal into the file, which nothing else of ours writes to."""
+        # On a full disk it stays in the -wal, which does as well.
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.execute(f"pragma wal_checkpoint({how})").fetchone()
+        self._seen = self._look()
+
+    def shrink(self, pages: int) -> bool:
+        """Cut some free pages off the file; return True where more can be."""
+        db = self.connected()
+        (before,) = db.execute("pragma freelist_count").fetchone()
+        # All of its rows, or it stops after the first page.
+        db.execute(f"pragma incremental_vacuum({pages})").fetchall()
+        (after,) = db.execute("pragma freelist_count").fetchone()
+        if 0 < after < before:
+            return True
+        # A reader that is at work keeps the -wal long; tomorrow is another day.
+        self.take_pages(db, "truncate")
+        return False
 
     def _take(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -135,13 +170,17 @@ class HistoryFile:
             if not is_broken(error):
                 raise
             # Whoever sees it first moves it; other processes then find another file
-            # under the name, and begin with that (`_whole`).
+            # under the name, and go on with that (`_lost`).
             self._move_aside(error)
             return self._opened()
 
     def _opened(self) -> sqlite3.Connection:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._seen = Look()
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(self.path)  # should it turn out to be broken
+            self._seen = Look((status.st_dev, status.st_ino, 0))
         # Threads share it under a lock; transactions are begun and ended here alone.
         db = sqlite3.connect(
             self.path, self.BUSY_S, isolation_level=None, check_same_thread=False
@@ -153,8 +192,8 @@ class HistoryFile:
                 os.chmod(self.path, 0o600)
             self._set_up(db, version)
             self.writes_json = _has_json(db)
-            # After the first statement that needs the -wal, which is in the identity.
-            self._identity, self._size = self._look()
+            # After the first statement that needs the -wal, which is looked at, too.
+            self._seen = self._look()
         except BaseException:
             db.close()
             raise
@@ -165,6 +204,9 @@ class HistoryFile:
             db.execute("pragma auto_vacuum = incremental")
         # Readers of other processes go on while one writes.
         db.execute("pragma journal_mode = wal")
+        # Only the server takes the -wal into the file, and knows when it did: `_lost`.
+        db.execute("pragma wal_autocheckpoint = 0")
+        db.execute(f"pragma journal_size_limit = {self.WAL_KEPT}")
         # A killed process loses nothing by it; a power cut may lose the last moments.
         db.execute("pragma synchronous = normal")
         db.execute("pragma cache_size = -256")  # KiB; the kernel caches it all
@@ -175,61 +217,64 @@ class HistoryFile:
         for query in ALL_ROWS:
             db.execute(query)
 
-    def _look(self) -> Tuple[Tuple[int, int, int], int]:
+    def _look(self) -> Look:
         # By name, not by descriptor: what stands there now is the question.
-        status = os.stat(self.path)
-        wal = os.stat(self._wal).st_ino
-        return (status.st_dev, status.st_ino, wal), status.st_size
+        file, wal = os.stat(self.path), os.stat(self._wal)
+        identity = (file.st_dev, file.st_ino, wal.st_ino)
+        return Look(identity, file.st_size, file.st_mtime_ns, wal.st_size)
 
-    def _whole(self, db: sqlite3.Connection) -> bool:
-        """Return False where the open file is not the one of that name any more.
+    def _lost(self, db: sqlite3.Connection) -> str:
+        """Return what has become of the open file; "" where it is what it was.
 
-        SQLite goes on with a file that was removed or replaced, whose -wal was removed,
-        or that was cut short, and nobody would ever read what it writes.
+        SQLite goes on with a file that was removed, replaced or written over, whose
+        -wal was removed, or that was cut short, and nobody would ever read what it
+        writes.
         """
         try:
-            identity, size = self._look()
+            seen, self._seen = self._seen, self._look()
         # Other errors are raised: the history has a fault then, and is not lost.
         except FileNotFoundError:
-            return False
-        if identity != self._identity:
-            return False
-        if size < self._size:  # by pruning, or cut short by somebody
+            return "removed"
+        if self._seen.identity != seen.identity:
+            return "removed or replaced"
+        if self._seen.size < seen.size:  # by pruning, or cut short by somebody
             (pages,) = db.execute("pragma page_count").fetchone()
             (page,) = db.execute("pragma page_size").fetchone()
-            if size < pages * page:
-                return False
-        # It grows by what other processes write as well.
-        self._size = size
-        return True
+            if self._seen.size < pages * page:
+                return "cut short"
+        # SQLite itself cuts the -wal to no less than this, but for the server's wish.
+        cut = self._seen.wal_size < min(seen.wal_size, self.WAL_KEPT)
+        if self._is_server and (cut or self._seen.written_ns != seen.written_ns):
+            return WRITTEN_OVER
+        return ""
 
-    def _reopened(self, lost: sqlite3.Connection) -> sqlite3.Connection:
+    def _reopened(self, lost: sqlite3.Connection, why: str) -> sqlite3.Connection:
         """Open what stands there now instead; write there what is known of before."""
-        self._say(
-            "error",
-            f"the history {self.path} was removed, replaced or cut short in use",
-        )
         rows = _known_rows(lost)
         # Closed before the other is opened: of one file SQLite has one index in memory.
         with contextlib.suppress(sqlite3.Error):
             lost.close()
         db = self._begun()
-        try:
-            # Whoever put it there may have copied it while it was written.
-            (found,) = db.execute("pragma quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(f"malformed: {found}")
-        except sqlite3.DatabaseError as error:
+        if why == WRITTEN_OVER and _is_well(db) and _has(db, rows):
+            return db  # another program has only taken the -wal into it
+        self._say("error", f"the history {self.path} was {why} in use")
+        if not _is_well(db):
             db.close()
-            self._move_aside(error)
+            self._move_aside(sqlite3.DatabaseError("its pages contradict each other"))
             db = self._begun()
         _write_known(db, rows)
         return db
 
     def _move_aside(self, error: BaseException) -> None:
-        """Give a broken history another, dated name."""
+        """Give a broken history another, dated name, unless that has been done."""
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(self.path)
+            if (status.st_dev, status.st_ino) != self._seen.identity[:2]:
+                return  # another process has, and has begun a new one
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
+        while aside.exists():  # the second of this second
+            aside = aside.with_name(f"{aside.name}-")
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 # The file first: a -wal that a kill leaves behind SQLite deletes, since
@@ -240,6 +285,16 @@ class HistoryFile:
             f"the history {self.path} is corrupt ({error}): it was moved to {aside} "
             "and a new one begun",
         )
+
+
+def _is_well(db: sqlite3.Connection) -> bool:
+    """Look through all of a file that somebody may have copied while it was written."""
+    try:
+        return bool(db.execute("pragma integrity_check(1)").fetchone() == ("ok",))
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+        return False
 
 
 def version_of(db: sqlite3.Connection, path: Path) -> int:
@@ -254,7 +309,13 @@ def version_of(db: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _known_rows(db: sqlite3.Connection) -> Rows:
+def _has(db: sqlite3.Connection, known: Rows) -> bool:
+    """Return True where all rows are in there still; others may have come since."""
+    found = _known_rows(db, 2 * KNOWN_ROWS)
+    return all(set(known[table]) <= set(found[table]) for table in TABLES)
+
+
+def _known_rows(db: sqlite3.Connection, limit: int = KNOWN_ROWS) -> Rows:
     """Return what can still be read, the newest rows of each table first."""
     rows: Rows = {}
     for table in TABLES:
@@ -263,7 +324,7 @@ def _known_rows(db: sqlite3.Connection) -> Rows:
         rows[table] = []
         with contextlib.suppress(sqlite3.Error):
             # One by one: those before the first that is broken are known.
-            rows[table].extend(db.execute(query, [KNOWN_ROWS]))
+            rows[table].extend(db.execute(query, [limit]))
     return rows
 
 
@@ -273,7 +334,7 @@ def _write_known(db: sqlite3.Connection, rows: Rows) -> None:
     db.execute("begin immediate")
     try:
         db.executemany(RUN_UPSERT, reversed(rows["cron_executions"]))
-        for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
+        for table in REPLACED:
             db.executemany(PUT[table].replace("or replace", "or ignore"), rows[table])
         db.executemany(EVENT_PUT, reversed(rows["events"]))
         db.execute("commit")

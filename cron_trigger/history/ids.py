@@ -88,7 +88,10 @@ class Ids:
             # one by the others: the same numbers twice.
             if status.st_nlink:
                 return file, status
-            # This also lets go of a lock on it, which keeps nobody in order any more.
+            # This also lets go of a lock on it, which keeps nobody in order any more;
+            # its number may be another file's in the next moment.
+            if file == self._ordered:
+                self._ordered = None
             os.close(self._files.pop(kind))
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(self._folder / f"last-{kind}", flags, 0o600)
@@ -156,6 +159,7 @@ class Ids:
                 # A killed holder lets go without this: the kernel closes its
                 # descriptor.
                 fcntl.flock(self._ordered, fcntl.LOCK_UN)
+            self._ordered = None
 
     def overtaken(self) -> bool:
         """Tell whether another process has drawn an event since this one did."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Optional
 
+from cron_trigger.history.clock import Clock
 from cron_trigger.history.database import Database
 from cron_trigger.history.schema import KEY_PUT, KEY_ROW
 from cron_trigger.registry.records import Key
@@ -20,17 +21,18 @@ IDEMPOTENCY_S = 86400.0
 class Keys:
     """The keys of a history."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
 
-    def key(self, cron_name: str, key: str, now_s: float) -> Optional[Key]:
+    def key(self, cron_name: str, key: str) -> Optional[Key]:
         """Return what a key stands for, if it was used within the last day."""
         # Who acts on the answer asks under a lock of his own: the cron's mutex for a
         # run, `Schedule._lock` for a plan.  So of two equal requests one finds the key.
         rows = self._database.read(
             f"select {KEY_ROW} from idempotency_keys "
             "where cron_name = ? and key = ? and created_s > ? and digest <> ''",
-            [cron_name, key, now_s - IDEMPOTENCY_S],
+            [cron_name, key, self._clock.ago(IDEMPOTENCY_S)],
         )
         return Key(*rows[0]) if rows else None
 

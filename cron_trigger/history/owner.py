@@ -35,10 +35,15 @@ def own_state(state_dir: Path, run_dir: Path, wait_s: float = 1.0) -> Optional[i
             time.sleep(0.05)
     except OSError:
         return None
-    with contextlib.suppress(OSError):  # a full disk, or one that is read-only
-        # Under the lock.  A reader may find it empty for a moment: see `_said`.
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, os.fsencode(os.path.realpath(run_dir)), 0)
+    # Under the lock, and in one step for whoever reads: what stands behind the NUL is
+    # an earlier owner's.
+    said = os.fsencode(os.path.realpath(run_dir)) + b"\0"
+    try:
+        os.pwrite(lock, said, 0)
+        os.ftruncate(lock, len(said))
+    except OSError:  # a full disk, or one that is read-only
+        with contextlib.suppress(OSError):
+            os.ftruncate(lock, 0)
     return lock
 
 
@@ -79,8 +84,8 @@ def check_run_dir(state_dir: Path, run_dir: Path) -> None:
 def _said(state_dir: Path) -> str:
     """Return which folder of PID files the owner has named, or ""."""
     with contextlib.suppress(OSError):
-        # Empty for the moment between a server's truncating and its writing.
-        return os.fsdecode((state_dir / NAME).read_bytes())
+        said, _, _ = (state_dir / NAME).read_bytes().partition(b"\0")
+        return os.fsdecode(said)
     return ""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import (
@@ -154,21 +154,34 @@ def make_tables(db: sqlite3.Connection) -> None:
 
     One transaction: a kill in the midst of it leaves the history as it was.
     """
-    steps = ["begin immediate;"]
-    for table, column, step in SINCE_0:
-        columns = columns_of(db, "main", table)
-        if columns and column not in columns:
-            steps.append(step)
-    steps += ["drop trigger if exists count_ended_update;"] * bool(steps[1:])
-    steps += ["drop trigger if exists count_ended_insert;"] * bool(steps[1:])
-    steps += [SCHEMA, COUNTING, f"pragma user_version = {VERSION}; commit;"]
+    # First: another process may bring it up just now, and each column is added once.
+    db.execute("begin immediate")
     try:
-        # Where another process has brought it up since the look above, a column is
-        # there twice and this fails; the next try finds it done.
-        db.executescript("".join(steps))
+        steps = ""
+        for table, column, step in SINCE_0:
+            columns = columns_of(db, "main", table)
+            if columns and column not in columns:
+                steps += step
+        if steps:
+            steps += "drop trigger if exists count_ended_update;"
+            steps += "drop trigger if exists count_ended_insert;"
+        for statement in _statements(steps + SCHEMA + COUNTING):
+            db.execute(statement)
+        db.execute(f"pragma user_version = {VERSION}")
+        db.execute("commit")
     except BaseException:
         roll_back(db)
         raise
+
+
+def _statements(text: str) -> Iterator[str]:
+    """Yield statement by statement; `executescript` would commit what has begun."""
+    statement = ""
+    for part in text.split(";")[:-1]:
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):  # a trigger has several within
+            yield statement
+            statement = ""
 
 
 def columns_of(db: sqlite3.Connection, schema: str, table: str) -> List[str]:
@@ -264,12 +277,22 @@ def row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
 
 def run_of(row: Sequence[Any]) -> Run:
     run = Run._make(row)
-    return run._replace(params=json.loads(str(run.params)))
+    return run._replace(params=_params_of(run.params))
 
 
 def scheduled_of(row: Sequence[Any]) -> Scheduled:
     entry = Scheduled._make(row)
-    return entry._replace(params=json.loads(str(entry.params)))
+    return entry._replace(params=_params_of(entry.params))
+
+
+def _params_of(text: Any) -> Dict[str, Any]:
+    """Return a record's parameters; none where somebody else has broken them."""
+    if text != "{}":
+        with contextlib.suppress(ValueError, TypeError):
+            found = json.loads(text)
+            if isinstance(found, dict):
+                return found
+    return {}
 
 
 def page_of(

@@ -9,11 +9,12 @@ that.  Only `database` calls it, under its own lock.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar
 
 from cron_trigger.history.ids import Ids
 from cron_trigger.history.schema import (
@@ -46,10 +47,18 @@ PUT = {
     "events": EVENT_PUT,
     "schedules": SCHEDULE_PUT,
 }
+#: The keys of what replaces another row when it moves.
+REPLACED = {
+    "scheduled_triggers": ("id",),
+    "idempotency_keys": ("cron_name", "key"),
+    "schedules": ("cron_name",),
+}
 IS_EMPTY = " and ".join(f"not exists (select 1 from {table})" for table in TABLES)
 #: A write marks the file with a time no finer than the kernel's clock tick, which is
 #: 10 ms at most: a file that was empty so soon after it may have been written since.
 TICK_NS = 100_000_000
+#: The same told twice is told within moments: among so many numbers.
+NEIGHBOURS = 1000
 
 
 class Second:
@@ -69,6 +78,8 @@ class Second:
         # file.
         self._db: Optional[sqlite3.Connection] = None
         self._in_memory = folder is None
+        # What has moved out of memory: the file may have it as it was before.
+        self._outdated: List[Tuple[str, Row]] = []
         self._seen_empty: Tuple[int, int] = (0, 0)  # inode and time of its last write
 
     @property
@@ -132,6 +143,8 @@ class Second:
         """
         if self.path is None:
             return True
+        if self._in_memory:  # the file has rows that can't be deleted: see `to_file`
+            return False
         # Somebody has removed it: a new one is begun, under the same name.
         if not self._in_place():
             self._close()
@@ -243,10 +256,24 @@ class Second:
             before.close()
 
     def to_file(self) -> None:
-        """Use the file again; the caller has written what was in memory."""
-        if self._in_memory and self.path is not None:
+        """Use the file again; the caller has written what was in memory.
+
+        Not where the file has rows that are older than those and can't be deleted: they
+        would move next, over the newer ones.
+        """
+        if not self._in_memory or self.path is None:
+            return
+        memory, self._db, self._in_memory = self._db, None, False
+        try:
+            for query, keys in self._outdated:
+                self._opened().execute(query, keys)
+        except (sqlite3.Error, OSError):
             self._close()
-            self._in_memory = False
+            self._db, self._in_memory = memory, True
+            return
+        self._outdated = []
+        if memory is not None:
+            memory.close()
 
     def copy_into(self, db: sqlite3.Connection) -> None:
         """Copy all of it into an empty database."""
@@ -290,15 +317,27 @@ class Second:
             # Killed here: the rows are in both, and the next writer of any process
             # moves them again before it does anything else.
             db.execute("commit")
+        if self._in_memory and self.path is not None:
+            for table, columns in REPLACED.items():
+                where = " and ".join(f"{column} = ?" for column in columns)
+                query = f"delete from {table} where {where}"
+                self._outdated += [(query, r[: len(columns)]) for r in rows[table]]
+            # Before another process moves what the file has: the caller keeps it out.
+            self.to_file()
 
     def _write_over(self, db: sqlite3.Connection, ids: Ids, rows: Rows) -> None:
         for row in rows["cron_executions"]:
             if not db.execute(RUN_UPSERT, row).rowcount:
                 # Its number is another run's, which is never overwritten.
                 ids.insert(db, "run", RUN_INSERT, row[1:])
-        for table in ("scheduled_triggers", "idempotency_keys", "schedules"):
+        for table in REPLACED:
             db.executemany(PUT[table], rows[table])
+        told = _told_of_runs(_events_about(db, rows["events"]))
         for event in rows["events"]:
+            # Two processes saw the same run begin or end, and each wrote it in another
+            # history, since neither could wait for the other: one of the two counts.
+            if not told.isdisjoint(_told_of_runs([event])):
+                continue
             # Its number may be another event's where the counters were lost.
             if not db.execute(EVENT_PUT, event).rowcount:
                 self._write_again(db, ids, event)
@@ -314,3 +353,20 @@ class Second:
         for table in (*TABLES, "run_totals"):
             db.execute(f"delete from {table}")
         db.execute("commit")
+
+
+def _events_about(db: sqlite3.Connection, events: List[Row]) -> List[Row]:
+    """Return what a history has told at about the time of some events."""
+    first = min((event[0] for event in events), default=0) - NEIGHBOURS
+    query = f"select {EVENT_ROW} from events where id > ? and event like 'run.%'"
+    return db.execute(query, [first]).fetchall() if events else []
+
+
+def _told_of_runs(events: List[Row]) -> Set[Tuple[str, int]]:
+    """Return which events tell of which runs."""
+    told = set()
+    for _, name, data in events:
+        # Nor is it ours where somebody else has written there what is no JSON.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            told.add((name, json.loads(data)["run"]["id"]))
+    return told

@@ -7,10 +7,12 @@ happens here.  Any thread may call any of them, and none raises for a fault of a
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Callable, Optional
 
 from cron_trigger.history.answers import Answers
+from cron_trigger.history.clock import Clock
 from cron_trigger.history.database import Database
 from cron_trigger.history.events import Events
 from cron_trigger.history.keys import Keys
@@ -18,6 +20,7 @@ from cron_trigger.history.plans import Plans
 from cron_trigger.history.pruning import Pruning
 from cron_trigger.history.runs import Runs
 from cron_trigger.history.schedules import Schedules
+from cron_trigger.registry.times import epoch_of
 
 
 class Store:
@@ -28,27 +31,29 @@ class Store:
         path: Path,
         say: Callable[[str, str], None],
         run_dir: Optional[Path] = None,
-        on_heal: Callable[[], None] = lambda: None,
+        on_heal: Optional[Callable[[], None]] = None,
         read_only: bool = False,
     ) -> None:
         """Open a history; one that is to be changed needs the folder of PID files.
 
-        `on_heal` is called, in a thread of its own, after the history could be written
-        again.  With `read_only` nothing is made, moved or changed.  Raises ConfigError
-        for a history of a newer version.
+        `on_heal`, the server's, is called, in a thread of its own, after the history
+        could be written again.  With `read_only` nothing is made, moved or changed.
+        Raises ConfigError for a history of a newer version.
         """
         # The one `Database` of a process: its lock is what makes all of these safe.
         database = Database(path, say, run_dir, on_heal, read_only)
         self._database = database
         self.path = path
-        self.retry, self.close = database.retry, database.close
+        self.retry = database.retry
+        self._put_answers(Answers(database))
+        self._clock = Clock(path.with_name(Clock.NAME), self._newest_s, say)
 
         events = Events(database)
         self.tell = events.tell
         self.last_event_id = events.last_event_id
         self.events_after = events.events_after
 
-        self.key = Keys(database).key
+        self.key = Keys(database, self._clock).key
 
         plans = Plans(database, events)
         self.schedule, self.end_scheduled = plans.schedule, plans.end_scheduled
@@ -58,8 +63,19 @@ class Store:
         schedules = Schedules(database, events)
         self.judged, self.judge = schedules.judged, schedules.judge
         self._put_runs(Runs(database, events, plans))
-        self._put_answers(Answers(database))
-        self.prune = Pruning(database, say).prune
+        self.prune = Pruning(database, self._clock).prune
+
+    def _newest_s(self) -> Optional[float]:
+        """Return when the newest run began; None where there is none."""
+        newest = self.runs(limit=1)
+        with contextlib.suppress(ValueError):  # somebody else's
+            return epoch_of(newest[0].started_at) if newest else None
+        return None
+
+    def close(self) -> None:
+        """Write what is left, if that can be done at once, and close the files."""
+        self._clock.close()
+        self._database.close()
 
     def _put_runs(self, runs: Runs) -> None:
         self.begin, self.started, self.end = runs.begin, runs.started, runs.end

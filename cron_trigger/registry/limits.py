@@ -47,5 +47,3 @@ class Limits(NamedTuple):
     notify_pauses_s: Tuple[float, ...] = (1.0, 5.0)
     notifications: int = 1000
     prune_every_s: float = 86400.0
-    #: The socket of another address may be dropped a moment after the start.
-    bind_s: float = 3.0

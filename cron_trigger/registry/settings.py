@@ -270,6 +270,14 @@ def unknown_settings(
     return found
 
 
+def misspelt(environ: Mapping[str, str]) -> List[str]:
+    """Return a sentence's end for each variable that looks like a setting."""
+    return [
+        f"{printable(name)} is no setting" + (f": did you mean {near}?" if near else "")
+        for name, near in unknown_settings(environ)
+    ]
+
+
 def service_variables() -> Dict[str, str]:
     """Return what the service's scripts find around them, beside their own.
 

@@ -151,7 +151,7 @@ class Launch:
         if request.idempotency_key is None:
             return None
         name, key = request.cron_name, request.idempotency_key
-        found = self._on.history.key(name, key, self._on.clock())
+        found = self._on.history.key(name, key)
         if found and not hmac.compare_digest(found.digest, request.digest()):
             raise Refusal(
                 "idempotency_mismatch",

@@ -19,7 +19,7 @@ from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import Run, Trigger
 from cron_trigger.registry.strict_json import Json, json_text
 from cron_trigger.registry.texts import printable, whole_number
-from cron_trigger.web.events import Broadcaster
+from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.fields import (
     query_flag,
     query_number,
@@ -231,9 +231,12 @@ class Api:
         if text is not None and last is None:
             raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")
         place = self._broadcaster.reserve(request.client)
+        # From before the answer begins: its client may already rely on it.
+        position = self._broadcaster.newest() if last is None else last
 
         def hand_over(connection: socket.socket) -> None:
-            self._broadcaster.join(connection, last, place)
+            stream = Stream(connection, place, chunked=not request.old)
+            self._broadcaster.join(stream, position)
 
         return Answer(
             200,

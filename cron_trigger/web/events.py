@@ -8,10 +8,11 @@ has been sent; nothing that waits for a client is done while it is held.
 
 from __future__ import annotations
 
+import functools
 import select
 import socket
 import threading
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, List, Sequence, Set
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
@@ -19,6 +20,7 @@ from cron_trigger.registry.records import Event
 from cron_trigger.registry.strict_json import json_text
 from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Views
+from cron_trigger.web.wire import LAST_CHUNK, chunk
 
 STREAM_BACKLOG_BYTES = 1 << 20
 
@@ -26,18 +28,27 @@ STREAM_BACKLOG_BYTES = 1 << 20
 class Stream:
     """A client of `/events`: its socket, and what it did not take yet."""
 
-    def __init__(self, connection: socket.socket, position: int, place: Place) -> None:
+    def __init__(self, connection: socket.socket, place: Place, chunked: bool) -> None:
         self.connection = connection
         self.place = place
+        #: Some clients show nothing of a body without length or chunks until its end.
+        self.chunked = chunked
         self.descriptor = connection.fileno()
         #: The id of the last event that was sent or queued.
-        self.position = position
+        self.position = 0
         self.backlog = bytearray()
         #: What the loop watches it for.
         self.watched = 0
 
-    def send(self, data: bytes) -> bool:
+    def framed(self, data: bytes) -> bytes:
+        """Return text as it goes over the wire."""
+        return chunk(data) if self.chunked else data
+
+    def send(self, text: bytes) -> bool:
         """Send or queue; never wait.  Return False where it is to be dropped."""
+        return self._send(self.framed(text))
+
+    def _send(self, data: bytes) -> bool:
         if not self.backlog:
             try:
                 data = data[self.connection.send(data) :]
@@ -51,7 +62,12 @@ class Stream:
     def flush(self) -> bool:
         """Send what is queued, as far as it goes; return False as `send`."""
         queued, self.backlog = bytes(self.backlog), bytearray()
-        return self.send(queued)
+        return self._send(queued)
+
+    def end(self) -> None:
+        """Tell a client that nothing more comes, if it has taken all else."""
+        if self.chunked and not self.backlog:
+            self._send(LAST_CHUNK)
 
     def gone(self) -> bool:
         """Return True if the client has closed, or sent what nobody asked for.
@@ -154,6 +170,9 @@ class Broadcaster:
         data += f', "host": {json_text(self._views.host)}}}'
         return f"id: {event.id}\nevent: {event.name}\ndata: {data}\n\n".encode()
 
+    def _text_of(self, events: Sequence[Event]) -> bytes:
+        return b"".join(map(self.sse, events))
+
     def _keep(self, stream: Stream, well: bool) -> None:
         """Drop a stream that is not well; wait for room where it has a backlog."""
         if not well:
@@ -192,35 +211,35 @@ class Broadcaster:
             if all(stream.place is not place for stream in self._streams.values()):
                 self._places.give(place)
 
-    def join(
-        self, connection: socket.socket, last_event_id: Optional[int], place: Place
-    ) -> None:
-        """Send what a client missed, then take its socket over.
+    def newest(self) -> int:
+        """Return the id of the last event."""
+        return self._store.last_event_id()
+
+    def join(self, stream: Stream, position: int) -> None:
+        """Send what came after an event's id, then take the client's socket over.
 
         Called in the connection's thread, which may wait for the client; only the
         last look, under the lock, makes sure that nothing falls in between.
         """
-        position = last_event_id
-        while position is not None:
+        while True:
             events = self._store.events_after(position)
             if not events:
                 break
-            connection.sendall(b"".join(map(self.sse, events)))
+            stream.connection.sendall(stream.framed(self._text_of(events)))
             position = events[-1].id
         with self._lock:
-            newest = self._store.last_event_id()
-            position = newest if position is None else min(position, newest)
+            position = min(position, self.newest())
             missed = self._store.events_after(position)
-            position = missed[-1].id if missed else position
-            stream = Stream(connection, position, place)
-            connection.setblocking(False)
+            stream.position = missed[-1].id if missed else position
+            stream.connection.setblocking(False)
             if not self._streams and not self._listeners:
                 self._cursor = stream.position
             self._streams[stream.descriptor] = stream
-            place.leave = lambda: self._loop.call_soon(lambda: self._push_out(stream))
-            sent = stream.send(b": joined\n\n" + b"".join(map(self.sse, missed)))
+            leave = functools.partial(self._push_out, stream)
+            stream.place.leave = lambda: self._loop.call_soon(leave)
+            sent = stream.send(b": joined\n\n" + self._text_of(missed))
             # It may have been pushed out before it could be told so.
-            self._keep(stream, sent and not place.lost)
+            self._keep(stream, sent and not stream.place.lost)
             for work in self._often.keys() - self._going:
                 self._going.add(work)
                 self._after_a_while(work)
@@ -230,6 +249,7 @@ class Broadcaster:
         """End a stream whose place another one has; its client may come again."""
         with self._lock:
             if self._streams.get(stream.descriptor) is stream:
+                stream.end()
                 self._keep(stream, False)
 
     def _after_a_while(self, work: Callable[[], Any]) -> None:
@@ -251,4 +271,5 @@ class Broadcaster:
     def close(self) -> None:
         with self._lock:
             for stream in list(self._streams.values()):
+                stream.end()
                 self._keep(stream, False)

@@ -18,7 +18,14 @@ import time
 from typing import Callable, Iterator, List, Optional, Tuple
 
 from cron_trigger import SERVICE
-from cron_trigger.web.wire import BODY_BYTES, PACKED_BYTES, Answer, Request
+from cron_trigger.web.wire import (
+    BODY_BYTES,
+    LAST_CHUNK,
+    PACKED_BYTES,
+    Answer,
+    Request,
+    chunk,
+)
 
 COMMON_HEADERS = (
     f"Server: {SERVICE}\r\n"
@@ -113,12 +120,13 @@ class Sender:
         Head and body go in one piece where there is no stream.
         """
         body, more = _encoded(request, answer)
-        length = len(body) if answer.stream is None else answer.length
+        whole = answer.stream is None and answer.hand_over is None
+        length = len(body) if whole else answer.length
         chunked = length is None and not (request and request.old)
         close = close or bool(answer.hand_over) or (length is None and not chunked)
         if chunked:
             more.append("Transfer-Encoding: chunked\r\n")
-        elif length is not None and not (answer.hand_over or answer.status in BODILESS):
+        elif length is not None and answer.status not in BODILESS:
             more.append(f"Content-Length: {length}\r\n")
         if origin:
             more.append(f"Access-Control-Allow-Origin: {origin}\r\n{EXPOSED}")
@@ -126,7 +134,9 @@ class Sender:
             more.append("Connection: close\r\n")
         head = head_of(answer, more)
         bodiless = answer.status in BODILESS or (request and request.method == "HEAD")
-        self._push(head if bodiless or answer.stream is not None else head + body)
+        if not bodiless:
+            head += chunk(body) if chunked and body else body
+        self._push(head)
         if answer.stream is not None and not bodiless:
             self._send_stream(answer.stream, chunked, length)
         return not close
@@ -153,14 +163,14 @@ class Sender:
             if not block:
                 self.check_client()
             else:
-                self._push(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+                self._push(chunk(block) if chunked else block)
                 sent += len(block)
         if length not in (None, sent):
             # The script has cut its log meanwhile.  The next answer on this connection
             # would be read as the rest of this one.
             raise ConnectionError
         if chunked:
-            self._push(b"0\r\n\r\n")
+            self._push(LAST_CHUNK)
 
     def check_client(self) -> None:
         """Raise ConnectionError if the client has gone or the server is to stop."""

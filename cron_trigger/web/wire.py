@@ -84,6 +84,15 @@ class Body:
         return len(self.plain)
 
 
+def chunk(data: bytes) -> bytes:
+    """Return a part of a body whose length nobody knows yet (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+#: The end of such a body: the chunk without anything in it.
+LAST_CHUNK = chunk(b"")
+
+
 class Answer(NamedTuple):
     """What goes back.  `stream` instead of `body`, with `length` where it is known."""
 
@@ -93,7 +102,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {}
     stream: Optional[Iterator[bytes]] = None
     length: Optional[int] = None
-    #: Takes the connection over after the head was sent.
+    #: Takes the connection over after the head was sent; the body goes on.
     hand_over: Optional[Callable[[socket.socket], None]] = None
     #: Called when the answer was sent, or could not be.
     release: Optional[Callable[[], None]] = None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import sys
 import tempfile
 import time
 import unittest
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Optional
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from support import FULL
 
+from cron_trigger.history.clock import DAY_S, Clock
 from cron_trigger.history.store import Store
 from cron_trigger.registry.records import (
     COMPLETED,
@@ -26,8 +28,6 @@ from cron_trigger.registry.records import (
     replace,
 )
 from cron_trigger.registry.times import now_text
-
-DAY_S = 86400.0
 
 
 class StorePruningTest(unittest.TestCase):
@@ -51,7 +51,7 @@ class StorePruningTest(unittest.TestCase):
         return run
 
     def prune(self, days: int = 90, **how: Any) -> int:
-        return self.store.prune(now_text(time.time() - days * DAY_S), **how)
+        return self.store.prune(days * DAY_S, **how)
 
     def kept(self) -> List[int]:
         return [run.id for run in reversed(self.store.runs(limit=10000))]
@@ -99,6 +99,28 @@ class StorePruningTest(unittest.TestCase):
         self.assertIsNotNone(self.store.scheduled(pending))
         self.assertIsNotNone(self.store.scheduled(lately))
 
+    def test_an_event_that_somebody_broke_stops_nothing(self) -> None:
+        old = self.ended(91)
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            for data in ("no JSON", "[1]", '{"run": 5}', '{"run": {"completedAt": 5}}'):
+                db.execute("insert into events (event, data) values ('x', ?)", [data])
+        self.ended(91)
+        young = self.ended(1)
+        self.assertEqual(self.prune(), 2)
+        self.assertEqual(self.kept(), [young.id])
+        self.assertGreater(self.store.events_after(0)[0].id, old.id + 5)
+
+    def test_a_run_dated_wrong_goes_by_its_neighbours(self) -> None:
+        """The clock of a host without a battery begins in 1970, and is set later."""
+        old = self.ended(91)
+        ahead = self.ended(-1000).id
+        self.ended(91)
+        young = self.ended(1).id
+        behind = self.ended(18000).id
+        self.assertEqual(self.prune(batch=2), 2)
+        self.assertEqual(self.kept(), [ahead, young, behind])
+        self.assertIsNone(self.store.run(old.id))
+
     def test_the_space_comes_back(self) -> None:
         count = 3000 if FULL else 600
         for _ in range(count):
@@ -116,6 +138,128 @@ class StorePruningTest(unittest.TestCase):
         self.assertLess(after, before / 4)
         # In small steps, with room for others between them.
         self.assertGreater(len(pauses), count // 200)
+
+
+class ClockTest(unittest.TestCase):
+    """A clock that was set, or a host that was off, makes nothing old by itself."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "clock.json"
+        self.now_s, self.boot, self.up_s = 20000 * DAY_S, "one", 50.0
+        self.newest_s: Optional[float] = self.now_s
+        self.said: List[str] = []
+        self.clock = self.restarted()
+
+    def restarted(self) -> Clock:
+        clock = Clock(
+            self.path,
+            lambda: self.newest_s,
+            lambda _level, text: self.said.append(text),
+            lambda: self.now_s,
+            lambda: (self.boot, self.up_s),
+        )
+        clock.ago(0, keep=True)
+        return clock
+
+    def pass_days(self, days: float) -> None:
+        self.now_s += days * DAY_S
+        self.up_s += days * DAY_S
+
+    def set_clock(self, days: float) -> None:
+        self.now_s += days * DAY_S
+
+    def age_days(self, then_s: float, clock: Optional[Clock] = None) -> int:
+        """Return how many days old something is, rounded."""
+        clock = clock or self.clock
+        clock.ago(0, keep=True)
+        days = (d for d in range(1000) if then_s < clock.ago((d + 0.5) * DAY_S))
+        return max(days, default=-1) + 1
+
+    def test_time_that_was_seen_counts_also_while_no_server_ran(self) -> None:
+        then_s = self.now_s
+        self.pass_days(40)
+        self.assertEqual(self.age_days(then_s), 40)
+        self.pass_days(30)
+        self.assertEqual(self.age_days(then_s, self.restarted()), 70)
+        self.assertEqual(self.said, [])
+
+    def test_a_step_makes_nothing_older_whoever_restarts(self) -> None:
+        then_s = self.now_s
+        self.pass_days(10)
+        self.set_clock(100)
+        self.newest_s = self.now_s  # one run with the wrong clock
+        self.assertEqual(self.age_days(then_s), 10)
+        self.pass_days(5)
+        self.assertEqual(self.age_days(then_s, self.restarted()), 15)
+        self.assertIn("jumped by 100 days", self.said[0])
+        self.boot, self.up_s = "two", 9.0
+        self.clock = self.restarted()
+        self.assertEqual(self.age_days(then_s), 15)
+        self.assertEqual(len(self.said), 1)
+        # What came after it ages as ever, and what came before goes on with it.
+        after_s = self.now_s
+        self.pass_days(90)
+        self.assertEqual(self.age_days(after_s), 90)
+        self.assertEqual(self.age_days(then_s), 105)
+
+    def test_a_step_that_only_a_restart_sees(self) -> None:
+        then_s = self.now_s
+        self.set_clock(100)
+        self.newest_s = self.now_s
+        self.assertEqual(self.age_days(then_s, self.restarted()), 0)
+
+    def test_one_that_is_set_back_is_right_again(self) -> None:
+        for days in (100, -100, -15000, 300):
+            then_s = self.now_s
+            self.pass_days(3)
+            self.set_clock(days)
+            self.assertLessEqual(self.age_days(then_s), 3)
+            self.pass_days(3)
+            self.set_clock(-days)
+            self.assertEqual(self.age_days(then_s), 6)
+            for day in range(60):
+                self.pass_days(1)
+                self.assertEqual(self.age_days(then_s), 7 + day)
+
+    def test_a_host_that_was_off_prunes_that_much_later(self) -> None:
+        then_s = self.now_s
+        for boot in "abcd":  # a host that is off from Friday to Monday
+            self.pass_days(5)
+            self.clock.close()
+            self.set_clock(3)
+            self.boot, self.up_s = boot, 9.0
+            self.clock = self.restarted()
+        self.assertEqual(self.age_days(then_s), 20)
+
+    def test_less_than_a_day_does_not_count(self) -> None:
+        then_s = self.now_s
+        for boot in "abcdefgh":  # started again each night
+            self.pass_days(0.6)
+            self.clock.close()
+            self.set_clock(0.4)
+            self.boot, self.up_s = boot, 9.0
+            self.clock = self.restarted()
+        self.assertEqual(self.age_days(then_s), 8)
+
+    def test_without_its_file_the_newest_record_tells(self) -> None:
+        for spoil in (self.path.unlink, lambda: self.path.write_text('{"seen": [1]}')):
+            spoil()
+            self.newest_s = self.now_s
+            self.set_clock(100)
+            self.assertEqual(self.age_days(self.newest_s, self.restarted()), 0)
+        self.path.unlink()
+        self.newest_s = None
+        self.restarted()
+        self.assertEqual(json.loads(self.path.read_text())["jumps"], [])
+
+    def test_who_only_looks_writes_nothing(self) -> None:
+        self.path.unlink()
+        clock = Clock(self.path, lambda: None, lambda *_: None)
+        clock.ago(0)
+        clock.close()
+        self.assertFalse(self.path.exists())
 
 
 if __name__ == "__main__":

@@ -15,21 +15,27 @@ import time
 import unittest
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
+from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from support import wait_until
 
+from cron_trigger.history import schema
+from cron_trigger.history.file import HistoryFile
+from cron_trigger.history.schedules import Judged
 from cron_trigger.history.store import Store
 from cron_trigger.registry.records import (
     CANCELLED,
     COMPLETED,
     FAILED,
     RUNNING,
+    Key,
     Run,
+    Scheduled,
     replace,
 )
-from cron_trigger.registry.times import now_text
+from cron_trigger.registry.times import epoch_of, now_text
 
 Said = List[Tuple[str, str]]
 
@@ -47,7 +53,7 @@ class Folder(unittest.TestCase):
     def opened(self) -> Store:
         folder = self.path.parent.parent
         say = lambda level, text: self.said.append((level, text))  # noqa: E731
-        store = Store(self.path, say, folder)
+        store = Store(self.path, say, folder, lambda: None)
         self.addCleanup(store.close)
         return store
 
@@ -155,7 +161,7 @@ class Answers(Folder):
         running = self.begun()
         totals = {(c, s): runs for c, s, runs, _, _ in self.store.totals()}
         self.assertEqual(totals, {("a", "completed"): 2, ("a", "failed"): 1})
-        pruned = self.store.prune(now_text(time.time() + 60))
+        pruned = self.store.prune(-60)
         self.assertEqual(pruned, 3)
         self.assertEqual([run.id for run in self.store.runs()], [running.id])
         again = {(c, s): runs for c, s, runs, _, _ in self.store.totals()}
@@ -170,7 +176,7 @@ class Answers(Folder):
         self.store.close()
         size = self.path.stat().st_size
         self.store = self.opened()
-        self.assertEqual(self.store.prune(before), 120)
+        self.assertEqual(self.store.prune(time.time() - epoch_of(before)), 120)
         self.assertEqual([run.id for run in self.store.runs()], [young.id])
         self.store.close()
         self.assertLess(self.path.stat().st_size, size)
@@ -178,7 +184,7 @@ class Answers(Folder):
     def test_ids_of_pruned_runs_are_not_given_again(self) -> None:
         last = self.begun()
         self.ended(last)
-        self.store.prune(now_text(time.time() + 60))
+        self.store.prune(-60)
         self.store.close()
         self.store = self.opened()
         self.assertEqual(self.begun().id, last.id + 1)
@@ -313,6 +319,103 @@ class Faults(Folder):
         assert known
         self.assertEqual(known.exit_code, 3)
 
+    def test_each_broken_one_is_kept_under_a_name_of_its_own(self) -> None:
+        for number in range(4):
+            self.store.close()
+            self.path.write_bytes(b"broken %d " % number * 1000)
+            self.store = self.opened()
+        moved = self.path.parent.glob("history.db.corrupt-2*")
+        texts = {path.read_bytes()[:8] for path in moved}
+        self.assertEqual(texts, {b"broken %d" % number for number in range(4)})
+
+    def test_of_two_processes_that_see_it_broken_one_moves_it(self) -> None:
+        self.store.close()
+        self.path.write_bytes(b"broken" * 1000)
+        inner = HistoryFile._move_aside
+        others: List[Store] = []
+
+        def overtaken(file: HistoryFile, error: BaseException) -> None:
+            if not others:
+                others.append(self.store)
+                self.store = self.opened()
+                self.ended(self.begun("theirs"))
+            inner(file, error)
+
+        with mock.patch.object(HistoryFile, "_move_aside", overtaken):
+            mine = self.opened()
+        self.assertEqual([run.cron_name for run in mine.runs()], ["theirs"])
+        self.assertEqual(len(list(self.path.parent.glob("*.corrupt-2*"))), 1)
+
+    def test_two_processes_bring_an_old_one_up_at_once(self) -> None:
+        self.ended(self.begun())
+        self.store.close()
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            db.executescript(
+                "alter table cron_executions rename column keeper_started to gone;"
+                "pragma user_version = 0;"
+            )
+        inner = schema.columns_of
+        others: List[Store] = []
+
+        def overtaken(*given: Any) -> List[str]:
+            columns = inner(*given)
+            if not others:
+                others.append(self.store)
+                other = threading.Thread(target=self.opened)
+                other.start()
+                other.join(0.1)  # it waits for us, or has come first
+            return columns
+
+        with mock.patch.object(schema, "columns_of", overtaken):
+            store = self.opened()
+        self.assertIsNone(store.problem)
+        self.assertEqual(store.figures("a").runs, 1)
+        self.assertEqual([level for level, _ in self.said if level == "error"], [])
+
+    def test_parameters_that_somebody_broke_stop_nothing(self) -> None:
+        run = self.begun()
+        planned = self.store.schedule(
+            Scheduled(0, "a", now_text(), "pending", created_at=now_text())
+        )
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            for table in ("cron_executions", "scheduled_triggers"):
+                db.execute(f"update {table} set params = '{{broken'")
+        self.assertEqual([r.params for r in self.store.running()], [{}])
+        self.assertEqual([s.params for s in self.store.pending()], [{}])
+        self.assertIsNotNone(self.ended(run, 3))
+        self.assertTrue(self.store.end_scheduled(replace(planned, status=CANCELLED)))
+
+    def test_what_ended_while_neither_could_be_written_stays_ended(self) -> None:
+        """The second's file has the rows as they were before it was locked, too."""
+        key = Key("a", "k", "digest", time.time())
+        second = self.path.parent.parent / "unwritten.db"
+        with self.locked():
+            entry = Scheduled(0, "a", now_text(), "pending", created_at=now_text())
+            planned = self.store.schedule(entry)
+            run = Run(0, "a", RUNNING, started_at=now_text())
+            run = self.store.begin(run, key)
+            self.store.judge(Judged("a", "@daily", 1.0))
+            with contextlib.closing(sqlite3.connect(second, isolation_level=None)) as b:
+                b.execute("begin immediate")
+                ended = replace(planned, status=CANCELLED)
+                self.assertTrue(self.store.end_scheduled(ended))
+                self.assertIn("can't be written either", self.store.problem or "")
+                self.store.release(run, began=False)
+                self.store.judge(Judged("a", "@daily", 2.0))
+                b.execute("rollback")
+        wait_until(lambda: self.store.retry() and self.store.problem is None)
+        self.ended(self.begun())
+        self.assertEqual(
+            self.rows("select status from scheduled_triggers"), [("cancelled",)]
+        )
+        self.assertEqual(self.store.pending(), [])
+        self.assertIsNone(self.store.key("a", "k"))
+        self.assertEqual(self.store.judged()["a"].judged_s, 2.0)
+        self.store.close()
+        with contextlib.closing(sqlite3.connect(second)) as b:
+            for table in schema.TABLES:
+                self.assertEqual(b.execute(f"select * from {table}").fetchall(), [])
+
     def test_an_error_of_the_disk_raises_nowhere(self) -> None:
         faults = (
             sqlite3.OperationalError("database or disk is full"),
@@ -336,7 +439,7 @@ class Faults(Folder):
                 self.assertFalse(self.store.retry())
                 self.assertIsNotNone(self.store.problem)
                 self.store.tell("registry.reloaded", {"crons": 1})
-                self.store.prune(now_text())
+                self.store.prune(0)
                 database._write_first = whole
                 self.assertTrue(self.store.retry())
                 known = self.store.run(running.id)

@@ -168,8 +168,19 @@ class JsonTest(unittest.TestCase):
             '{"a": "x"\n "b": 1}': "a comma is missing (line 1, column 9)",
             '{"a": ["x" "y"]}': "a comma is missing (line 1, column 10)",
             '{"a": {} "b": 1}': "a comma is missing (line 1, column 8)",
-            "{": "Expecting property name",
-            "[1,": "Expecting value",
+            "{": "it ends too early (line 1, column 1)",
+            "[1,\n": "it ends too early (line 1, column 3)",
+            "\n": "it is empty; write at least {}",
+            "{a: 1}": "write the name of a key in double quotes (line 1, column 2)",
+            '{"a": yes}': 'write a text in double quotes, as "x" (line 1, column 7)',
+            '{"a": 1h}': 'write a text in double quotes, as "x" (line 1, column 8)',
+            '{"a": ~/x.sh}': 'write a text in double quotes, as "x" (line 1, column 7)',
+            '{"a": "C:\\dir"}': "write \\\\ for a backslash (line 1, column 10)",
+            '{"a": "x\ty"}': "\\t for a tab (line 1, column 9)",
+            '{"a": "x\n"}': "write \\n for a new line in a text",
+            '{"a": "x}': "the double quote at the end of this text is missing",
+            '{"a": 1} {': "nothing may follow the last } (line 1, column 10)",
+            '{"a" 1}': "expecting ':' delimiter (line 1, column 6)",
         }.items():
             with self.subTest(text), self.assertRaises(ValueError) as caught:
                 parse_json(text)
