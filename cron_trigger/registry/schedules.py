@@ -25,7 +25,7 @@ from typing import (
     Tuple,
 )
 
-from cron_trigger.registry.texts import printable
+from cron_trigger.registry.texts import printable, whole_number
 
 #: None is the host's local time.
 Zone = Optional[tzinfo]
@@ -308,7 +308,7 @@ def _values(field: _Field, text: str) -> FrozenSet[int]:
 def _range(field: _Field, text: str) -> range:
     """Return what `*`, `5`, `1-5`, `*/10` or `1-5/2` stands for."""
     span, slash, step = text.partition("/")
-    if slash and not (re.fullmatch("[0-9]{1,9}", step) and int(step)):
+    if slash and not whole_number(step, 1, 10**9):
         raise field.fault(text, 'a step of 1 or more after "/"')
     if span == "*":
         return range(field.low, field.high + 1, int(step or 1))
@@ -328,9 +328,10 @@ def _number(field: _Field, text: str) -> int:
     """Return a value that is written as a number or, in two fields, as a name."""
     if text.lower() in field.names:
         return field.names[text.lower()]
-    if re.fullmatch("[0-9]{1,9}", text) and field.low <= int(text) <= field.high:
-        return int(text)
-    raise field.value_fault(text)
+    number = whole_number(text, field.low, field.high)
+    if number is None:
+        raise field.value_fault(text)
+    return number
 
 
 def _exists(month_days: FrozenSet[int], months: FrozenSet[int]) -> bool:

@@ -33,7 +33,7 @@ from cron_trigger import HOME, SERVICE
 from cron_trigger.registry.crons import VARIABLE_NAME
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.secret import read_secret
-from cron_trigger.registry.texts import nearest, printable
+from cron_trigger.registry.texts import nearest, printable, whole_number
 
 T = TypeVar("T")
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -161,11 +161,13 @@ def _registry_path(given: Optional[str]) -> Path:
 
 
 def number_setting(name: str, text: str, low: int, high: int) -> int:
-    if re.fullmatch(r"\d{1,9}", text, re.ASCII) and low <= int(text) <= high:
-        return int(text)
-    raise ConfigError(
-        f'{name} must be a whole number from {low} to {high}, got "{printable(text)}".'
-    )
+    number = whole_number(text, low, high)
+    if number is None:
+        raise ConfigError(
+            f"{name} must be a whole number from {low} to {high}, got "
+            f'"{printable(text)}".'
+        )
+    return number
 
 
 #: What the settings that are lists have in them.

@@ -1,8 +1,8 @@
 """Texts for people and logs: made safe, short, and in one spelling.
 
 Knows how a foreign text is shown on one line, how a refused value is, which names look
-alike, and what a signal is called.  Promises never to raise and never to send a control
-character on.  Pure functions, called from every room.
+alike, what a signal is called, and which digits are a number.  Promises never to raise
+and never to send a control character on.  Pure functions, called from every room.
 """
 
 from __future__ import annotations
@@ -62,6 +62,18 @@ def path_of(text: str) -> str:
     if not text.startswith(FILE_URL):
         return text
     return os.fsdecode(urllib.parse.unquote_to_bytes(text[len(FILE_URL) :]))
+
+
+def whole_number(text: str, low: int, high: int) -> Optional[int]:
+    """Return the number that decimal digits stand for, None where it is out of bounds.
+
+    No sign, no blanks, no other script's digits, all of which `int` takes; and at most
+    19 of them, since `int` takes the longer the more it gets (CVE-2020-10735).
+    """
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        return None
+    number = int(text)
+    return number if low <= number <= high else None
 
 
 def article(word: str) -> str:

@@ -18,7 +18,7 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import Run, Trigger
 from cron_trigger.registry.strict_json import Json, json_text
-from cron_trigger.registry.texts import path_text, printable
+from cron_trigger.registry.texts import path_text, printable, whole_number
 from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.fields import (
     query_flag,
@@ -42,7 +42,6 @@ from cron_trigger.web.wire import (
     invalid,
     json_answer,
     json_text_answer,
-    whole_number,
 )
 
 #: How long the end of a run may be waited for, and how often the client is looked at.

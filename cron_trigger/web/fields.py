@@ -20,11 +20,12 @@ from cron_trigger.registry.texts import (
     LINE_CONTROL,
     printable,
     shown,
+    whole_number,
 )
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.web.reader import Reader, body_too_large
 from cron_trigger.web.routes import Route
-from cron_trigger.web.wire import BODY_BYTES, Request, invalid, whole_number
+from cron_trigger.web.wire import BODY_BYTES, Request, invalid
 
 REQUESTED_BY_CHARS = 200
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,64}")

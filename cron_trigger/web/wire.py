@@ -136,15 +136,3 @@ def refusal_answer(refusal: Refusal) -> Answer:
 
 def invalid(message: str) -> Refusal:
     return Refusal("invalid_request", message)
-
-
-def whole_number(text: str, low: int, high: int) -> Optional[int]:
-    """Return the number that decimal digits stand for, None where it is out of bounds.
-
-    No sign, no blanks, no other script's digits, all of which `int` takes; and at most
-    19 of them, since `int` takes the longer the more it gets (CVE-2020-10735).
-    """
-    if not re.fullmatch(r"[0-9]{1,19}", text):
-        return None
-    number = int(text)
-    return number if low <= number <= high else None
