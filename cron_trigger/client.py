@@ -192,7 +192,7 @@ def client_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Client:
     secret, file = given("secret"), given("secret_file")
     if secret is None and file is None and _is_here(client.url):
         secret, file = _installed_secret()
-    return Client(client.url, read_secret(secret, file, {}))
+    return Client(client.url, read_secret(secret, file, {}, serves=False))
 
 
 def _is_here(url: str) -> bool:

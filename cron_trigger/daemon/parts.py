@@ -21,7 +21,7 @@ from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.runs.scripts import Scripts
-from cron_trigger.web.access import Access, Sources, container_networks
+from cron_trigger.web.access import Access, Sources
 from cron_trigger.web.api import Api
 from cron_trigger.web.events import Broadcaster
 from cron_trigger.web.notifier import Notifier
@@ -104,7 +104,7 @@ class Parts:
         )
         self.access = Access(
             settings.secret,
-            Sources(settings.allow, container_networks),
+            Sources(settings.allow),
             [*names, *settings.allowed_hosts],
             settings.allowed_origins,
         )

@@ -91,6 +91,7 @@ class Api:
 
     def trigger(self, request: Request) -> Answer:
         trigger = read_trigger(request)
+        request.waits()
         # Asked before, which tells a retry from the first one: afterwards both are
         # the same run.
         replay = {"Idempotent-Replay": "true"} if self._runner.replay(trigger) else {}

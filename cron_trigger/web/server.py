@@ -28,11 +28,12 @@ from cron_trigger.registry.texts import printable
 from cron_trigger.web.access import Access
 from cron_trigger.web.api import Api
 from cron_trigger.web.fields import read_body, read_query
-from cron_trigger.web.places import Limit, Limits, Place, Places, overloaded
+from cron_trigger.web.places import Limits, Place, Places, overloaded
 from cron_trigger.web.reader import REQUEST_S, Reader, parse_head
 from cron_trigger.web.refusals import RefusalLog
 from cron_trigger.web.routes import PREFLIGHT, ROUTES, Route, find_routes, methods_of
 from cron_trigger.web.sender import SEND_S, Sender, short_answer
+from cron_trigger.web.turns import Turns
 from cron_trigger.web.wire import Answer, Request, json_answer, refusal_answer
 
 IDLE_S = 60.0
@@ -61,7 +62,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = str(address_of(self.client_address[0]))
         self.place = self.server.place_of(self.connection)
-        self.work: Optional[Place] = None
+        self.work: Optional[Tuple[Places, Place]] = None
+        self.has_turn = False
         self.reader = Reader(self.connection)
         self.sender = Sender(self.connection, self._wait, lambda: self.server.closing)
 
@@ -84,7 +86,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         request: Optional[Request] = None
         unread = False
         try:
-            request = parse_head(self.reader.head(), self.address)
+            head = self.reader.head()
+            self._take_turn()
+            request = parse_head(head, self.address)
+            request.waits = self._give_turn
             answer = self._answer(request)
         except Refusal as refusal:
             answer = self._refused(request, refusal)
@@ -93,6 +98,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self._send(request, answer, unread)
         finally:
             self._leave_work()
+            self._give_turn()
             if answer.release:
                 answer.release()
 
@@ -107,7 +113,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if route is None:
             raise _no_route(request, routes)
         request.query = read_query(request, route)
+        if request.has_body:
+            self._give_turn()  # a body may be slow in coming
         request.body = read_body(request, route, self.reader, self.sender.go_on)
+        self._take_turn()
         if route is PREFLIGHT:
             allowed = {"Access-Control-Allow-Methods": methods_of(routes)}
             return Answer(204, headers={**allowed, **PREFLIGHT_HEADERS})
@@ -143,6 +152,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, request: Optional[Request], answer: Answer, unread: bool) -> bool:
         """Send an answer; return True if another request may follow."""
         if answer.later:
+            self._give_turn()
             self._leave_work()  # but not its connection: a stop lets it be answered
             answer = self._awaited(answer.later)
         elif answer.lasting:
@@ -188,13 +198,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _leave_work(self) -> None:
         if self.work:
-            self.server.work.give(self.work)
+            places, place = self.work
+            places.give(place)
             self.work = None
 
     def _wait(self) -> None:
         """The request is worked on no more; its connection waits for its client."""
+        self._give_turn()
         self._leave_work()
         self.server.connections.wait(self.place)
+
+    def _take_turn(self) -> None:
+        """Wait until one more thread of this client may work, unless this one does."""
+        if not self.has_turn:
+            self.server.turns.take(self.place.client)
+            self.has_turn = True
+
+    def _give_turn(self) -> None:
+        """Let another one of this client work: this one waits, or has done."""
+        if self.has_turn:
+            self.has_turn = False
+            self.server.turns.give(self.place.client)
 
 
 def _no_route(request: Request, routes: Mapping[str, Route]) -> Refusal:
@@ -259,7 +283,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.closing = False
         #: Open connections; those that wait for their client may be pushed out.
         self.connections = Places(limits.connections, safe_s=0.0)
-        self.work = Places(limits.work)
+        self.work, self.triggers = Places(limits.work), Places(limits.triggers)
+        self.turns = Turns()
         self._limits = limits
         self._loop = loop
         #: By connection, its place; each key is used by one thread at a time.
@@ -328,18 +353,23 @@ class HttpServer(http.server.ThreadingHTTPServer):
         """Return the place that a connection was given when it was accepted."""
         return self._places[connection]
 
-    def take_work(self, client: str, route: Route) -> Place:
-        """Take a place in work; else `overloaded`."""
-        limits = self._limits
-        limit: Limit = limits.triggers if route.action == "trigger" else limits.work
-        place = self.work.take(client, limit=limit)
+    def take_work(self, client: str, route: Route) -> Tuple[Places, Place]:
+        """Take a place in work; else `overloaded`.
+
+        A stampede of triggers is counted by itself: it must not use up what the
+        requests of all others have.
+        """
+        places, limit = self.work, self._limits.work
+        if route.action == "trigger":
+            places, limit = self.triggers, self._limits.triggers
+        place = places.take(client)
         if place is None:
             raise overloaded(
                 f"Too many requests in progress (at most {limit.share} of one client "
                 f"and {limit.total} of all)",
                 1,
             )
-        return place
+        return places, place
 
     def forget(self, connection: socket.socket) -> None:
         """Count a connection no more: it is closed, or somebody else's."""

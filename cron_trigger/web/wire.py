@@ -43,6 +43,8 @@ class Request:
     #: What its route makes of the path and the query.
     part: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
+    #: To be called before what may wait for a process or a disk: its turn is over.
+    waits: Callable[[], None] = lambda: None
 
     @property
     def chunked(self) -> bool:
