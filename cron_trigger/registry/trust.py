@@ -28,7 +28,8 @@ def writable_by_others(path: str, *trusted: int, what: str = "script") -> Option
     Looks at the file, and at every folder and link on the way to it: whoever may
     write one of them may put another file in this place.
     A sticky folder (/tmp) is held to be safe for what trusted users own in it.
-    `trusted` are user ids beside root's; `what` is script, registry, secret or interpreter.
+    `trusted` are user ids beside root's; `what` is script, registry, interpreter or
+    secret.
     """
     ids = {0, *trusted}
     for place, status in places_of(path):

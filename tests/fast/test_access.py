@@ -224,8 +224,8 @@ class SourceTest(unittest.TestCase):
             self.assertFalse(sources.is_container("172.18.0.5"))
 
     def test_each_address_of_this_host_is_this_host(self) -> None:
+        own = ipaddress.ip_address("10.0.0.7")
         for allow in (None, [ipaddress.ip_network("10.9.0.0/16")]):
-            own = ipaddress.ip_address("10.0.0.7")
             sources = Sources(allow, list, lambda _peer: own)
             self.assertTrue(sources.allow("10.0.0.7"))
             self.assertFalse(sources.allow("10.0.0.8"))
