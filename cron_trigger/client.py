@@ -99,7 +99,7 @@ class Client:
         with self.open(method, path, body, names) as answer:
             try:
                 told = json.loads(answer.read())
-            except ValueError:
+            except (ValueError, RecursionError):
                 told = None
             except (OSError, http.client.HTTPException) as error:
                 raise self._unreachable(error) from None
@@ -129,7 +129,10 @@ class Client:
         try:
             told = json.loads(answer.read(1 << 20))
             text, code = str(told["error"]), str(told["code"])
-        except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+        except (
+            *(ValueError, RecursionError, KeyError, TypeError),
+            *(OSError, http.client.HTTPException),
+        ):
             # A proxy speaks for a server that is away.
             away = answer.status in (502, 503, 504)
             return (Unreachable if away else Failed)(self._foreign(answer))

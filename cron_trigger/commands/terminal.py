@@ -46,6 +46,8 @@ EXIT_OF_CODE = {
     "launch_failed": 126,
 }
 LINE = re.compile(r"[^\n\t]+")
+#: What JSON may hold as it is and a terminal takes for a command, or hides.
+UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Failed(Exception):
@@ -58,7 +60,7 @@ class Failed(Exception):
 
 def say(text: str) -> None:
     """Tell a person something beside the output."""
-    sys.stderr.write(f"{SERVICE}: {text}\n")
+    sys.stderr.write(visible(f"{SERVICE}: {text}\n"))
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -79,7 +81,8 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def print_json(value: Json) -> None:
     """Print JSON for programs."""
     plain = "utf" not in (sys.stdout.encoding or "").lower()
-    print(json.dumps(value, ensure_ascii=plain, indent=2))
+    text = json.dumps(value, ensure_ascii=plain, indent=2)
+    print(UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def visible(text: str) -> str:
