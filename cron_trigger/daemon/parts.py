@@ -25,7 +25,7 @@ from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.runs.scripts import Scripts
-from cron_trigger.web.access import Access, container_networks
+from cron_trigger.web.access import Access, Sources
 from cron_trigger.web.api import Api
 from cron_trigger.web.events import Broadcaster
 from cron_trigger.web.notifier import Notifier
@@ -120,5 +120,8 @@ class Parts:
             Places(limits.followers, limits.safe_s),
         )
         self.access = Access(
-            settings, container_networks, names, Rates(*limits.wrong_secrets)
+            settings,
+            Sources(settings.allow),
+            names,
+            Rates(*limits.wrong_secrets),
         )

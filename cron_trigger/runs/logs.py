@@ -146,7 +146,7 @@ class Logs:
                 # Under the lock: another thread may close this folder for one that was
                 # made anew.
                 return open_log(self._own_folder(), name)
-        unsafe = folder_fault(folder) if os.geteuid() == 0 else None
+        unsafe = folder_fault(folder, True) if os.geteuid() == 0 else None
         if unsafe:
             raise LaunchError(f"its log folder is not safe, because {unsafe}")
         descriptor = open_folder(folder)
