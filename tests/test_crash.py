@@ -57,11 +57,12 @@ def crash(owner, name, when):
 #: SIGKILL in the midst of a transaction: all was written, but not committed.
 TORN = """
 inner = m.Database._committed
-def torn(self, db, change):
+def torn(self, db, change, last):
     def whole(db):
         change(db)
         m.os.kill(m.os.getpid(), 9)
-    return inner(self, db, whole if change.__qualname__ == {0!r} else change)
+    mine = change.__qualname__ == {0!r}
+    return inner(self, db, whole if mine else change, last)
 m.Database._committed = torn
 """
 
@@ -187,14 +188,14 @@ class Points(unittest.TestCase):
         need_full()
         points = (
             ("Ending", "keeper_gone", "before"),
-            ("Ending", "_ended", "before"),
-            ("Ending", "_ended", "after"),
+            ("Recorder", "_ended", "before"),
+            ("Recorder", "_ended", "after"),
             ("Runs", "end", "before"),
             ("Runs", "end", "within"),
             ("Runs", "end", "after"),
             ("RunLog", "write_line", "before"),
             ("RunLog", "write_line", "after"),
-            ("Ending", "record", "after"),
+            ("Recorder", "record", "after"),
         )
         for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):

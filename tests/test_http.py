@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gzip
 import http.client
 import json
@@ -918,6 +919,25 @@ class HistoryTest(OwnServerCase):
         everything = list(range(600, 0, -1))
         for limit in (7, 100, 200, 500):
             self.assertEqual(self.walk(f"limit={limit}"), everything)
+
+    def test_a_page_of_long_runs_ends_earlier_and_the_next_goes_on(self) -> None:
+        # 250 clients that ask for such pages and read nothing must not fill the memory.
+        everything = list(range(600, 0, -1))
+        path = self.server.state_dir / "history.db"
+        with contextlib.closing(sqlite3.connect(path, timeout=10)) as db, db:
+            columns = "rowid, params"
+            before = db.execute(f"select {columns} from cron_executions").fetchall()
+            long = json.dumps({"text": "x" * 40000})
+            db.execute("update cron_executions set params = ? where id > 560", (long,))
+        try:
+            ids, _ = self.page("?limit=500")
+            self.assertEqual(ids, everything[:12])
+            self.assertEqual(self.walk("limit=500"), everything)
+        finally:
+            with contextlib.closing(sqlite3.connect(path, timeout=10)) as db, db:
+                back = [(params, rowid) for rowid, params in before]
+                query = "update cron_executions set params = ? where rowid = ?"
+                db.executemany(query, back)
 
     def test_the_last_page_has_no_next_even_where_it_is_full(self) -> None:
         self.assertEqual(self.page("?limit=2&before=3"), ([2, 1], None))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shutil
 import stat
 import subprocess
 import unittest
 from pathlib import Path
-from typing import List
+from typing import Iterator, List
 
 from support import Server, need, need_command, slow, wait_until
 
@@ -63,6 +64,41 @@ class Removed(LogCase):
         self.assertEqual((run["status"], run["exitCode"]), ("completed", 0))
         self.assertIn("its log was removed", run["error"])
 
+    def test_one_whose_path_is_not_utf_8_works_like_any_other(self) -> None:
+        self.server.log_dir = Path(
+            os.fsdecode(bytes(self.server.folder) + b"/\xe9t\xe9")
+        )
+        self.server.start()
+        run = self.server.completed("brief")
+        self.assertEqual((run["status"], run["error"]), ("completed", None))
+        self.assertEqual(
+            run["logFile"], f"file://{self.server.folder}/%E9t%E9/brief.log"
+        )
+        (cron,) = (c for c in self.server.get("/crons").json["crons"] if c["runs"])
+        self.assertEqual(cron["logFile"], run["logFile"])
+        self.assertEqual(self.server.get(f"/runs/{run['id']}/log").text, "said\n")
+        wait_until(
+            lambda: f"run {run['id']} completed" in self.server.log_text("brief")
+        )
+        done = self.server.command("run", "brief", "--output")
+        self.assertEqual((done.returncode, done.stdout), (0, "said\n"), done.stderr)
+        shown = self.server.command(
+            "log", "2", f"--url=http://127.0.0.1:{self.server.port}"
+        )
+        self.assertEqual(shown.stdout, "said\n", shown.stderr)
+
+    def test_what_keeps_a_log_from_being_read_is_said_as_it_is(self) -> None:
+        self.server.start()
+        run_id = self.server.trigger("stay").json["runId"]
+        wait_until(lambda: "one\n" in self.server.log_text("stay"))
+        log = self.server.log_dir / "stay.log"
+        log.rename(self.server.folder / "away.log")
+        log.symlink_to(self.server.folder / "away.log")
+        (self.server.folder / "go").touch()
+        run = self.server.ended(run_id)
+        self.assertEqual(run["status"], "completed")
+        self.assertIn("cannot be read: Too many levels of symbolic", run["error"])
+
     def test_a_link_in_its_place_is_not_written_through(self) -> None:
         need(os.geteuid() == 0, "only root is led astray")
         above = self.server.folder / "above"
@@ -87,6 +123,47 @@ class Removed(LogCase):
         self.assertEqual(stat.S_IMODE(self.server.log_dir.stat().st_mode), 0o750)
 
 
+class Named(LogCase):
+    def test_folders_whose_names_are_not_utf_8_serve_as_well(self) -> None:
+        def odd(name: str) -> Path:
+            return self.server.folder / os.fsdecode(name.encode() + b"-\xff\xe9")
+
+        self.server.log_dir, self.server.state_dir = odd("log"), odd("state")
+        self.server.run_dir = odd("run")
+        self.server.start()
+        run = self.server.completed("brief")
+        self.assertEqual((run["status"], run["error"]), ("completed", None))
+        shown = str(self.server.folder / "log-\\xff\\xe9" / "brief.log")
+        self.assertEqual(run["logFile"], shown)
+        for path in (f"/runs/{run['id']}/log", "/crons", "/runs", "/events"):
+            with self.subTest(path), self.stream(path) as text:
+                self.assertIn("said" if path.endswith("log") else "log-", text)
+        self.server.kill()
+        self.server.start()
+        self.assertEqual(self.server.get(f"/runs/{run['id']}/log").text, "said\n")
+        self.assertEqual(self.server.command("run", "brief").returncode, 0)
+        for words in (["list"], ["history", "--json"], ["log", "1"]):
+            done = self.server.command(*words)
+            # `log` is a client of port 9998, where nobody is.
+            self.assertIn(done.returncode, (0, 1), done.stderr)
+            self.assertNotIn("Traceback", done.stderr)
+        self.assertNotIn("internal error", self.server.log_text())
+
+    @contextlib.contextmanager
+    def stream(self, path: str) -> Iterator[str]:
+        """Give what an address sends at once."""
+        headers = {"Last-Event-ID": "0"} if path == "/events" else {}
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, 10)
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        self.assertEqual(answer.status, 200)
+        text = ""
+        while "log-" not in text and "said" not in text:
+            text += answer.read1(4096).decode()
+        yield text
+        connection.close()
+
+
 @slow
 class Disk(LogCase):
     def test_read_only_it_is_told_by_the_run_and_by_health(self) -> None:
@@ -98,6 +175,10 @@ class Disk(LogCase):
         self.assertIn("output was not kept", run["error"])
         self.assertIn("Read-only file system", run["error"])
         self.assertTrue([p for p in self.problems() if "Read-only" in p])
+        doctor = self.server.command("doctor").stdout
+        self.assertIn(f"{folder} cannot be written", doctor)
+        self.assertIn("remount,rw", doctor)
+        self.assertNotIn("Use sudo", doctor)
         subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
         wait_until(lambda: not [p for p in self.problems() if "Read-only" in p])
         self.assertIsNone(self.server.completed("brief")["error"])

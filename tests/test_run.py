@@ -300,6 +300,24 @@ class OutputTest(CommandCase):
         self.assertEqual(done.returncode, 3)
         self.assertIn(b"nothing more is shown: No space left on device", done.stderr)
 
+    def test_a_history_that_can_not_be_read_for_a_moment_is_asked_again(self) -> None:
+        patch = (
+            "inner, calls = m.Answers.run, []\n"
+            "def run(self, run_id):\n"
+            "    calls.append(run_id)\n"
+            "    return inner(self, run_id) if len(calls) > 3 else None\n"
+            "m.Answers.run = run"
+        )
+        call = [sys.executable, *patched(patch), "run", "fails"]
+        done = subprocess.run(
+            [*call, *self.server.folder_flags()],
+            capture_output=True,
+            env=self.server.clean_environ(),
+            timeout=30,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 3, done.stderr)
+
     def test_a_pipe_gets_the_bytes_and_a_terminal_sees_them_written_out(self) -> None:
         words = [sys.executable, str(PROGRAM), "run", "paints", "--output"]
         call = [*words, *self.server.folder_flags()]

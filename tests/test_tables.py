@@ -22,6 +22,8 @@ from support import (
     PROGRAM,
     READERS,
     Server,
+    need,
+    need_command,
     slow,
 )
 
@@ -100,6 +102,32 @@ class TableTest(CommandCase):
         for command in ("history", "list"):
             self.assertEqual(self.call(command).returncode, 0)
             self.assertEqual(state(), before)
+
+    @slow
+    def test_another_user_sees_what_may_be_seen_and_changes_nothing(self) -> None:
+        need(os.geteuid() == 0, "only root can be another user")
+        setpriv = need_command("setpriv")
+        with Server(REGISTRY, start=False) as made:
+            made.folder.chmod(0o755)
+            made.registry.chmod(0o644)
+            nobody = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"]
+            made.python = [*nobody, *made.python]
+            for made_by_root in (False, True):
+                if made_by_root:
+                    made.state_dir.mkdir(0o755)
+                tree = sorted(made.folder.rglob("*"))
+                for command in ("history", "list"):
+                    self.assertEqual(made.command(command).returncode, 0)
+                    self.assertEqual(sorted(made.folder.rglob("*")), tree)
+            path = made.state_dir / "history.db"
+            path.write_bytes(b"broken" * 1000)
+            path.chmod(0o644)
+            for mode in (0o644, 0o600):
+                path.chmod(mode)
+                done = made.command("history")
+                self.assertEqual(done.returncode, 1, done.stdout)
+                self.assertIn("can't be read", done.stderr)
+                self.assertEqual(list(made.state_dir.iterdir()), [path])
 
     @slow
     def test_nor_where_there_is_nothing_or_something_broken(self) -> None:

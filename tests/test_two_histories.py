@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import fcntl
+import functools
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ from typing import Any, Callable, Iterator, List, Optional, Set, Tuple
 from unittest import mock
 
 from fast.test_store import Folder
-from support import FULL, PROGRAM, Reply, Server, slow, wait_until
+from support import FULL, PROGRAM, Server, patched, slow, wait_until
 from test_store import DiskCase
 
 from cron_trigger.history.file import HistoryFile
@@ -159,23 +160,42 @@ class Locked(DiskCase):
         self.assertEqual(len(rows), 1 + len(told) + lines)
         self.assertEqual(len(kinds), 2 * len(rows))
 
-    def test_a_start_while_it_is_locked_delays_no_answer(self) -> None:
+    def test_no_answer_waits_for_the_one_who_has_it_locked(self) -> None:
+        """One wait at the start, one to read, and then nobody but `history` tries."""
         self.server.start()
         self.server.completed("brief")
         self.server.stop()
+        tried = self.server.folder / "tried"
+        self.server.program = list(
+            patched(
+                "import threading",
+                "def told(owner, name):",
+                "    inner = getattr(owner, name)",
+                "    def wrapped(*given):",
+                f"        with open({str(tried)!r}, 'a') as file:",
+                "            print(threading.current_thread().name, name, file=file)",
+                "        return inner(*given)",
+                "    setattr(owner, name, wrapped)",
+                "told(m.HistoryFile, 'connected')",
+                "told(m.Joined, '_joined')",
+                SOON,
+            )
+        )
         with locked(self.server.state_dir / "history.db"):
             self.server.start()
-            calls: Tuple[Callable[[], Reply], ...] = (
-                lambda: self.server.trigger("brief"),
-                lambda: self.server.get("/crons"),
-                lambda: self.server.get("/runs"),
-                lambda: self.server.get("/health"),
-                lambda: self.server.trigger("stay"),
-            )
-            for call in calls:
-                began_s = time.monotonic()
-                self.assertIn(call().status, (200, 202))
-                self.assertLess(time.monotonic() - began_s, 2)
+            answers = [
+                self.server.get(path).status
+                for path in ("/crons", "/runs", "/health", "/scheduled", "/runs/1")
+            ]
+            answers += [self.server.trigger(name).status for name in ("brief", "stay")]
+            self.assertTrue(self.degraded())
+            self.assertEqual(answers, [200] * 5 + [202] * 2)
+            lines = tried.read_text().splitlines()
+        others = collections.Counter(
+            line for line in lines if not line.startswith("history ")
+        )
+        self.assertEqual(others.pop("MainThread connected"), 1, others)
+        self.assertLessEqual(sum(others.values()), 2, others)
 
     def test_a_lock_of_another_on_the_numbers_delays_no_trigger(self) -> None:
         self.server.start()
@@ -562,6 +582,8 @@ class Moved(DiskCase):
     """SIGKILL around each step with the second history; then each thing once."""
 
     POINTS = (
+        ("Second", "to_file", "before"),
+        ("Second", "to_file", "after"),
         ("Second", "move_to", "before"),
         ("Second", "_write_over", "after"),
         ("Second", "clear", "before"),
@@ -615,6 +637,78 @@ class Moved(DiskCase):
         finished = {run for event, run in told if event == "run.finished"}
         ids = {row[0] for row in self.server.rows("select id from cron_executions")}
         self.assertEqual(finished, ids)
+
+
+@slow
+class Began(DiskCase):
+    """SIGKILL around each step of a start: what is old goes, what is young stays."""
+
+    POINTS = (
+        ("Clock", "_look", "after"),
+        ("Clock", "_save", "before"),
+        ("Clock", "_save", "after"),
+        ("Pruning", "_prune_runs", "before"),
+        ("Pruning", "_prune_runs", "after"),
+        ("Pruning", "_prune_others", "after"),
+        ("HistoryFile", "shrink", "before"),
+        ("HistoryFile", "take_pages", "before"),
+        ("HistoryFile", "take_pages", "after"),
+        ("HistoryFile", "_set_up", "after"),
+        ("Database", "_take_room", "before"),
+        ("Database", "_take_room", "after"),
+    )
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.server.state_dir / "history.db"
+
+    def test_a_start_that_dies_is_gone_on_with(self) -> None:
+        from test_crash import dying, some
+
+        self.server.start()
+        self.server.completed("brief")
+        self.server.stop()
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            # There is room before it, for what is older.
+            db.execute("update cron_executions set id = 100")
+            db.execute("update sqlite_sequence set seq = 100")
+        self.server.start()
+        for owner, name, when in some(self.POINTS, 2):
+            with self.subTest(f"{when} {owner}.{name}"):
+                young = self.server.completed("brief")["id"]
+                self.server.stop()
+                self.old_runs()
+                self.server.program = list(dying(owner, name, when))
+                # It may die before it says that it listens.
+                with contextlib.suppress(AssertionError):
+                    self.server.start()
+                assert self.server.process
+                self.assertEqual(self.server.process.wait(15), -signal.SIGKILL)
+                self.server.kill()
+                self.server.program = [str(PROGRAM)]
+                self.server.start()
+                query = "select id from cron_executions where cron_name = 'old'"
+                wait_until(functools.partial(self.none_of, query))
+                self.assertEqual(self.server.run(young)["exitCode"], 3)
+                self.assertFalse(self.degraded())
+                self.assertEqual(self.server.rows("pragma integrity_check"), [("ok",)])
+        runs = self.server.rows("select sum(runs) from run_totals where runs > 0")
+        self.assertGreater(runs[0][0], 0)
+        self.assertNotIn("jumped", self.server.log_text())
+
+    def none_of(self, query: str) -> bool:
+        return self.server.rows(query) == []
+
+    def old_runs(self) -> None:
+        at = now_text(time.time() - 91 * 86400)
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            # Before the first that is young, as its id is.
+            (first,) = db.execute("select min(id) from cron_executions").fetchone()
+            db.execute(
+                "insert into cron_executions (id, cron_name, status, started_at, "
+                "completed_at, trigger) values (?, 'old', 'completed', ?, ?, 'cli')",
+                [first - 1, at, at],
+            )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import pwd
 import signal
@@ -24,6 +25,7 @@ from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.messages import MessageSocket
 from cron_trigger.host.processes import check_kernel
+from cron_trigger.host.shortage import insist
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import ConfigError, Refusal
 from cron_trigger.registry.file import Registry
@@ -126,8 +128,9 @@ def _run(
         loop.step(SHOW_S if shown else None)
         # Behind the output stands another line once the keeper was reaped.
         end = shown.log.end() if shown and shown.log.descriptor is not None else 0
-        if shown and active.alive():
+        if shown and insist(active.alive):
             shown.show(end)
+    loop.step(0)  # what the end has left to be told
     ended = _recorded(run, store, loop)
     if shown:
         shown.show(None, ended)
@@ -140,7 +143,8 @@ def _recorded(run: Run, store: Store, loop: Loop) -> Run:
     """Return the run as it is in the history once its end is there."""
     left = round(RECORD_S / SHOW_S)
     found: Optional[Run] = store.run(run.id)
-    while found is not None and found.running and left:
+    # None where the history can't be read at the moment.
+    while (found is None or found.running) and left:
         loop.step(SHOW_S)
         found, left = store.run(run.id), left - 1
     return found or run
@@ -150,7 +154,7 @@ class _Shown:
     """The output of a run on its way to standard output."""
 
     def __init__(self, run: Run) -> None:
-        self.log = RunLog(run)
+        self.log = insist(lambda: RunLog(run))
         self._place = self.log.start
         self._output = Output(sys.stdout)
 
@@ -174,7 +178,7 @@ class _Shown:
 def _say_failed(run: Run, seen: bool) -> None:
     """Say on standard error what became of a run, and the last lines of its output."""
     say(f"run {run.id} of {run.cron_name} {run.status}: {run.outcome()}")
-    log = RunLog(run)
+    log = insist(lambda: RunLog(run))
     if log.descriptor is None or seen:
         return log.close()
     end = log.end()
@@ -194,7 +198,7 @@ def _cancelled_by_signals(runner: Runner, loop: Loop, user: str) -> Iterator[Lis
     def cancel() -> None:
         with contextlib.suppress(Refusal):
             for run_id in started:
-                runner.cancel(run_id, f"{user} (signal)")
+                insist(functools.partial(runner.cancel, run_id, f"{user} (signal)"))
 
     def handle(_number: int, _frame: Any) -> None:
         loop.call_soon(cancel)

@@ -47,6 +47,8 @@ EXIT_OF_CODE = {
     "launch_failed": 126,
 }
 LINE = re.compile(r"[^\n\t]+")
+#: What JSON may hold as it is and a terminal takes for a command, or hides.
+UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Failed(Exception):
@@ -87,7 +89,7 @@ def tell(text: str) -> None:
 
 def say(text: str) -> None:
     """Tell a person something beside the output."""
-    tell(f"{SERVICE}: {text}\n")
+    tell(visible(f"{SERVICE}: {text}\n"))
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -117,7 +119,8 @@ def print_lines(lines: Iterable[str]) -> None:
 def print_json(value: Json) -> None:
     """Print JSON for programs."""
     plain = "utf" not in (sys.stdout.encoding or "").lower()
-    print_lines([json.dumps(value, ensure_ascii=plain, indent=2)])
+    text = json.dumps(value, ensure_ascii=plain, indent=2)
+    print_lines([UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)])
 
 
 def visible(text: str) -> str:

@@ -14,7 +14,8 @@ from os.path import isdir
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from cron_trigger.registry.texts import SURROGATE, printable
+from cron_trigger.registry.strict_json import SURROGATE
+from cron_trigger.registry.texts import printable
 
 USERS_FOLDER = "/var/spool/cron/crontabs"
 #: Other names in /etc/cron.d are not read by cron (run-parts(8)).

@@ -6,7 +6,9 @@ From the floor up, each by its constructor; nothing here starts, listens or wait
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+import functools
+import threading
+from typing import Optional
 
 from cron_trigger import HOME
 from cron_trigger.history.store import Store
@@ -19,11 +21,11 @@ from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import Settings, service_variables
 from cron_trigger.runs.changes import Changes
 from cron_trigger.runs.lateness import Lateness
-from cron_trigger.runs.logs import Logs
+from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.runs.scripts import Scripts
-from cron_trigger.web.access import Access, container_networks
+from cron_trigger.web.access import Access, Sources
 from cron_trigger.web.api import Api
 from cron_trigger.web.events import Broadcaster
 from cron_trigger.web.notifier import Notifier
@@ -31,16 +33,16 @@ from cron_trigger.web.page import Page
 from cron_trigger.web.places import Places, limits_for
 from cron_trigger.web.views import Known, Views
 
-#: Writes a line of a level into the server's log.
-Say = Callable[[str, str], None]
-
 
 class Parts:
     """All that a server is made of.  `lock` is its own, in the run folder."""
 
     def __init__(
-        self, settings: Settings, lock: int, logs: Logs, say: Say, limits: Limits
+        self, settings: Settings, lock: int, logs: Logs, log: ServerLog, limits: Limits
     ) -> None:
+        self._log, say = log, self.say
+        #: The accepting thread, while it accepts.
+        self.accepting: Optional[int] = None
         #: Called with a cron's name, with the registry, and after a fault healed.
         self.changes, self.reloads, self.heals = Changes(), Changes(), Changes()
         self.loop = Loop(say)
@@ -72,9 +74,20 @@ class Parts:
             self.registry, self.store, self.runner, self.loop, say, self.changes
         )
         self.limits = limits_for(limits)
-        self._make_web(settings, self.limits, say)
+        self._make_web(settings, self.limits)
 
-    def _make_web(self, settings: Settings, limits: Limits, say: Say) -> None:
+    def say(self, level: str, text: str) -> None:
+        """Write a line into the server's log.
+
+        The threads of which each hangs the server don't wait for the disk of the log.
+        """
+        work = functools.partial(self._log.say, level, text)
+        if self.loop.is_here() or self.accepting == threading.get_ident():
+            self.loop.aside(work)
+        else:
+            work()
+
+    def _make_web(self, settings: Settings, limits: Limits) -> None:
         names = own_names()
         known = Known(
             self.registry, self.store, self.runner, self.schedule, self.lateness
@@ -95,7 +108,7 @@ class Parts:
         self.notifier: Optional[Notifier] = None
         if settings.notify_url:
             self.notifier = Notifier(
-                settings.notify_url, names[0], self.registry, say, limits
+                settings.notify_url, names[0], self.registry, self.say, limits
             )
             self.broadcaster.listen(self.notifier)
         self.api = Api(
@@ -107,5 +120,8 @@ class Parts:
             Places(limits.followers, limits.safe_s),
         )
         self.access = Access(
-            settings, container_networks, names, Rates(*limits.wrong_secrets)
+            settings,
+            Sources(settings.allow),
+            names,
+            Rates(*limits.wrong_secrets),
         )

@@ -11,6 +11,7 @@ do, and the lock of `Ids`.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import urllib.parse
@@ -136,7 +137,7 @@ class Database:
         if not self.path.exists():
             return
         try:
-            place = f"file:{urllib.parse.quote(str(self.path))}?immutable=1"
+            place = f"file:{urllib.parse.quote(os.fsencode(self.path))}?immutable=1"
             with contextlib.closing(sqlite3.connect(place, uri=True)) as db:
                 version_of(db, self.path)
                 db.execute("select 1 from sqlite_master limit 1").fetchone()

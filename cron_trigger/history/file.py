@@ -130,29 +130,21 @@ class HistoryFile:
             self.close()
 
     def mended(self, error: sqlite3.Error) -> bool:
-        """Begin a new history with what can still be read of a broken one.
+        """Open a broken history again, or begin one with what can be read of it.
 
-        Return False where the error is not of that kind.  One whose columns somebody
-        has changed is found so when it is opened.
+        Return False where the error is not of that kind.
         """
         if not is_broken(error) or self._db is None:
             return False
         # As above: a fault from here on leaves none open.
         broken, self._db = self._db, None
-        rows = _known_rows(broken)
-        # Before the file is moved: closing takes the -wal of that name away.
-        broken.close()
-        if is_corrupt(error):
-            self._move_aside(error)
-        db = self._begun()
-        _write_known(db, rows)
-        self._take(db)
+        self._take(self._reopened(broken, f"found broken ({error})"))
         return True
 
     def is_locked(self) -> bool:
         """Look whether another program has it locked; any thread, without a lock."""
         try:
-            place = f"file:{urllib.parse.quote(str(self.path))}?mode=rw"
+            place = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode=rw"
             with contextlib.closing(sqlite3.connect(place, 0.2, uri=True)) as db:
                 # A lock that is free now may be taken in the next moment: the one who
                 # asks then waits for BUSY_S, once.
@@ -252,13 +244,15 @@ class HistoryFile:
         """Open what stands there now instead; write there what is known of before."""
         rows = _known_rows(lost)
         # Closed before the other is opened: of one file SQLite has one index in memory.
+        # And before a file is moved: closing takes the -wal of that name away.
         with contextlib.suppress(sqlite3.Error):
             lost.close()
         db = self._begun()
-        if why == WRITTEN_OVER and _is_well(db) and _has(db, rows):
+        is_well = _is_well(db)
+        if why == WRITTEN_OVER and is_well and _has(db, rows):
             return db  # another program has only taken the -wal into it
         self._say("error", f"the history {self.path} was {why} in use")
-        if not _is_well(db):
+        if not is_well:
             db.close()
             self._move_aside(sqlite3.DatabaseError("its pages contradict each other"))
             db = self._begun()

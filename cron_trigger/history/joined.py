@@ -86,10 +86,9 @@ class Joined:
         return self._second_opened()
 
     def _second_opened(self) -> sqlite3.Connection:
-        if self._second.is_file():
-            db = _connected(
-                f"file:{urllib.parse.quote(str(self._second.path))}?mode=ro"
-            )
+        path = self._second.path
+        if path is not None and self._second.is_file():
+            db = _connected(f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro")
             try:
                 # SQLite opens nothing before the first question.
                 db.execute("select 1 from events limit 1")
@@ -116,7 +115,7 @@ def _places(history: Path) -> List[str]:
     `immutable` reads the file alone: nothing is made beside it, which could not be on
     a full disk and must not be by who only reads.  It would not see what is in a -wal.
     """
-    place = f"file:{urllib.parse.quote(str(history))}"
+    place = f"file:{urllib.parse.quote(os.fsencode(history))}"
     has_wal = False
     with contextlib.suppress(OSError):
         has_wal = os.stat(f"{history}-wal").st_size > 0

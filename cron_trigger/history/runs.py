@@ -22,6 +22,7 @@ from cron_trigger.history.schema import (
     RUN_UPSERT,
     row_of,
     run_of,
+    storable,
 )
 from cron_trigger.registry.records import RUNNING, Key, Run, Scheduled, replace
 
@@ -129,7 +130,7 @@ class Runs:
         """
 
         def change(db: sqlite3.Connection) -> Optional[Run]:
-            values = [getattr(run, column) for column in END_COLUMNS]
+            values = [storable(getattr(run, column)) for column in END_COLUMNS]
             # Also where another process ended it a moment ago: then no row is changed.
             cursor = db.execute(RUN_END, [run.status, *values, run.id])
             if not cursor.rowcount:

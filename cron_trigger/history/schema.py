@@ -10,7 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import (
@@ -20,7 +30,7 @@ from cron_trigger.registry.records import (
     Run,
     Scheduled,
 )
-from cron_trigger.registry.strict_json import json_text
+from cron_trigger.registry.strict_json import encodable, json_text
 
 #: `pragma user_version`.  0 is what programs before this number wrote.
 VERSION = 1
@@ -272,7 +282,13 @@ ALL_ROWS = (
 
 
 def row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
-    return record._replace(params=json_text(record.params))  # type: ignore[arg-type]
+    values = record._replace(params=json_text(record.params))  # type: ignore[arg-type]
+    return tuple(map(storable, values))
+
+
+def storable(value: Any) -> Any:
+    """Return a value as SQLite takes it: bytes that are not UTF-8 are written out."""
+    return encodable(value) if isinstance(value, str) else value
 
 
 def run_of(row: Sequence[Any]) -> Run:

@@ -20,10 +20,11 @@ class Limits(NamedTuple):
     """The limits of a server."""
 
     connections: Limit = Limit(256, 384)
-    #: Requests in work.  Of a stampede of triggers, each is to be told of the one run;
-    #: but not all connections, or none were left that waits, and could be pushed out.
+    #: Requests in work, and triggers beside them: of a stampede of these, each is to be
+    #: told of the one run.  Not all connections, or none were left that waits, and
+    #: could be pushed out.
     work: Limit = Limit(64, 96)
-    triggers: Limit = Limit(208, 304)
+    triggers: Limit = Limit(208, 272)
     streams: Limit = Limit(32, 64)
     #: Logs that are followed, and runs whose end is waited for.
     followers: Limit = Limit(32, 64)

@@ -14,14 +14,8 @@ from datetime import date
 from typing import Dict, NamedTuple, Optional, Tuple, Union
 
 from cron_trigger.registry.patterns import PARAMETER_CHARS
-from cron_trigger.registry.strict_json import Json
-from cron_trigger.registry.texts import (
-    CONTROL_CHARACTER,
-    SURROGATE,
-    article,
-    camel,
-    shown,
-)
+from cron_trigger.registry.strict_json import SURROGATE, Json
+from cron_trigger.registry.texts import CONTROL_CHARACTER, article, camel, shown
 from cron_trigger.registry.times import epoch_of
 
 PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")

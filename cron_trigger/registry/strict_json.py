@@ -20,7 +20,22 @@ NESTING = 20
 BYTE_ORDER_MARK = "\ufeff"
 Json = Any
 #: Made once: `json.dumps` makes an encoder for each call with options.
-json_text = json.JSONEncoder(ensure_ascii=False).encode
+_written = json.JSONEncoder(ensure_ascii=False).encode
+#: What Python makes of bytes that are not UTF-8, of a path say (PEP 383), or half of a
+#: pair.
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def json_text(value: Json) -> str:
+    """Return a value as JSON, which can be sent and stored: see `encodable`."""
+    return encodable(_written(value), "\\\\")
+
+
+def encodable(text: str, backslash: str = "\\") -> str:
+    """Return a text with each byte that is not UTF-8 written out, as `\\xff`."""
+    if text.isascii():
+        return text
+    return SURROGATE.sub(lambda found: f"{backslash}x{ord(found[0]) & 0xFF:02x}", text)
 
 
 class JsonObject(Dict[str, Json]):
@@ -89,7 +104,7 @@ def parse_json(text: str) -> Json:
             _set_lines(value, _key_lines(text))
         # A lone surrogate ("\ud800") parses, and fails wherever it is written.
         if "\\" in text:
-            json_text(value).encode("utf-8")
+            _written(value).encode("utf-8")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:

@@ -24,9 +24,12 @@ from typing import Callable, Iterable, Optional, Sequence, Tuple
 
 from cron_trigger.host.networks import (
     HOST_IN_CONTAINERS,
+    Address,
+    Interface,
     Network,
     address_of,
     container_bridges,
+    own_address_towards,
 )
 from cron_trigger.host.rates import Rates
 from cron_trigger.registry.errors import Refusal
@@ -41,8 +44,6 @@ AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?", re.ASCI
 
 #: Scheme, name and port, the default one where none is named.
 Place = Tuple[str, str, int]
-#: Name and network of each container bridge, as they are now.
-Bridges = Callable[[], Iterable[Tuple[str, Network]]]
 
 
 def same_secret(given: bytes, secret: bytes) -> bool:
@@ -52,7 +53,7 @@ def same_secret(given: bytes, secret: bytes) -> bool:
 
 
 class Sources:
-    """Which addresses may connect: loopback, and containers or the networks listed."""
+    """Which addresses may connect: this host, and containers or the networks listed."""
 
     #: A network that is made later is let in after so long.
     KEPT_S = 2.0
@@ -60,39 +61,44 @@ class Sources:
     def __init__(
         self,
         listed: Optional[Sequence[Network]],
-        bridges: Bridges,
+        bridges: Callable[[], Iterable[Tuple[str, Interface]]] = container_bridges,
+        towards: Callable[[Address], Optional[Address]] = own_address_towards,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`listed` is CRON_TRIGGER_ALLOW, None where it is not set."""
         self._listed = listed
         self._bridges = bridges
+        self._towards = towards
         self._monotonic = monotonic
         self._lock = threading.Lock()  # guards the two below; the look takes 1 ms
-        self._containers: Tuple[Network, ...] = ()
+        self._containers: Tuple[Interface, ...] = ()
         self._looked_s = -math.inf
 
     def allow(self, address: str) -> bool:
         peer = address_of(address)
-        if peer.is_loopback:
-            return True
+        if peer.is_loopback or self._towards(peer) == peer:
+            return True  # nobody else can call from an address of this host
         if self._listed is not None:
             return any(peer in network for network in self._listed)
         return self.is_container(address)
 
     def is_container(self, address: str) -> bool:
-        """Return True where a peer is in a network of this host's containers."""
+        """Return True where a peer is in a network of this host's containers.
+
+        And behind their bridge: where that is down, or a nearer route leads elsewhere,
+        a neighbour can have an address of its network.  The bridge's own address is
+        the host's, from which its browsers call.
+        """
         peer = address_of(address)
         with self._lock:
             now_s = self._monotonic()
             if now_s - self._looked_s >= self.KEPT_S:
                 self._looked_s = now_s
                 with contextlib.suppress(OSError):  # no descriptor is free
-                    self._containers = tuple(network for _, network in self._bridges())
-            return any(peer in network for network in self._containers)
-
-
-def container_networks() -> Iterable[Tuple[str, Network]]:
-    return ((name, interface.network) for name, interface in container_bridges())
+                    self._containers = tuple(bridge for _, bridge in self._bridges())
+            found = [bridge for bridge in self._containers if peer in bridge.network]
+        own = self._towards(peer) if found else None
+        return own != peer and any(bridge.ip == own for bridge in found)
 
 
 class Access:
@@ -101,13 +107,13 @@ class Access:
     def __init__(
         self,
         settings: Settings,
-        bridges: Bridges,
+        sources: Sources,
         host_names: Iterable[str],
         wrong: Rates,
     ) -> None:
         """`wrong` slows those down who send a wrong secret."""
         self._secret = settings.secret
-        self.sources = Sources(settings.allow, bridges)
+        self.sources = sources
         names = (*host_names, *settings.allowed_hosts)
         self._hosts = frozenset(("localhost", *map(str.lower, names)))
         self._origins = frozenset(map(_place_of_origin, settings.allowed_origins))

@@ -8,9 +8,10 @@ the parts that it asks guard themselves.
 from __future__ import annotations
 
 import functools
+import itertools
 import socket
 import time
-from typing import Dict, Optional
+from typing import Dict, Optional, Sequence, Tuple
 
 from cron_trigger.history.answers import RUNS_PAGE, RUNS_PAGE_LIMIT
 from cron_trigger.registry.crons import CRON_NAME
@@ -18,7 +19,7 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import Run, Trigger
 from cron_trigger.registry.strict_json import Json, json_text
-from cron_trigger.registry.texts import printable, whole_number
+from cron_trigger.registry.texts import path_text, printable, whole_number
 from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.fields import (
     query_flag,
@@ -47,6 +48,9 @@ from cron_trigger.web.wire import (
 #: How long the end of a run may be waited for, and how often the client is looked at.
 WAIT_S, WAIT_POLL_S, FIND_S = 60, 0.2, 0.05
 LAST_EVENT_ID = 10**18 - 1
+#: A page of the history ends where it is as long, so that a crowd that asks for long
+#: ones and reads nothing does not fill the memory; the rest is on the next page.
+RUNS_PAGE_CHARS = 1 << 19
 
 
 class Api:
@@ -78,6 +82,7 @@ class Api:
 
     def trigger(self, request: Request) -> Answer:
         trigger = read_trigger(request)
+        request.waits()
         # Asked before, which tells a retry from the first one: afterwards both are
         # the same run.
         replay = {"Idempotent-Replay": "true"} if self._runner.replay(trigger) else {}
@@ -107,7 +112,7 @@ class Api:
             "cronName": trigger.cron_name,
             "description": cron.description if cron else None,
             "message": message,
-            "logFile": log_file or (cron.log_path if cron else None),
+            "logFile": log_file or (path_text(cron.log_path) if cron else None),
         }
 
     def scheduled(self, request: Request) -> Answer:
@@ -150,8 +155,8 @@ class Api:
         found = self._store.run_texts(
             cron_name, statuses, before, limit + 1, since, until
         )
-        page = found[:limit]
-        following = json_text(page[-1][0] if len(found) > limit else None)
+        page = found[: min(limit, _runs_within(found))]
+        following = json_text(page[-1][0] if len(found) > len(page) else None)
         listed = ", ".join(text for _, text in page)
         return json_text_answer(
             f'{{"success": true, "runs": [{listed}], "next": {following}}}'
@@ -252,3 +257,9 @@ class Api:
         text = metrics(self._known, self._views)
         body = Body(text.encode())
         return Answer(200, body, "text/plain; version=0.0.4; charset=utf-8")
+
+
+def _runs_within(found: Sequence[Tuple[int, str]]) -> int:
+    """Return how many of these runs a page has room for: one at least."""
+    sizes = itertools.accumulate(len(text) for _, text in found)
+    return max(1, sum(1 for size in sizes if size <= RUNS_PAGE_CHARS))

@@ -1,9 +1,10 @@
 """Events: what happens, sent to every client of `/events` as it happens.
 
-One thread, the loop's, serves all streams and never waits: a slow reader fills its own
-backlog until it is dropped.  A connection's thread sends what its client missed, then
-hands its socket over by `join`.  `Broadcaster._lock` guards the streams and what each
-has been sent; nothing that waits for a client is done while it is held.
+Beside the loop, events are read and sent to all streams, and never waited for: a slow
+reader fills its own backlog until it is dropped, and the loop sends the rest.  A
+connection's thread sends what its client missed, then hands its socket over by `join`.
+`Broadcaster._lock` guards the streams and what each has been sent; nothing that waits
+for a client, or for the history, is done while it is held.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Broadcaster:
         comment_s: float,
         look: Callable[[], Any],
     ) -> None:
-        """`look` is called in the loop's thread each second while there are streams."""
+        """`look` is called each second while there are streams, beside the loop."""
         self._store = store
         self._loop = loop
         self._views = views
@@ -114,12 +115,16 @@ class Broadcaster:
         # Set by any thread, taken back by the loop's; one wake-up too many is harmless.
         self._pumping = False
         # What is done again and again while there are streams, and after how long.
-        self._often = {self._comment: comment_s, look: self.LOOK_S}
+        aside = functools.partial(loop.aside, look)
+        self._often: Dict[Callable[[], Any], float] = {
+            self._comment: comment_s,
+            aside: self.LOOK_S,
+        }
         # Those of them that are under way.  Begun under the lock, ended by the loop.
         self._going: Set[Callable[[], Any]] = set()
 
     def listen(self, listener: Callable[[Event], None]) -> None:
-        """Call with each event, in the loop's thread."""
+        """Call with each event, in their order, beside the loop."""
         self._listeners.append(listener)
 
     def wake(self) -> None:
@@ -129,32 +134,33 @@ class Broadcaster:
             return
         self._pumping = True
         if self._loop.is_here():
-            self._loop.call_soon(self._pump)
+            self._loop.aside(self._pump)
         else:
-            self._loop.call_later(self.PAUSE_S, self._pump)
+            pump = functools.partial(self._loop.aside, self._pump)
+            self._loop.call_later(self.PAUSE_S, pump)
 
     def _pump(self) -> None:
         self._pumping = False
-        if not self._streams and not self._listeners:
-            return
-        with self._lock:
-            while True:
-                events = self._store.events_after(self._cursor)
-                for event in events:
+        while self._streams or self._listeners:
+            events = self._store.events_after(self._cursor)
+            if not events:
+                return
+            for event in events:
+                # Before the lock: an end's asks the history, which may hang.
+                data = self.sse(event) if self._streams else b""
+                with self._lock:
                     self._cursor = event.id
-                    self._send(event)
-                if not events:
-                    return
+                    self._send(event, data)
+                for listener in self._listeners:
+                    listener(event)
 
-    def _send(self, event: Event) -> None:
-        data = b""
+    def _send(self, event: Event, data: bytes) -> None:
         for stream in list(self._streams.values()):
             if stream.position < event.id:
                 stream.position = event.id
+                # Without, where the first stream has joined at this moment.
                 data = data or self.sse(event)
                 self._keep(stream, stream.send(data))
-        for listener in self._listeners:
-            listener(event)
 
     def sse(self, event: Event) -> bytes:
         """Return an event as the HTML standard has it (9.2.6).  JSON has no newline.
@@ -221,29 +227,37 @@ class Broadcaster:
         Called in the connection's thread, which may wait for the client; only the
         last look, under the lock, makes sure that nothing falls in between.
         """
+        position = min(position, self.newest())
         while True:
+            cursor = self._cursor
             events = self._store.events_after(position)
-            if not events:
-                break
-            stream.connection.sendall(stream.framed(self._text_of(events)))
-            position = events[-1].id
-        with self._lock:
-            position = min(position, self.newest())
-            missed = self._store.events_after(position)
-            stream.position = missed[-1].id if missed else position
-            stream.connection.setblocking(False)
-            if not self._streams and not self._listeners:
-                self._cursor = stream.position
-            self._streams[stream.descriptor] = stream
-            leave = functools.partial(self._push_out, stream)
-            stream.place.leave = lambda: self._loop.call_soon(leave)
-            sent = stream.send(b": joined\n\n" + self._text_of(missed))
-            # It may have been pushed out before it could be told so.
-            self._keep(stream, sent and not stream.place.lost)
-            for work in self._often.keys() - self._going:
-                self._going.add(work)
-                self._after_a_while(work)
+            if events:
+                stream.connection.sendall(stream.framed(self._text_of(events)))
+                position = events[-1].id
+                continue
+            # Nothing is left between the two: the cursor was seen before the history.
+            position = max(position, cursor)
+            with self._lock:
+                if self._cursor <= position:
+                    stream.position = position
+                    self._add(stream)
+                    break
         self.wake()
+
+    def _add(self, stream: Stream) -> None:
+        # The caller holds `_lock`.
+        stream.connection.setblocking(False)
+        if not self._streams and not self._listeners:
+            self._cursor = stream.position
+        self._streams[stream.descriptor] = stream
+        leave = functools.partial(self._push_out, stream)
+        stream.place.leave = lambda: self._loop.call_soon(leave)
+        sent = stream.send(b": joined\n\n")
+        # It may have been pushed out before it could be told so.
+        self._keep(stream, sent and not stream.place.lost)
+        for work in self._often.keys() - self._going:
+            self._going.add(work)
+            self._after_a_while(work)
 
     def _push_out(self, stream: Stream) -> None:
         """End a stream whose place another one has; its client may come again."""

@@ -14,11 +14,10 @@ from typing import Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.records import RUN_STATUSES, Trigger
-from cron_trigger.registry.strict_json import Json, parse_json
+from cron_trigger.registry.strict_json import SURROGATE, Json, parse_json
 from cron_trigger.registry.texts import (
     CONTROL_CHARACTER,
     LINE_CONTROL,
-    SURROGATE,
     printable,
     shown,
     whole_number,

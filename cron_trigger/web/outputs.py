@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Callable, Iterator, Optional, Tuple
 
+from cron_trigger.host.shortage import insist
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.records import Run
 from cron_trigger.runs.output import RunLog
@@ -107,7 +108,7 @@ class Outputs:
             if active is None:
                 log.run = self._find(log.run.id)
                 end = log.end()
-            elif not active.alive():
+            elif not insist(active.alive):
                 end = start
             for block in log.blocks(start, end):
                 start += len(block)

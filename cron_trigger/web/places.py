@@ -84,10 +84,9 @@ class Places:
         self,
         client: str,
         leave: Callable[[], None] = lambda: None,
-        limit: Optional[Limit] = None,
     ) -> Optional[Place]:
         """Return a place, if need be another one's; None where there is none."""
-        share, total = limit or self._limit
+        share, total = self._limit
         pushed = None
         with self._lock:
             mine = len(self._of.get(client, ()))
@@ -106,11 +105,9 @@ class Places:
             pushed.leave()
         return place
 
-    def claim(
-        self, client: str, refused: str, again_s: int, limit: Optional[Limit] = None
-    ) -> Place:
+    def claim(self, client: str, refused: str, again_s: int) -> Place:
         """Return a place as `take` does; else `overloaded`, which says `refused`."""
-        place = self.take(client, limit=limit)
+        place = self.take(client)
         if place is None:
             raise overloaded(refused, again_s)
         return place

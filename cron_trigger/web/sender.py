@@ -134,26 +134,30 @@ class Sender:
             more.append("Connection: close\r\n")
         head = head_of(answer, more)
         bodiless = answer.status in BODILESS or (request and request.method == "HEAD")
-        if not bodiless:
-            head += chunk(body) if chunked and body else body
-        self._push(head)
+        body = chunk(body) if chunked and body else body
+        self._push(head, b"" if bodiless else body)
         if answer.stream is not None and not bodiless:
             self._send_stream(answer.stream, chunked, length)
         return not close
 
-    def _push(self, data: bytes) -> None:
+    def _push(self, *parts: bytes) -> None:
         """Send; raises OSError where the client does not take it in time.
 
         Who reads slowly has no place in work any more, or 64 of them would keep all
         others out.  The connection waits for its client, so it may be pushed out.
         """
         self._connection.setblocking(False)
+        sent = 0
         with contextlib.suppress(BlockingIOError):
-            data = data[self._connection.send(data) :]
-        if data:
+            sent = self._connection.sendmsg(parts)
+        if sent < sum(map(len, parts)):
             self._on_wait()
             self._connection.settimeout(self._send_s)
-            self._connection.sendall(data)
+        for part in parts:
+            # Without a copy: hundreds may wait here, each with all of its answer.
+            if sent < len(part):
+                self._connection.sendall(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
     def _send_stream(
         self, stream: Iterator[bytes], chunked: bool, length: Optional[int]

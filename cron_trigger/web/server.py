@@ -24,6 +24,7 @@ from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.networks import address_of, client_of
 from cron_trigger.host.rates import Rates
+from cron_trigger.host.shortage import SHORT, is_shortage
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.texts import printable
@@ -35,14 +36,13 @@ from cron_trigger.web.reader import Reader, parse_head
 from cron_trigger.web.refusals import RefusalLog
 from cron_trigger.web.routes import PREFLIGHT, ROUTES, Route, find_routes, methods_of
 from cron_trigger.web.sender import Sender, short_answer
+from cron_trigger.web.turns import Turns
 from cron_trigger.web.wire import Answer, Request, json_answer, refusal_answer
 
 SEND_BUFFER_BYTES = 1 << 17
 #: A refused connection is closed so long after its answer, which would be lost if it
 #: were closed at once; of a flood, only so many are kept.
 REFUSED_S, REFUSED_KEPT = 1.0, 16
-#: What the system says where it has no descriptor or memory left.
-SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Headers": "Content-Type, X-Trigger-Secret, Authorization, "
     "Idempotency-Key, Last-Event-ID",
@@ -60,7 +60,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = str(address_of(self.client_address[0]))
         self.place = self.server.places[self.connection]
-        self.work: Optional[Place] = None
+        self.work: Optional[Tuple[Places, Place]] = None
+        self.has_turn = False
         self.limits = self.server.limits
         self.reader = Reader(self.connection, self.limits.request_s)
         self.sender = Sender(
@@ -89,7 +90,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         request: Optional[Request] = None
         unread = False
         try:
-            request = parse_head(self.reader.head(), self.address)
+            head = self.reader.head()
+            self._take_turn()
+            request = parse_head(head, self.address)
+            request.waits = self._give_turn
             answer = self._answer(request)
         except Refusal as refusal:
             answer = self._refused(request, refusal)
@@ -98,6 +102,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self._send(request, answer, unread)
         finally:
             self._leave_work()
+            self._give_turn()
             if answer.release:
                 answer.release()
 
@@ -111,7 +116,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if route is None:
             raise _no_route(request, routes)
         request.query = read_query(request, route)
+        if request.has_body:
+            self._give_turn()  # a body may be slow in coming
         request.body = read_body(request, route, self.reader, self.sender.go_on)
+        self._take_turn()
         if route is PREFLIGHT:
             allowed = {"Access-Control-Allow-Methods": methods_of(routes)}
             return Answer(204, headers={**allowed, **PREFLIGHT_HEADERS})
@@ -127,8 +135,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise
         except Exception as error:
             self.server.say("error", f"internal error: {error!r} at {_trace(error)}")
-            short = isinstance(error, OSError) and error.errno in SHORT
-            if short or isinstance(error, MemoryError):
+            if is_shortage(error):
                 raise _out_of_room() from None
             return json_answer(
                 500,
@@ -147,6 +154,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, request: Optional[Request], answer: Answer, unread: bool) -> bool:
         """Send an answer; return True if another request may follow."""
         if answer.later:
+            self._give_turn()
             self._leave_work()  # but not its connection: a stop lets it be answered
             answer = self._awaited(answer.later)
         elif answer.lasting:
@@ -188,23 +196,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise ConnectionError  # pushed out just now, before anything was done
         if route.action == "health":
             return
-        limits = self.limits
-        limit = limits.triggers if route.action == "trigger" else limits.work
+        # A stampede of triggers is counted by itself: it must not use up what the
+        # requests of all others have.
+        places, limit = self.server.work, self.limits.work
+        if route.action == "trigger":
+            places, limit = self.server.triggers, self.limits.triggers
         refused = (
             f"Too many requests in progress (at most {limit.share} of one client and "
             f"{limit.total} of all)"
         )
-        self.work = self.server.work.claim(self.place.client, refused, 1, limit)
+        self.work = places, places.claim(self.place.client, refused, 1)
 
     def _leave_work(self) -> None:
         if self.work:
-            self.server.work.give(self.work)
+            places, place = self.work
+            places.give(place)
             self.work = None
 
     def _wait(self) -> None:
         """The request is worked on no more; its connection waits for its client."""
+        self._give_turn()
         self._leave_work()
         self.server.connections.wait(self.place)
+
+    def _take_turn(self) -> None:
+        """Wait until one more thread of this client may work, unless this one does."""
+        if not self.has_turn:
+            self.server.turns.take(self.place.client)
+            self.has_turn = True
+
+    def _give_turn(self) -> None:
+        """Let another one of this client work: this one waits, or has done."""
+        if self.has_turn:
+            self.has_turn = False
+            self.server.turns.give(self.place.client)
 
 
 def _no_route(request: Request, routes: Mapping[str, Route]) -> Refusal:
@@ -269,7 +294,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.closing = False
         #: Open connections; those that wait for their client may be pushed out.
         self.connections = Places(limits.connections, safe_s=0.0)
-        self.work = Places(limits.work)
+        self.work, self.triggers = Places(limits.work), Places(limits.triggers)
+        self.turns = Turns()
         self.limits = limits
         self._loop = loop
         #: By connection, its place; each key is used by one thread at a time.

@@ -16,6 +16,7 @@ from cron_trigger.history.store import Store
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.strict_json import Json, json_text
+from cron_trigger.registry.texts import path_text
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
@@ -38,7 +39,7 @@ def cron_view(
         "description": cron.description,
         "estimatedDuration": cron.estimated_duration,
         "parameters": {n: p.view() for n, p in cron.parameters.items()},
-        "logFile": cron.log_path,
+        "logFile": path_text(cron.log_path),
         "user": cron.user,
         "running": running,
         "lastRun": figures.recent[-1].view() if figures.recent else None,

@@ -54,6 +54,8 @@ class Request:
         self.keep_alive = keep_alive
         self.old = old
         self.body = body
+        #: To be called before what may wait for a process or a disk: its turn is over.
+        self.waits: Callable[[], None] = lambda: None
 
     @property
     def chunked(self) -> bool:

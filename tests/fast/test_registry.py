@@ -114,7 +114,7 @@ class WholeFileTest(FolderCase):
     def test_a_file_that_is_no_json_object_is_one_fault(self) -> None:
         table: Dict[Union[str, bytes], str] = {
             "": "this is not JSON: it is empty; write at least {}",
-            "{": "this is not JSON: it ends too early",
+            "{": "this is not JSON: it ends too early (line 1, column 1)",
             '{"a": NaN}': "this is not JSON: NaN is not JSON",
             '{"a": 1e999}': "this is not JSON: ",
             "[" * 100_000: "this is not JSON: it is nested too deeply",

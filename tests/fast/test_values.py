@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import sys
 import unittest
@@ -22,7 +23,7 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.faults import Place
 from cron_trigger.registry.parameters import Parameter, value_text
 from cron_trigger.registry.strict_json import JsonObject, parse_json
-from cron_trigger.registry.texts import printable, signal_name
+from cron_trigger.registry.texts import path_of, path_text, printable, signal_name
 from cron_trigger.registry.times import duration_s, duration_text, epoch_of, now_text
 
 
@@ -141,6 +142,14 @@ class PrintableTest(unittest.TestCase):
         self.assertIn("\\x1b[2J", shown)
         self.assertTrue(shown.endswith("é✅"))
         shown.encode("utf-8")
+
+    def test_a_path_that_is_no_text_is_written_as_one_and_read_back(self) -> None:
+        for path, text in (
+            ("/var/log/é.log", "/var/log/é.log"),
+            (os.fsdecode(b"/a b/\xe9%"), "file:///a%20b/%E9%25"),
+        ):
+            self.assertEqual(path_text(path), text)
+            self.assertEqual(path_of(text), path)
 
     def test_a_long_text_is_cut(self) -> None:
         self.assertEqual(printable("x" * 600, 500), "x" * 500 + "…")
