@@ -303,6 +303,7 @@ class Cancel(FamilyCase):
         self.server.ended(run_id)
         self.assertTrue(self.server.get(path).text.startswith("0\n1\n"))
 
+    @slow
     def test_a_signal_that_a_script_sends_to_its_group_leaves_the_keeper(self) -> None:
         for shell in ("sh", need_command("bash")):
             with self.subTest(shell):

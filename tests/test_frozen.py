@@ -65,6 +65,7 @@ class ForeignLog(FrozenCase):
         wait_until(lambda: len(path.read_text().split()) == 2)
         return run_id
 
+    @slow
     def test_the_end_of_a_run_with_another_log_does_not_wait_for_it(self) -> None:
         server = self.prepared(*self.HANGS)
         run_id = self.ended_far()

@@ -64,6 +64,7 @@ class Removed(LogCase):
         self.assertEqual((run["status"], run["exitCode"]), ("completed", 0))
         self.assertIn("its log was removed", run["error"])
 
+    @slow
     def test_one_whose_path_is_not_utf_8_works_like_any_other(self) -> None:
         self.server.log_dir = Path(
             os.fsdecode(bytes(self.server.folder) + b"/\xe9t\xe9")

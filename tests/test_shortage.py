@@ -120,6 +120,7 @@ class Shortage(ShortageCase):
         run = self.server.ended(run_id, 5)
         self.assertEqual((run["status"], run["exitCode"]), ("cancelled", 137))
 
+    @slow
     def test_a_keeper_that_can_not_be_watched_yet_loses_no_end(self) -> None:
         """A shortage at pidfd_open(2) alone; another trigger comes meanwhile."""
         self.server.stop()
