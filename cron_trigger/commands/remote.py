@@ -54,8 +54,8 @@ def trigger(options: argparse.Namespace) -> int:
     elif options.follow or options.wait:
         say(f"run {run_id} of {options.name} started")
     else:
-        started = f"run {run_id} of {options.name} started: cron-trigger log {run_id}"
-        print(visible(started))
+        how = f"cron-trigger log {run_id}"
+        print(visible(f"run {run_id} of {options.name} started: {how}"))
     if options.follow:
         _show(client.follow(f"runs/{run_id}"))
     return _ended(client, run_id) if options.follow or options.wait else 0

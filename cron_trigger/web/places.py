@@ -35,9 +35,8 @@ class Limits(NamedTuple):
     """The limits of a server."""
 
     connections: Limit = Limit(256, 384)
-    #: Requests in work, and triggers beside them: of a stampede of these, each is to be
-    #: told of the one run.  Not all connections, or none were left that waits, and
-    #: could be pushed out.
+    #: Requests in work, and triggers beside them: of a stampede, each gets its answer.
+    #: Fewer than connections: one that waits must be left, to be pushed out.
     work: Limit = Limit(64, 96)
     triggers: Limit = Limit(208, 272)
     streams: Limit = Limit(32, 64)
@@ -103,8 +102,7 @@ class Places:
         leave: Callable[[], None] = lambda: None,
     ) -> Optional[Place]:
         """Return a place, if need be another one's; None where there is none."""
-        share, total = self._limit
-        pushed = None
+        (share, total), pushed = self._limit, None
         with self._lock:
             mine = len(self._of.get(client, ()))
             if mine >= share or self._count >= total:

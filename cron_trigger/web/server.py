@@ -356,12 +356,11 @@ class HttpServer(http.server.ThreadingHTTPServer):
     def take_work(self, client: str, route: Route) -> Tuple[Places, Place]:
         """Take a place in work; else `overloaded`.
 
-        A stampede of triggers is counted by itself: it must not use up what the
-        requests of all others have.
+        A stampede of triggers must not use up what all other requests have.
         """
-        places, limit = self.work, self._limits.work
-        if route.action == "trigger":
-            places, limit = self.triggers, self._limits.triggers
+        trigger = route.action == "trigger"
+        places = self.triggers if trigger else self.work
+        limit = self._limits.triggers if trigger else self._limits.work
         place = places.take(client)
         if place is None:
             raise overloaded(

@@ -43,7 +43,7 @@ class Request:
     #: What its route makes of the path and the query.
     part: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
-    #: To be called before what may wait for a process or a disk: its turn is over.
+    #: Called before what may wait for a process or a disk: its turn is over.
     waits: Callable[[], None] = lambda: None
 
     @property
