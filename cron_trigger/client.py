@@ -26,6 +26,8 @@ from cron_trigger.registry.texts import printable
 
 #: Written by the installer for `curl -H @FILE`.
 SECRET_HEADER = SERVICE_FOLDER / "secret.header"
+#: What comes of an answer that is not as ours are.
+NOT_OURS = (ValueError, RecursionError, KeyError, TypeError)
 T = TypeVar("T")
 
 
@@ -99,7 +101,7 @@ class Client:
         with self.open(method, path, body, names) as answer:
             try:
                 told = json.loads(answer.read())
-            except (ValueError, RecursionError):
+            except NOT_OURS:
                 told = None
             except (OSError, http.client.HTTPException) as error:
                 raise self._unreachable(error) from None
@@ -129,10 +131,7 @@ class Client:
         try:
             told = json.loads(answer.read(1 << 20))
             text, code = str(told["error"]), str(told["code"])
-        except (
-            *(ValueError, RecursionError, KeyError, TypeError),
-            *(OSError, http.client.HTTPException),
-        ):
+        except (*NOT_OURS, OSError, http.client.HTTPException):
             # A proxy speaks for a server that is away.
             away = answer.status in (502, 503, 504)
             return (Unreachable if away else Failed)(self._foreign(answer))

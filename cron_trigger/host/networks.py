@@ -66,9 +66,8 @@ def client_of(text: str) -> str:
 def own_address_towards(address: Address) -> Optional[Address]:
     """Return the address from which this host would answer another; None: it can't.
 
-    It tells by which interface the kernel goes there, which the other's address alone
-    does not: a bridge that is down keeps its network, and a nearer route may lead
-    elsewhere.  A datagram socket that is connected sends nothing (udp(7)).
+    So the kernel tells by which interface it goes there: a bridge that is down keeps
+    its network, and a nearer route may lead elsewhere.  Nothing is sent (udp(7)).
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as way:

@@ -48,8 +48,7 @@ def _file_secret(path: str, serves: bool = True, systemds: bool = False) -> byte
     """Return what a file holds, but its line's end; else ConfigError."""
     shown = printable(path, 300)
     try:
-        # A named pipe that nobody writes must not hang the opening; one that somebody
-        # does (bash's <(...)) is waited for.
+        # A named pipe without a writer must not hang it; bash's <(...) is waited for.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             os.set_blocking(file.fileno(), True)
             mode = os.fstat(file.fileno()).st_mode
@@ -59,7 +58,7 @@ def _file_secret(path: str, serves: bool = True, systemds: bool = False) -> byte
             "CRON_TRIGGER_SECRET_FILE must name a file to read, got "
             f'"{shown}" ({error.strerror}).'
         ) from None
-    # systemd lets nobody else into the folder of its credentials.
+    # systemd lets nobody else into its folder.
     if systemds or not stat.S_ISREG(mode):
         return secret
     if mode & stat.S_IRWXO:

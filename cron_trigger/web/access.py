@@ -85,9 +85,8 @@ class Sources:
     def is_container(self, address: str) -> bool:
         """Return True where a peer is in a network of this host's containers.
 
-        And behind their bridge: where that is down, or a nearer route leads elsewhere,
-        a neighbour can have an address of its network.  The bridge's own address is
-        the host's, from which its browsers call.
+        And behind their bridge: a neighbour can have an address of its network.  The
+        bridge's own address is the host's, from which its browsers call.
         """
         peer = address_of(address)
         with self._lock:

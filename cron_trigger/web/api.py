@@ -11,7 +11,7 @@ import functools
 import itertools
 import socket
 import time
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Dict, Optional
 
 from cron_trigger.history.answers import RUNS_PAGE, RUNS_PAGE_LIMIT
 from cron_trigger.registry.crons import CRON_NAME
@@ -48,8 +48,7 @@ from cron_trigger.web.wire import (
 #: How long the end of a run may be waited for, and how often the client is looked at.
 WAIT_S, WAIT_POLL_S, FIND_S = 60, 0.2, 0.05
 LAST_EVENT_ID = 10**18 - 1
-#: A page of the history ends where it is as long, so that a crowd that asks for long
-#: ones and reads nothing does not fill the memory; the rest is on the next page.
+#: A page of the history ends here, lest a crowd that reads none fills the memory.
 RUNS_PAGE_CHARS = 1 << 19
 
 
@@ -155,7 +154,9 @@ class Api:
         found = self._store.run_texts(
             cron_name, statuses, before, limit + 1, since, until
         )
-        page = found[: min(limit, _runs_within(found))]
+        sizes = itertools.accumulate(len(text) for _, text in found)
+        fits = sum(size <= RUNS_PAGE_CHARS for size in sizes)
+        page = found[: min(limit, max(1, fits))]
         following = json_text(page[-1][0] if len(found) > len(page) else None)
         listed = ", ".join(text for _, text in page)
         return json_text_answer(
@@ -257,9 +258,3 @@ class Api:
         text = metrics(self._known, self._views)
         body = Body(text.encode())
         return Answer(200, body, "text/plain; version=0.0.4; charset=utf-8")
-
-
-def _runs_within(found: Sequence[Tuple[int, str]]) -> int:
-    """Return how many of these runs a page has room for: one at least."""
-    sizes = itertools.accumulate(len(text) for _, text in found)
-    return max(1, sum(1 for size in sizes if size <= RUNS_PAGE_CHARS))

@@ -86,8 +86,7 @@ class Places:
         leave: Callable[[], None] = lambda: None,
     ) -> Optional[Place]:
         """Return a place, if need be another one's; None where there is none."""
-        share, total = self._limit
-        pushed = None
+        (share, total), pushed = self._limit, None
         with self._lock:
             mine = len(self._of.get(client, ()))
             if mine >= share or self._count >= total:

@@ -1,10 +1,8 @@
 """Turns: whose requests are worked on now, so that one client's flood is its own.
 
-Python runs one thread at a time, and each that wants to go on waits for 5 ms of every
-other that does: two hundred busy ones, all of one client, would let another's request
-wait a second at each of its steps.  So of each client only a few threads work at once;
-the others of it sleep, in the order in which they came.  Connections' threads call, and
-`Turns._lock` guards the lines.
+Python runs one thread at a time, for 5 ms each: two hundred busy ones of one client
+would let another's request wait a second at each of its steps.  So of each client only
+a few work at once; its others sleep, in their order.  Connections' threads call.
 """
 
 from __future__ import annotations
@@ -12,17 +10,17 @@ from __future__ import annotations
 import collections
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Callable, Deque, Dict
 
 
+@dataclass
 class _Line:
     """The threads of one client: how many more may work, and who waits for that."""
 
-    def __init__(self, free: int, now_s: float) -> None:
-        self.free = free
-        self.waiting: Deque[threading.Lock] = collections.deque()
-        #: When a turn was given back.
-        self.moved_s = now_s
+    free: int
+    moved_s: float  # when a turn was given back
+    waiting: Deque[threading.Lock] = field(default_factory=collections.deque)
 
 
 class Turns:
@@ -35,15 +33,14 @@ class Turns:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the lines
         self._lines: Dict[str, _Line] = {}
 
     def take(self, client: str) -> None:
         """Return when one more thread of a client may work."""
         with self._lock:
-            line = self._lines.get(client)
-            if line is None:
-                line = self._lines[client] = _Line(self.AT_ONCE, self._monotonic())
+            new = _Line(self.AT_ONCE, self._monotonic())
+            line = self._lines.setdefault(client, new)
             if line.free > 0:
                 line.free -= 1
                 return
