@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from cron_trigger.host.lock import PidFile
 from cron_trigger.host.processes import boot_time_s, started_of
@@ -34,8 +33,7 @@ HOST_DOWN = "The host went down while it ran."
 NO_PROCESS = "Not started: the system could make no further process for it."
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What the kernel tells the parent of a keeper that has ended."""
 
     exit_code: Optional[int] = None
