@@ -228,7 +228,7 @@ class Points(unittest.TestCase):
             with self.subTest(f"{when} {owner}.{name}"):
                 before = len(begins(self.server))
                 self.start_dying(owner, name, when)
-                moment = datetime.now(timezone.utc) + timedelta(seconds=0.15)
+                moment = datetime.now(timezone.utc) + timedelta(seconds=0.6)
                 told = self.trigger(f"{when}-{owner}-{name}", runAt=moment.isoformat())
                 self.restart()
                 planned = told.json["scheduledId"]
