@@ -83,14 +83,15 @@ main() {
             check_host_for_removal
             remove_service
             show_what_is_kept
-            end_with show_how_to_purge
+            end_with say "To remove these too:" "sudo $source_dir/install.sh --purge"
             ;;
         purge)
             check_host_for_removal
             remove_service
             remove_logs
             remove_everything_else
-            end_with show_how_to_install
+            end_with say "Removed $service with its registry, settings, logs and history." \
+                "To install it again:" "sudo $source_dir/install.sh"
             ;;
     esac
 }
@@ -108,7 +109,8 @@ prepare() {
 
 # --- Talking and doing -----------------------------------------------------------
 
-say() { printf '%s\n' "$*" 2>/dev/null || :; }
+# Print lines.
+say() { printf '%s\n' "$@" 2>/dev/null || :; }
 
 err() { printf 'install.sh: %s\n' "$*" >&2 || :; }
 
@@ -131,18 +133,31 @@ run() {
     fi
 }
 
-# End with function $1, which tells what was done; a dry run did nothing, and ends with
-# the command that does it.
+# End with command $@, which says what was done and what comes next; a dry run did
+# nothing, and ends with the command that does it.
 end_with() {
-    local as
-    if [ -z "$dry_run" ]; then
-        "$1"
-        return
-    fi
-    as=sudo
+    local as=sudo
+    [ -n "$dry_run" ] || { "$@"; return; }
     [ -z "$root" ] || as="DESTDIR=$root"
-    say "That is all. To do it:"
-    say "$as $source_dir/install.sh$(say " $asked" | sed 's/ --dry-run//g; s/^ $//')"
+    say "That is all. To do it:" \
+        "$as $source_dir/install.sh$(say " $asked" | sed 's/ --dry-run//g; s/^ $//')"
+}
+
+# Ask question $1 with the values that follow: see cron_trigger/commands/installing.py.
+ask() {
+    "${python:-python3}" -IB -c 'import sys; sys.path.append(sys.argv[1])
+from cron_trigger.commands.installing import main; sys.exit(main(*sys.argv[2:]))' \
+        "$source_dir" "$@"
+}
+
+exchange() { ask exchange "$root$program" "$stage"; }
+
+# Refuse to go on where a question has an answer, which is the fault and its remedy.
+# What it notes beside is printed.
+doubt() {
+    local fault
+    { fault=$(ask "$@"); } 3>&1
+    [ -z "$fault" ] || refuse "$fault"
 }
 
 need_cmd() {
@@ -200,15 +215,16 @@ set_port() {
 
 # --- Preconditions ---------------------------------------------------------------
 
-# What the program's folder gets.
+# What the program's folder gets; of the documents, what the server serves.
 program_files() {
-    say cron_trigger_server.py cron_trigger scripts crons.json crons.schema.json docs
+    say cron_trigger_server.py cron_trigger scripts crons.json crons.schema.json \
+        docs/openapi.json
 }
 
 check_source() {
     local file
     for file in $(program_files) cron-trigger-server.service; do
-        [ -e "$source_dir/$file" ] || [ "$file" = docs ] ||
+        [ -e "$source_dir/$file" ] ||
             refuse "$file is missing beside install.sh: run it in a whole checkout."
     done
 }
@@ -267,7 +283,7 @@ sudo rm $folder"
 runs: see what it holds, then sudo mv $folder $folder.old"
     done
     # A packager's folders above are the packager's.
-    [ -n "$root" ] || check_folders_above "$program"
+    [ -n "$root" ] || doubt folder_fault o "${program%/*}"
     [ "$(id -u)" = 0 ] || return 0
     for file in "$program" "$config" "$settings" "$unit" "$rotation" "$command"; do
         folder=$root${file%/*}
@@ -320,109 +336,39 @@ python_fault() {
     case $version in
         '') say "and there is no $python: apt install python3" ;;
         'Python 2.'* | 'Python 3.'[0-8] | 'Python 3.'[0-8].*)
-            say "but $python is $version: install a newer one beside it, such as" \
-                "python3.9 (apt install python3.9), which this then finds"
+            say "but $python is $version: install a newer one beside it, such as \
+python3.9 (apt install python3.9), which this then finds"
             ;;
         *)
-            say "with its whole standard library, of which $python ($version) lacks a" \
-                "part (sqlite3, hmac or another): apt install python3"
+            say "with its whole standard library, of which $python ($version) lacks a \
+part (sqlite3, hmac or another): apt install python3"
             ;;
     esac
 }
 
 check_port() {
-    local port holder pid
+    local port
     [ -n "$wanted_port" ] || settings_are_known || return 0
     port=$(port_in_force)
     command -v "$python" >/dev/null 2>&1 || return 0
-    holder=$(port_holder "$port")
-    pid=${holder%% *}
-    case $pid in
-        '') return 0 ;;
-        1) is_installed && return 0 ;; # systemd keeps our socket between two starts
-        '?')
-            if [ "$(id -u)" != 0 ]; then
-                say "can't tell who uses port $port: only root can see it"
-                return
-            fi
-            ;;
-        *) [ "$pid" != "$(service_pid)" ] || return 0 ;;
-    esac
-    refuse "Port $port is used by ${holder#* } (process $pid): stop that, or choose \
-another port with --port N."
+    if ! is_installed; then
+        doubt port_fault "$port"
+    else # systemd keeps our socket between two starts
+        doubt port_fault "$port" "$(service_pid)" 1
+    fi
 }
 
 # The server refuses such a folder, too, but could not say so before it is installed.
 check_logs() {
     local folder
     folder=$(readlink -m -- "$logs")
-    [ ! -d "$folder" ] || check_folder "$folder" go
-    check_folders_above "$folder"
-}
-
-# Those above may be their group's: Ubuntu's /var/log is that of syslog.
-check_folders_above() {
-    local folder
-    folder=$1
-    while [ -n "$folder" ]; do
-        folder=${folder%/*}
-        [ ! -d "$folder/" ] || check_folder "${folder:-/}" o
-    done
-}
-
-# Refuse folder $1 if it is not root's, or if $2 may write it: go, its group and others,
-# or o, others, to whom the sticky ones above (/tmp) are no danger.
-check_folder() {
-    local owner danger
-    danger="who could put links there that root would follow"
-    owner=$(owner_of "$1")
-    [ "$owner" = root ] ||
-        refuse "$1 belongs to $owner, $danger: sudo chown root $1."
-    case $2:$(stat -c '%A' "$1") in
-        go:?????w* | go:????????w* | o:????????w[!tT])
-            refuse "Others than root may write $1, $danger: sudo chmod $2-w $1."
-            ;;
-    esac
+    doubt folder_fault go "$folder"
+    doubt folder_fault o "${folder%/*}"
 }
 
 is_installed() { [ -e "$unit" ]; }
 
 service_pid() { systemctl show --property MainPID --value "$service" 2>/dev/null; }
-
-# Print "PID NAME" of the first process that listens on TCP port $1, if any.
-port_holder() {
-    "$python" -I - "$1" <<'CODE'
-import glob
-import os
-import sys
-
-LISTEN = "0A"
-sockets = set()
-for table in "/proc/net/tcp", "/proc/net/tcp6":
-    if not os.path.exists(table):
-        continue
-    with open(table) as lines:
-        for line in list(lines)[1:]:
-            fields = line.split()
-            port = int(fields[1].rpartition(":")[2], 16)
-            if fields[3] == LISTEN and port == int(sys.argv[1]):
-                sockets.add("socket:[%s]" % fields[9])
-holders = set()
-for link in glob.glob("/proc/[0-9]*/fd/*"):
-    try:
-        if os.readlink(link) in sockets:
-            holders.add(int(link.split("/")[2]))
-    except OSError:
-        pass
-if holders:
-    # Beside the server, systemd holds the socket too: name the server.
-    pid = max(holders)
-    with open("/proc/%d/comm" % pid) as name:
-        print(pid, name.read().strip())
-elif sockets:
-    print("? another process")
-CODE
-}
 
 # --- Files -----------------------------------------------------------------------
 
@@ -477,13 +423,8 @@ stage_program() {
         mkdir "$stage"
     fi
     for file in $(program_files); do
-        [ "$file" = docs ] || cp -R -- "$source_dir/$file" "$stage"
+        (cd -- "$source_dir" && cp -R --parents -- "$file" "$stage")
     done
-    file=docs/openapi.json # What the server serves; the rest is for people.
-    [ ! -e "$source_dir/$file" ] || {
-        mkdir "$stage/docs"
-        cp -- "$source_dir/$file" "$stage/$file"
-    }
     find "$stage" -name __pycache__ -prune -exec rm -rf {} +
     own "$stage"
     set_modes
@@ -542,89 +483,25 @@ compile() {
 # Ask the new program whether it would run with this host's settings and registry, and
 # start each cron that the old one starts.
 ask_new_program() {
-    local entry answer name fault
     if [ -n "$root" ] || [ "$(id -u)" != 0 ]; then return; fi
-    entry=cron_trigger_server.py
-    if ! answer=$("$python" -IB "$stage/$entry" check 2>"$scratch/said"); then
-        fault=$(say "$answer" | grep -v '^warning: ' | head -n 1)
-        [ -n "$fault" ] || fault=$(tail -n 1 "$scratch/said" | sed "s/^$service: //")
-        refuse "This version would not run here, so nothing was changed: $fault"
-        return
-    fi
-    [ -z "$force" ] && [ -e "$program/$entry" ] || return 0
-    "$python" -IB "$program/$entry" check >"$scratch/old-check" 2>/dev/null || :
-    say "$answer" | sed -n 's/^warning: [^"]*"\([^"]*\)".*/\1/p' |
-        while IFS= read -r name; do
-            grep -qF "\"$name\": " "$scratch/old-check" || say "$name"
-        done >"$scratch/refused"
-    [ -s "$scratch/refused" ] || return 0
-    name=$(head -n 1 "$scratch/refused")
-    refuse "This version would not start a cron that works now, so nothing was changed \
-(--force upgrades all the same): $(say "$answer" | grep -F "\"$name\": " | head -n 1)"
+    doubt new_program "$stage" "$program" "$force"
 }
 
 # Version 1 let in all of 172.16.0.0/12, the LAN of many hosts; version 2 the networks of
 # this host's containers. Refuse to lock out who called lately.
 ask_about_callers() {
-    local history callers
+    local history
     if [ -n "$root$force" ] || [ "$(id -u)" != 0 ]; then return; fi
     [ ! -d "$program/cron_trigger" ] || return 0
     [ -z "$(setting CRON_TRIGGER_ALLOW "$settings")" ] || return 0
     history=$(setting CRON_TRIGGER_STATE_DIR "$settings")
     history=${history:-$state}/history.db
-    [ -e "$history" ] || return 0
-    callers=$(lately_called "$history" 2>/dev/null) || {
-        say "can't tell who called lately: $history can't be read"
-        return 0
-    }
-    [ -z "$callers" ] || refuse "These called within the last 14 days and would be \
-refused, so nothing was changed: ${callers% -- *}; to let them in, set in $settings: \
-CRON_TRIGGER_ALLOW=${callers#* -- } (--force upgrades all the same)"
-}
-
-# Print who called lately and would be refused: "ADDRESSES -- NETWORKS", these with the
-# containers', which a CRON_TRIGGER_ALLOW replaces. Nothing if all are let in.
-lately_called() {
-    "$python" -IB - "$stage" "$1" <<'CODE'
-import contextlib
-import ipaddress
-import sqlite3
-import sys
-import urllib.parse
-
-sys.path.append(sys.argv[1])
-from cron_trigger.host.networks import address_of, container_bridges
-
-place = "file:%s?mode=ro" % urllib.parse.quote(sys.argv[2])
-with contextlib.closing(sqlite3.connect(place, uri=True, timeout=10)) as history:
-    clients = history.execute(
-        "select distinct client from cron_executions where client is not null"
-        " and started_at > strftime('%Y-%m-%dT%H:%M:%S', 'now', '-14 days')"
-    ).fetchall()
-containers = [interface.network for _, interface in container_bridges()]
-refused = []
-for (client,) in clients:
-    with contextlib.suppress(ValueError):  # the user of the command line
-        address = address_of(client)
-        if not address.is_loopback and not any(address in net for net in containers):
-            refused.append(address)
-if refused:
-    sizes = {4: 24, 6: 64}
-    networks = [
-        ipaddress.ip_network((address, sizes[address.version]), strict=False)
-        for address in refused
-    ]
-    print(
-        ", ".join(sorted(map(str, refused))),
-        "--",
-        ",".join(dict.fromkeys(map(str, networks + containers))),
-    )
-CODE
+    [ ! -e "$history" ] || doubt callers "$history" "$settings"
 }
 
 # The stage takes the program's place.
 install_program() {
-    if [ "$(fingerprint "$stage")" = "$(fingerprint "$root$program")" ]; then
+    if [ -z "$(ask other_program "$stage" "$root$program")" ]; then
         compile "$root$program" # Python itself may be another.
         return
     fi
@@ -634,44 +511,12 @@ install_program() {
         return
     fi
     if [ -e "$root$program" ]; then
-        exchange
+        exchange # At each moment there is a whole program.
         replaced=yes
     else
         mv -T -- "$stage" "$root$program"
     fi
     say "wrote $root$program"
-}
-
-# Print what tells two programs apart: names, kinds, modes, owners, contents.
-fingerprint() {
-    local owner
-    [ -d "$1" ] || return 0
-    owner='%U:%G'
-    [ "$(id -u)" = 0 ] || owner= # As in is_roots.
-    (
-        cd -- "$1"
-        find . -name __pycache__ -prune -o -printf "%y %m $owner %p %l\n" | sort
-        find . -name __pycache__ -prune -o -type f -print0 | sort -z |
-            xargs -0 sha256sum
-    )
-}
-
-# Have program and stage change places, in one step where the file system can: at each
-# moment there is a whole program.
-exchange() {
-    "${python:-python3}" -I - "$root$program" "$stage" <<'CODE' 2>/dev/null && return
-import ctypes
-import os
-import sys
-
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
-one, other = map(os.fsencode, sys.argv[1:])
-rename = ctypes.CDLL(None).renameat2
-sys.exit(rename(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) != 0)
-CODE
-    mv -T -- "$root$program" "$stage.old"
-    mv -T -- "$stage" "$root$program"
-    mv -T -- "$stage.old" "$stage"
 }
 
 # --- Registry, settings, logs ----------------------------------------------------
@@ -692,11 +537,14 @@ install_registry() {
 
 install_settings() {
     run mkdir -p -- "$root${settings%/*}"
-    if ! settings_are_known; then
-        foretell_settings
+    if ! settings_are_known && [ -n "$wanted_port$wanted_secret" ]; then
+        say "can't tell whether $root$settings changes: only root can read it"
+        changed=yes # A restart is to be expected.
         return
-    fi
-    if [ -e "$root$settings" ]; then
+    elif ! settings_are_known; then
+        say "kept $root$settings"
+        return
+    elif [ -e "$root$settings" ]; then
         cp -- "$root$settings" "$scratch/settings"
         cp -p -- "$root$settings" "$scratch/old-${settings##*/}"
     else
@@ -711,15 +559,6 @@ install_settings() {
         put "$scratch/settings" "$settings" 0600
         changed=yes
     fi
-}
-
-foretell_settings() {
-    if [ -z "$wanted_port$wanted_secret" ]; then
-        say "kept $root$settings"
-        return
-    fi
-    say "can't tell whether $root$settings changes: only root can read it"
-    changed=yes # A restart is to be expected.
 }
 
 default_settings() {
@@ -777,17 +616,11 @@ install_secret() {
         say "kept the secret in $(credential)"
     else
         set_setting CRON_TRIGGER_SECRET_FILE "$secret_file"
-        [ -e "$secret_file" ] || make_secret
+        [ ! -e "$secret_file" ] || return 0
+        "${python:-python3}" -I -c 'import secrets; print(secrets.token_hex(32))' \
+            >"$scratch/secret"
+        put "$scratch/secret" "$secret_file" 0600
     fi
-}
-
-make_secret() {
-    if [ -n "$dry_run" ]; then
-        say "would write: $secret_file (mode 0600), a random secret"
-        return
-    fi
-    "$python" -I -c 'import secrets; print(secrets.token_hex(32))' >"$scratch/secret"
-    put "$scratch/secret" "$secret_file" 0600
 }
 
 # The secret as curl takes it, so that it stands in no command line: -H @FILE. Nothing
@@ -817,8 +650,8 @@ install_logs() {
     local other
     other=$(other_rotation)
     if [ -n "$other" ]; then
-        say "$other rotates $logs already, so no other entry was added. It must not"
-        say "use copytruncate, which loses lines."
+        say "$other rotates $logs already, so no other entry was added. It must not \
+use copytruncate, which loses lines."
         return
     fi
     log_rotation >"$scratch/rotation"
@@ -891,29 +724,12 @@ start_service() {
     run systemctl restart "$service" || take_back
 }
 
-# Tell whether the service's process is older than a file that it is made from, whoever
-# put that there: an installation that was interrupted, a package, a person.
+# Tell whether the service's process is older than a file that it is made from.
 runs_old_files() {
     local pid
     pid=$(service_pid)
     [ -r "/proc/${pid:-0}/stat" ] || return 1
-    "$python" -I - "$pid" "$program" "$settings" "$unit" <<'CODE'
-import os
-import sys
-import time
-
-pid, program, *files = sys.argv[1:]
-for folder, folders, names in os.walk(program):
-    # The server writes there, where Python is another one than at the installation.
-    folders[:] = set(folders) - {"__pycache__"}
-    files += [os.path.join(folder, name) for name in names]
-with open("/proc/%s/stat" % pid) as line:
-    ticks = int(line.read().rpartition(")")[2].split()[19])
-age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-# The folder itself: its rename is later than its files.
-changed = max(os.lstat(path).st_ctime for path in [program, *files])
-sys.exit(changed < time.time() - age_s)
-CODE
+    [ -n "$(ask older "$pid" "$program" "$settings" "$unit")" ]
 }
 
 # The new version does not start: the old one has to, if there was one.
@@ -938,39 +754,22 @@ take_back() {
 
 show_result() {
     if [ -n "$root" ]; then
-        say "Installed below $root; on the host, the package has to run:"
-        say "systemctl enable --now $service"
+        say "Installed below $root; on the host, the package has to run:" \
+            "systemctl enable --now $service"
         return
     fi
-    say
+    say ""
     systemctl --no-pager --lines 0 status "$service" || :
-    say
-    show_health
-    show_container_lines
-    show_secret
-    show_next_command
-}
-
-show_health() {
-    say "$(address)/health answers:"
-    if ! ask_health >"$scratch/health"; then
+    say "" "$(address)/health answers:"
+    ask health "$(address)/health" 2>/dev/null || {
         err "No answer from $(address)/health: journalctl -u $service says why."
         exit 1
-    fi
-    say "$(cat "$scratch/health")"
-}
-
-ask_health() {
-    "$python" -I - "$(address)/health" <<'CODE'
-import sys
-import urllib.request
-
-direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-try:
-    print(direct.open(sys.argv[1], timeout=10).read().decode())
-except OSError as error:
-    sys.exit(str(error))
-CODE
+    }
+    # Who is let in, and what containers and a firewall need.
+    say ""
+    "$python" -IB "$program/cron_trigger_server.py" doctor || :
+    show_secret
+    show_next_command
 }
 
 # Print the address at which this host reaches the server.
@@ -984,49 +783,11 @@ address() {
     say "http://$host:$(port_in_force)"
 }
 
-# Say which networks are let in, and what containers and the firewall need for it.
-show_container_lines() {
-    local allowed network
-    allowed=$(setting CRON_TRIGGER_ALLOW "$settings" | tr ',' ' ')
-    container_networks >"$scratch/networks"
-    say
-    if [ -n "$allowed" ]; then
-        say "Let in: this host and $allowed ($settings)."
-    elif [ -s "$scratch/networks" ]; then
-        say "Let in: this host and the networks of its containers:"
-        sed 's/^/    /' "$scratch/networks" || :
-    else
-        say "Let in: this host and, once it has some, the networks of its containers."
-    fi
-    [ -s "$scratch/networks" ] || return 0
-    say "A container reaches the server by the name host.docker.internal (Podman:"
-    say "host.containers.internal) once its service in compose.yaml has:"
-    say "    extra_hosts: [\"host.docker.internal:host-gateway\"]"
-    LC_ALL=C ufw status 2>/dev/null | grep -q '^Status: active' || return 0
-    say "The firewall is on. If containers are to reach the server:"
-    while IFS=' ' read -r _ network; do
-        say "    sudo ufw allow from $network to any port $(port_in_force) proto tcp"
-    done <"$scratch/networks"
-}
-
-# Print "BRIDGE NETWORK" for each network of containers, Docker's or Podman's.
-container_networks() {
-    "$python" -IB - "$program" <<'CODE'
-import sys
-
-sys.path.append(sys.argv[1])
-from cron_trigger.host.networks import container_bridges
-
-for name, interface in container_bridges():
-    print(name, interface.network)
-CODE
-}
-
 show_secret() {
-    [ -n "$(secret_in_force)" ] || return 0
-    say
-    say "Every request needs the header X-Trigger-Secret. Its value is in"
-    say "$(secret_in_force)."
+    local place
+    place=$(secret_in_force)
+    [ -z "$place" ] || say "" "Every request needs the header X-Trigger-Secret. Its value \
+is in" "$place."
 }
 
 # Print where the server takes its secret from, never the secret: the settings, a file,
@@ -1054,18 +815,13 @@ credential() {
 }
 
 show_next_command() {
-    local header curl
-    curl='curl -s'
-    header=
+    local curl="curl -s"
     if [ -e "$header_file" ]; then
-        curl="sudo curl -s"
-        header=" -H @$header_file"
+        curl="sudo curl -s -H @$header_file"
     elif [ -n "$(secret_in_force)" ]; then
-        header=" -H \"X-Trigger-Secret: [the secret in $(secret_in_force)]\""
+        curl="curl -s -H \"X-Trigger-Secret: [the secret in $(secret_in_force)]\""
     fi
-    say
-    say "Next, the crons that it can start:"
-    say "$curl$header $(address)/crons"
+    say "" "Next, the crons that it can start:" "$curl $(address)/crons"
 }
 
 # --- Removal ---------------------------------------------------------------------
@@ -1093,51 +849,15 @@ show_what_is_kept() {
     done
 }
 
-show_how_to_purge() {
-    say "To remove these too:"
-    say "sudo $source_dir/install.sh --purge"
-}
-
-show_how_to_install() {
-    say "Removed $service with its registry, settings, logs and history."
-    say "To install it again:"
-    say "sudo $source_dir/install.sh"
-}
-
 # The log folder may hold other programs' logs: only those of the registry's crons go.
 remove_logs() {
-    local name
-    remove_log "$service.log"
+    local path
     [ ! -e "$config/crons.json" ] || [ -r "$config/crons.json" ] ||
         say "can't tell the crons' logs: only root can read $config/crons.json"
-    cron_logs | while IFS= read -r name; do
-        remove_log "$name"
+    ask logs "$logs" "$config/crons.json" | while IFS= read -r path; do
+        run rm -f -- "$path"
     done
     [ ! -d "$logs" ] || run rmdir --ignore-fail-on-non-empty -- "$logs"
-}
-
-# Remove log file $1 and what logrotate made of it: NAME.log.1, NAME.log.2.gz.
-remove_log() { run rm -f -- "$logs/$1" "$logs/$1".[0-9]*; }
-
-# Print the name of each cron's log, one a line. A logFile elsewhere is left alone.
-cron_logs() {
-    [ -e "$config/crons.json" ] || return 0
-    python3 -I -X utf8 - "$config/crons.json" "$logs" <<'CODE' 2>/dev/null
-import json
-import os
-import sys
-
-logs = os.path.normpath(sys.argv[2])
-with open(sys.argv[1], encoding="utf-8") as registry:
-    crons = json.load(registry)
-for name, cron in crons.items():
-    log_file = cron.get("logFile") if isinstance(cron, dict) else None
-    if not isinstance(log_file, str):
-        log_file = name + ".log"
-    folder, log = os.path.split(os.path.normpath(os.path.join(logs, log_file)))
-    if folder == logs and log.isprintable():
-        print(log)
-CODE
 }
 
 remove_everything_else() {

@@ -22,10 +22,12 @@ The house, from the roof down; each module imports from its own floor or from be
     registry   what a cron, a parameter, a setting and a run is
 
 Threads: *main* accepts connections and does what signals ask for; *waiter* runs the
-loop, which records ends, fires timers and feeds event streams, and never waits for a
-disk that hangs, a lock or another process; one for each request in work; and short
-ones: *plan NAME* starts what was planned, *ending ID* ends a family, *limit ID* begins
-that, *registry* and *reload* read it, *history* heals it, *pruner*, *notifier*.
+loop, which waits for keepers, timers and event streams; neither waits for a disk, a
+lock or another process; *aside* does in order what the loop must not wait for (events
+read, schedules judged, lines of the log); one for each request in work; and short ones:
+*ending ID* ends a family and records an end, *limit ID* begins that, *plan NAME* starts
+what was planned, *registry* and *reload* read it, *history* heals it, *pruner*,
+*notifier*.
 
 Locks, in the order in which they may be taken:
 

@@ -15,8 +15,9 @@ import sys
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from cron_trigger import SERVICE, VERSION
-from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
-from cron_trigger.registry.errors import EX_CONFIG, EX_USAGE, ConfigError, Refusal
+from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed, reader_may_go, tell
+from cron_trigger.registry.errors import EX_USAGE, ConfigError, Refusal
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import SETTINGS, number_setting
 from cron_trigger.runs.logs import PRIORITIES, stderr_is_journal
 
@@ -80,27 +81,42 @@ def _number(low: int, high: int) -> Callable[[str], int]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends a wrong call with EX_USAGE instead of argparse's 2."""
+    """Ends a wrong call with EX_USAGE instead of argparse's 2.
 
-    def __init__(self, **options: Any) -> None:
+    The flags of its settings are made when it is asked: of all commands, one is.
+    """
+
+    def __init__(self, shown: Optional[Sequence[str]] = None, **options: Any) -> None:
+        """`shown` are the settings that its help lists; it takes all."""
         super().__init__(allow_abbrev=False, **options)
+        self._shown = shown
+
+    def parse_known_args(self, *arguments: Any, **more: Any) -> Any:
+        shown, self._shown = self._shown, None
+        if shown is not None:
+            _add_settings(self, shown)
+        return super().parse_known_args(*arguments, **more)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Whoever reads it may go; the exit status stays.
+        with reader_may_go(file or sys.stderr, OSError):
+            (file or sys.stderr).write(message)
 
     def error(self, message: str) -> Any:
         self.exit(EX_USAGE, f"{SERVICE}: {message} (see --help)\n")
 
 
-def _settings(shown: Sequence[str]) -> _Parser:
-    """Return the flags of all settings, of which the help lists some."""
-    settings = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    group = settings.add_argument_group(
+def _add_settings(parser: _Parser, shown: Sequence[str]) -> None:
+    """Add the flags of all settings, of which the help lists some."""
+    group = parser.add_argument_group(
         "settings", "each also as CRON_TRIGGER_<NAME> in the environment"
     )
     for name, what in SETTINGS.items():
         text = what if name in shown else argparse.SUPPRESS
         if shown is CLIENT and name == "port":
             text = "port of this host's server (9998)"
-        group.add_argument(f"--{name}", help=text, metavar=name.upper())
-    return settings
+        flag, absent = f"--{name}", argparse.SUPPRESS
+        group.add_argument(flag, help=text, metavar=name.upper(), default=absent)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     program = os.path.basename(sys.argv[0])
     top = _Parser(
         prog=program if program == "cron-trigger" else "cron_trigger_server.py",
-        parents=[_settings(tuple(SETTINGS))],
+        shown=tuple(SETTINGS),
         description="Start the host's crons on request, once at a time.",
         epilog="Exit status: 64 for a wrong call, 78 for a wrong configuration, 75 "
         "for a cron that runs already, 126 for a script that cannot be started, "
@@ -126,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=what,
             description=f"{what[0].upper()}{what[1:]}.",
-            parents=[_settings(shown)],
+            shown=shown,
         )
         for name, (_, what, shown) in COMMANDS.items()
     }
@@ -196,21 +212,36 @@ def _add_client_flags(made: Dict[str, _Parser]) -> None:
     log.add_argument("--tail", metavar="N", type=lines, help="its last N lines")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Do what the arguments say.  Return the exit status; nobody sees a traceback."""
+def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) -> int:
+    """Do what the arguments say.  Return the exit status; nobody sees a traceback.
+
+    `limits` are those of a server; tests have others.
+    """
     _prepare_streams()
     try:
-        options = parser().parse_args(argv)
+        status = _obey(argv, limits or Limits())
+    except SystemExit as end:  # of argparse: a help was asked for, or a call is wrong
+        status = int(end.code or 0)
+    try:
+        with reader_may_go(sys.stdout):
+            return status
+    except OSError as error:
+        complain(str(error))
+        return status or 1
+
+
+def _obey(argv: Optional[Sequence[str]], limits: Limits) -> int:
+    try:
+        options = parser().parse_args(argv, argparse.Namespace(limits=limits))
         if options.command == "help":
             about = [options.about] if options.about else []
             parser().parse_args([*about, "--help"])
         place, _, name = COMMANDS[options.command or "serve"][0].partition(":")
         status: int = getattr(importlib.import_module(place), name)(options)
-        sys.stdout.flush()  # here, where a reader that has gone is no error
         return status
     except ConfigError as error:
         complain(str(error))
-        return EX_CONFIG
+        return error.status
     except Refusal as refusal:
         complain(refusal.message)
         return EXIT_OF_CODE.get(refusal.code, 1)
@@ -218,9 +249,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         complain(str(error))
         return error.status
     except BrokenPipeError:
-        # The reader has seen enough; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # the reader of a stream has seen enough
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except OSError as error:
@@ -250,4 +279,4 @@ def _prepare_streams() -> None:
 def complain(text: str) -> None:
     """Say why it ends; `journalctl -p err` shows it where systemd started this."""
     priority = f"<{PRIORITIES['error']}>" if stderr_is_journal() else ""
-    sys.stderr.write(f"{priority}{SERVICE}: {text}\n")
+    tell(f"{priority}{SERVICE}: {text}\n")

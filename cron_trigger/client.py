@@ -26,6 +26,8 @@ from cron_trigger.registry.texts import printable
 
 #: Written by the installer for `curl -H @FILE`.
 SECRET_HEADER = SERVICE_FOLDER / "secret.header"
+#: What comes of an answer that is not as ours are.
+NOT_OURS = (ValueError, RecursionError, KeyError, TypeError)
 T = TypeVar("T")
 
 
@@ -99,7 +101,7 @@ class Client:
         with self.open(method, path, body, names) as answer:
             try:
                 told = json.loads(answer.read())
-            except ValueError:
+            except NOT_OURS:
                 told = None
             except (OSError, http.client.HTTPException) as error:
                 raise self._unreachable(error) from None
@@ -129,7 +131,7 @@ class Client:
         try:
             told = json.loads(answer.read(1 << 20))
             text, code = str(told["error"]), str(told["code"])
-        except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+        except (*NOT_OURS, OSError, http.client.HTTPException):
             # A proxy speaks for a server that is away.
             away = answer.status in (502, 503, 504)
             return (Unreachable if away else Failed)(self._foreign(answer))
@@ -192,7 +194,7 @@ def client_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Client:
     secret, file = given("secret"), given("secret_file")
     if secret is None and file is None and _is_here(client.url):
         secret, file = _installed_secret()
-    return Client(client.url, read_secret(secret, file, {}))
+    return Client(client.url, read_secret(secret, file, {}, serves=False))
 
 
 def _is_here(url: str) -> bool:

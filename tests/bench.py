@@ -42,7 +42,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from support import REPOSITORY, Server, patched, wait_until
+from support import REPOSITORY, Server, limited, wait_until
 
 from cron_trigger.host.keeper import KEEPER, SHELL
 from cron_trigger.host.processes import Family, process
@@ -726,9 +726,7 @@ def imports_ms() -> float:
 
 
 #: How a server has more places for event streams than there are by default.
-MORE_STREAMS: Mapping[str, Any] = {
-    "program": patched("m.limits_for = lambda: m.Limits(streams=m.Limit(200, 200))")
-}
+MORE_STREAMS: Mapping[str, Any] = {"program": limited("streams=Limit(200, 200)")}
 
 
 def memory(scale: Scale) -> Iterator[Row]:

@@ -77,7 +77,8 @@ class Handler(BaseHTTPRequestHandler):
         )
         skipped = ("connection", "accept-encoding")
         headers = {k: v for k, v in self.headers.items() if k.lower() not in skipped}
-        with contextlib.closing(upstream), contextlib.suppress(OSError):
+        ended = (OSError, http.client.IncompleteRead)
+        with contextlib.closing(upstream), contextlib.suppress(*ended):
             upstream.request(self.command, path, body or None, headers)
             self.pass_on(upstream.getresponse(), path)
 

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -74,6 +75,14 @@ def need_command(name: str) -> str:
     return str(path)
 
 
+#: How a command's output may be read, or not: its exit status is the same for all.
+READERS = (
+    "{} | true",
+    "{} 2>&1 | true",
+    "{} >/dev/full",
+    "{} >/dev/full 2>&1",
+    "{} >&- 2>&-",
+)
 #: What tests install is kept from run to run.
 CACHE = Path(
     os.environ.get("CRON_TRIGGER_TEST_CACHE")
@@ -146,6 +155,18 @@ def patched(*statements: str) -> Tuple[str, str]:
     )
 
 
+def limited(limits: str) -> Tuple[str, str]:
+    """Return a `program` for Server: one with other limits, such as "send_s=0.3"."""
+    return "-c", "\n".join(
+        [
+            f"import sys; sys.path.append({str(REPOSITORY)!r})",
+            "from cron_trigger.cli import main",
+            "from cron_trigger.registry.limits import Limit, Limits",
+            f"sys.exit(main(limits=Limits({limits})))",
+        ]
+    )
+
+
 class Reply:
     """An answer: status, headers (lower case names) and body."""
 
@@ -172,7 +193,8 @@ class Wire:
         self.socket = socket.create_connection(
             ("127.0.0.1", port), timeout_s, source_address=(source, 0)
         )
-        self._buffer = b""
+        #: What came in beyond the answers that were read.
+        self.rest = b""
 
     def __enter__(self) -> Wire:
         return self
@@ -188,28 +210,28 @@ class Wire:
 
     def answer(self, has_body: bool = True) -> Reply:
         """Read one answer; raises ConnectionError where none comes."""
-        while b"\r\n\r\n" not in self._buffer:
-            self._receive()
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        while b"\r\n\r\n" not in self.rest:
+            self.receive()
+        head, _, self.rest = self.rest.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         pairs = (line.partition(": ") for line in lines)
         headers = {name.lower(): value for name, _, value in pairs}
         length = int(headers.get("content-length", "0")) if has_body else 0
-        while len(self._buffer) < length:
-            self._receive()
-        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        while len(self.rest) < length:
+            self.receive()
+        body, self.rest = self.rest[:length], self.rest[length:]
         return Reply(int(first.split()[1]), headers, body)
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
         data = self.socket.recv(65536)
         if not data:
             raise ConnectionError("the server closed the connection")
-        self._buffer += data
+        self.rest += data
 
     def closed(self) -> bool:
         """Return True once the server has closed, with nothing more to read."""
         try:
-            return not self._buffer and not self.socket.recv(1)
+            return not self.rest and not self.socket.recv(1)
         except ConnectionError:
             return True
 
@@ -357,6 +379,22 @@ class Server:
             text=True,
             env=self.clean_environ(),
         )
+
+    def read_by(self, reader: str, command: str) -> int:
+        """Return the exit status of a command line that is read in a way of READERS."""
+        words = [*self.python, *self.program, *command.split()]
+        if "--url" not in command:
+            words += self.folder_flags()
+        line = reader.format(shlex.join(words))
+        done = subprocess.run(
+            ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.clean_environ(),
+            timeout=30,
+            check=False,
+        )
+        return done.returncode
 
     def __enter__(self) -> Server:
         return self.start() if self._start else self

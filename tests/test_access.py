@@ -384,7 +384,7 @@ class WrongSecretsTest(unittest.TestCase):
         for _ in range(10):
             self.assertEqual(wrong.take("a"), 0)
         self.assertEqual(wrong.take("a"), 6.0)
-        self.assertEqual(wrong.wait_s("b"), 0)
+        self.assertEqual(wrong.take("b"), 0)
         clock[0] += 6.0
         self.assertEqual(wrong.take("a"), 0)
         self.assertEqual(wrong.take("a"), 6.0)

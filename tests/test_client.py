@@ -15,7 +15,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from support import PROGRAM, Server, need, slow, wait_until
+from support import PROGRAM, READERS, Server, need, slow, wait_until
 
 from cron_trigger import client
 
@@ -37,6 +37,9 @@ REGISTRY: Dict[str, Any] = {
     },
     "missing": {"description": "Is not there", "command": "nowhere.sh"},
 }
+
+
+JSON = ("--json",)
 
 
 class CallCase(unittest.TestCase):
@@ -107,6 +110,14 @@ class TriggerTest(ClientCase):
             done = self.call("trigger", name, "--wait")
             self.assertEqual((done.returncode, done.stdout), (status, ""))
             self.assertIn(f": exit {status} after ", done.stderr)
+
+    @slow
+    def test_whoever_reads_it_or_not_the_status_is_the_runs(self) -> None:
+        for how in ("--wait", "--follow", "--wait --json"):
+            for reader in READERS:
+                with self.subTest(how, reader=reader):
+                    call = f"trigger fails {how} --url={self.url()}"
+                    self.assertEqual(self.server.read_by(reader, call), 3)
 
     def test_with_follow_its_output_is_shown_meanwhile(self) -> None:
         done = self.call("trigger", "fails", "--follow")
@@ -254,6 +265,35 @@ class AddressTest(ClientCase):
             done = self.call("cancel", "5", url=url)
         self.assertEqual(asked, ["/crons/runs/5/cancel"])
         self.assert_sentence(done, 1, "answers 502 Bad Gateway", "correct --url")
+
+    def test_whoever_listens_there_sends_nothing_to_the_terminal(self) -> None:
+        # Any user's program may have the port while the service is stopped.
+        bad = "\x1b]0;owned\x07\x9b31m\u202e"
+        told = {"success": True, "runId": bad, "scheduledId": bad, "runAt": bad}
+        bodies = [json.dumps(told, ensure_ascii=False).encode(), b"[" * 200000]
+
+        class Impostor(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.send_response(202)
+                self.end_headers()
+                self.wfile.write(bodies[0])
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Impostor) as impostor:
+            thread = threading.Thread(target=impostor.serve_forever, name="impostor")
+            thread.start()
+            url = f"http://127.0.0.1:{impostor.server_address[1]}"
+            done = [self.call("trigger", "ok", *more, url=url) for more in ((), JSON)]
+            bodies.pop(0)
+            deep = self.call("trigger", "ok", url=url)
+            impostor.shutdown()
+            thread.join()
+        for one in done:
+            self.assertTrue(one.stdout.replace("\n", "").isprintable(), one.stdout)
+        self.assertEqual(json.loads(done[1].stdout), told)
+        self.assert_sentence(deep, 1, "correct --url")
 
     def test_a_trigger_whose_answer_was_lost_is_sent_again_with_its_key(self) -> None:
         keys = []

@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 from typing import Any, List
 
-from support import Server, need, patched, slow, wait_until
+from support import Server, limited, need, slow, wait_until
 from wall_clock import WallClock
 
 from cron_trigger.registry.times import epoch_of, now_text
@@ -25,7 +25,7 @@ REGISTRY = {
 }
 DAY_S = 86400.0
 #: Prunes all the time.
-PRUNING = patched("m.PRUNE_EVERY_S = 0.1")
+PRUNING = limited("prune_every_s=0.1")
 
 
 @slow

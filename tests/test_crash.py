@@ -188,14 +188,14 @@ class Points(unittest.TestCase):
         need_full()
         points = (
             ("Ending", "keeper_gone", "before"),
-            ("Ending", "_ended", "before"),
-            ("Ending", "_ended", "after"),
+            ("Recorder", "_ended", "before"),
+            ("Recorder", "_ended", "after"),
             ("Runs", "end", "before"),
             ("Runs", "end", "within"),
             ("Runs", "end", "after"),
             ("RunLog", "write_line", "before"),
             ("RunLog", "write_line", "after"),
-            ("Ending", "record", "after"),
+            ("Recorder", "record", "after"),
         )
         for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):

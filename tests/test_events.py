@@ -17,6 +17,8 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 from support import (
     PROGRAM,
     Server,
+    Wire,
+    limited,
     need_command,
     need_full,
     npm_folder,
@@ -50,12 +52,10 @@ class Listener:
         if last_event_id is not None:
             lines.append(f"Last-Event-ID: {last_event_id}")
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
-        self.file = self.socket.makefile("rb")
-        self.status = int(self.file.readline().split()[1])
-        self.headers = {}
-        while (line := self.file.readline().decode().strip()) != "":
-            name, _, value = line.partition(": ")
-            self.headers[name.lower()] = value
+        self.file = http.client.HTTPResponse(self.socket)
+        self.file.begin()
+        self.status = self.file.status
+        self.headers = {k.lower(): v for k, v in self.file.getheaders()}
         self.comments: List[str] = []
 
     def blocks(self) -> Iterator[List[str]]:
@@ -147,6 +147,32 @@ class EventsTest(unittest.TestCase):
         self.assertEqual(json.loads(lines[2][6:])["run"]["id"], run_id)
         self.server.ended(run_id)
 
+    def test_it_comes_in_chunks_but_to_an_old_client(self) -> None:
+        for version, encoding in (("1.1", "chunked"), ("1.0", None)):
+            with self.subTest(version), Wire(self.server.port) as wire:
+                head = f"GET /events HTTP/{version}\r\nHost: localhost\r\n\r\n"
+                reply = wire.send(head.encode()).answer(has_body=False)
+                self.assertEqual(reply.headers.get("transfer-encoding"), encoding)
+                self.assertEqual(reply.headers["connection"], "close")
+                first = b"retry: 2000\n\n"
+                first = b"d\r\n%b\r\n" % first if encoding else first
+                while len(wire.rest) < len(first):
+                    wire.receive()
+                self.assertEqual(wire.rest[: len(first)], first)
+
+    def test_what_happens_once_the_answer_has_begun_is_told(self) -> None:
+        late = (
+            "join = m.Broadcaster.join",
+            "def late(*words): m.time.sleep(0.5); join(*words)",
+            "m.Broadcaster.join = late",
+        )
+        with Server(REGISTRY, program=patched(*late)) as server:
+            listener = Listener(server)
+            self.addCleanup(listener.close)
+            self.assertEqual(next(listener.blocks()), ["retry: 2000"])
+            run_id = server.trigger("c0").json["runId"]
+            self.assertEqual(len(listener.until("run.finished", id=run_id)), 2)
+
     def test_a_runs_start_and_end_are_told(self) -> None:
         with listening(self.server) as listener:
             run_id = self.server.trigger("c0", requestedBy="Zoë\u2028").json
@@ -176,6 +202,7 @@ class EventsTest(unittest.TestCase):
                 listener.take(1)
                 finished = listener.take(1)[0].data["run"]["completedAt"]
                 delays.append(time.time() - epoch_of(finished))
+            # On a busy machine one of five is enough.
             self.assertLess(min(delays), 0.1, delays)
 
     def test_what_is_planned_is_told(self) -> None:
@@ -374,11 +401,22 @@ class EventsAcrossRestartTest(unittest.TestCase):
         with Server(REGISTRY) as server, listening(server) as listener:
             begun_s = time.monotonic()
             self.assertEqual(server.stop(), 0)
-            self.assertLess(time.monotonic() - begun_s, 2)
+            self.assertLess(time.monotonic() - begun_s, 5)  # when it waits for nobody
             self.assertEqual(list(listener.events()), [])
 
+    def test_an_orderly_stop_says_that_nothing_more_comes(self) -> None:
+        with Server(REGISTRY) as server, Wire(server.port) as wire:
+            wire.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while b": joined" not in wire.rest:
+                wire.receive()
+            server.stop()
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    wire.receive()
+            self.assertTrue(wire.rest.endswith(b"\r\n0\r\n\r\n"), wire.rest)
+
     def test_comments_keep_the_connection_alive(self) -> None:
-        program = patched("m.STREAM_COMMENT_S = 0.1")
+        program = limited("comment_s=0.1")
         with Server(REGISTRY, program=program) as server, listening(server) as one:
             lines = [one.file.readline() for _ in range(7)]
             comments = [line for line in lines if line.strip()]

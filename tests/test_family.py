@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import ctypes
 import os
+import platform
 import pwd
 import signal
 import subprocess
@@ -15,7 +16,16 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List
 
-from support import FULL, Server, need, need_command, need_full, slow, wait_until
+from support import (
+    FULL,
+    Server,
+    need,
+    need_command,
+    need_full,
+    patched,
+    slow,
+    wait_until,
+)
 
 from cron_trigger.host import processes
 
@@ -67,11 +77,49 @@ REGISTRY: Dict[str, Any] = {
         "command": "cleaner.sh",
         "killAfter": "30s",
     },
+    "half": {"description": "Half", "command": "half.py", "killAfter": "1s"},
+    "relay": {
+        "description": "Is faster than a look",
+        "command": ["sh", "-c", "trap '' TERM; ./relay.py; while :; do sleep 1; done"],
+        "killAfter": "1s",
+    },
+    "sends": {"description": "Sends signals", "command": "sender.sh"},
     "exact": {"description": "Ends at its limit", "command": ["sleep", "1"]},
     "prints": {"description": "Prints", "command": ["python3", "prints.py"]},
     "git": {"description": "129", "command": ["sh", "-c", "exit 129"]},
     "brief": {"description": "Brief", "command": ["true"]},
 }
+#: Its first thread ends, another goes on; SIGTERM is ignored.
+HALF = """#!/usr/bin/env python3
+import ctypes, platform, signal, threading, time
+def work():
+    while True:
+        time.sleep(0.02)
+        open("half", "w").write(str(time.clock_gettime(7)))
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+threading.Thread(target=work).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"""
+#: Each life ends as soon as the next one has begun; SIGTERM is ignored.
+RELAY = """#!/usr/bin/env -S python3 -IS
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+file = os.open("relay", os.O_WRONLY | os.O_CREAT, 0o644)
+end = time.clock_gettime(7) + 20
+while time.clock_gettime(7) < end:
+    os.pwrite(file, b"%20.6f" % time.clock_gettime(7), 0)
+    if os.fork():
+        os._exit(0)
+"""
+#: Sends what would end the keeper, which is of its process group.
+SENDER = """#!/bin/sh
+grep SigIgn /proc/self/status
+for name in HUP INT QUIT USR1 USR2 PIPE ALRM TERM VTALRM PROF XCPU XFSZ; do
+    trap : $name
+    kill -$name 0
+done
+exit 7
+"""
 CLEANER = """#!/bin/sh
 trap 'until [ -e go ]; do sleep 0.02; done; echo cleaned; exit 0' TERM
 touch ready
@@ -87,6 +135,9 @@ def prepared(**options: Any) -> Server:
     server = Server(REGISTRY, start=False, **options)
     server.script("work.py", WORK)
     server.script("cleaner.sh", CLEANER)
+    server.script("half.py", HALF)
+    server.script("relay.py", RELAY)
+    server.script("sender.sh", SENDER)
     server.script(
         "prints.py", "import time\nfor i in range(50):\n print(i); time.sleep(.1)"
     )
@@ -164,6 +215,33 @@ class Cancel(FamilyCase):
         self.assertEqual((run["status"], run["stopping"]), ("cancelled", False))
         self.assertEqual(self.server.get(f"/runs/{run_id}/log").text[-8:], "cleaned\n")
 
+    def mark(self, name: str) -> float:
+        """Return when somebody said last that he lives, on the boot clock."""
+        path = self.server.folder / name
+        return float(wait_until(lambda: path.exists() and path.read_text()))
+
+    def assert_gone(self, name: str, run_id: int) -> None:
+        self.assertEqual(self.cancel(run_id).status, 202)
+        run = self.server.ended(run_id)
+        ended_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.assertEqual((run["status"], run["exitCode"]), ("cancelled", 137))
+        time.sleep(0.3)
+        self.assertLess(self.mark(name), ended_s)
+
+    @slow
+    def test_one_whose_first_thread_has_ended_lives(self) -> None:
+        need(platform.machine() in ("x86_64", "aarch64"), "another machine's exit(2)")
+        run_id = self.server.trigger("half").json["runId"]
+        self.mark("half")
+        self.assert_gone("half", run_id)
+
+    @slow
+    def test_those_who_take_turns_faster_than_a_look_are_found(self) -> None:
+        run_id = self.server.trigger("relay").json["runId"]
+        first = self.mark("relay")
+        wait_until(lambda: self.mark("relay") > first + 0.2)
+        self.assert_gone("relay", run_id)
+
     @slow
     def test_whom_a_killed_server_had_seen_its_successor_knows(self) -> None:
         run_id = self.server.trigger("cleans-up-alone").json["runId"]
@@ -224,6 +302,18 @@ class Cancel(FamilyCase):
         self.cancel(run_id)
         self.server.ended(run_id)
         self.assertTrue(self.server.get(path).text.startswith("0\n1\n"))
+
+    @slow
+    def test_a_signal_that_a_script_sends_to_its_group_leaves_the_keeper(self) -> None:
+        for shell in ("sh", need_command("bash")):
+            with self.subTest(shell):
+                self.server.stop()
+                self.server.program = list(patched(f"m.SHELL = {shell!r}"))
+                self.server.start()
+                run = self.server.completed("sends")
+                self.assertEqual((run["status"], run["exitCode"]), ("failed", 7), run)
+                text = self.server.get(f"/runs/{run['id']}/log").text
+                self.assertIn("SigIgn:\t0000000000000000\n", text)
 
     def test_a_signal_is_claimed_only_where_it_is_sure(self) -> None:
         run = self.server.completed("git")

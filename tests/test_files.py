@@ -276,9 +276,22 @@ class UnsafePlaceTest(FolderTest):
         above = self.folder / "above"
         (above / "log").mkdir(parents=True)
         above.chmod(0o775)
-        self.assertIsNone(folder_fault(f"{above}/log"))
+        self.assertIsNone(folder_fault(f"{above}/log", of_logs=True))
         above.chmod(0o757)
-        self.assertIsNotNone(folder_fault(f"{above}/log"))
+        self.assertIsNotNone(folder_fault(f"{above}/log", of_logs=True))
+
+    def test_a_folder_above_locks_and_history_may_not(self) -> None:
+        # A member of the group could put a link in the folder's place, and what the
+        # server makes there, or gives a mode, would be something else.
+        above = self.folder / "above"
+        above.mkdir()
+        above.chmod(0o775)
+        for name in ("run_dir", "state_dir"):
+            with self.subTest(name), Server({}, start=False) as server:
+                setattr(server, name, above / "own")
+                ended = server.command("serve", "--port=0")
+                self.assertEqual(ended.returncode, 78)
+                self.assertIn(f"chmod g-w {above}", ended.stderr)
 
     def test_the_log_folder_of_a_cron(self) -> None:
         log = self.folder / "logs" / "x.log"

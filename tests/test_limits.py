@@ -26,6 +26,7 @@ from support import (
     Reply,
     Server,
     Wire,
+    limited,
     need_command,
     need_full,
     slow,
@@ -35,20 +36,18 @@ from support import (
 from cron_trigger import SERVICE
 from cron_trigger.host.rates import Rates
 from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.limits import Limit, Limits
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.schedule import SCHEDULED_LIMIT, SCHEDULED_SHARE
-from cron_trigger.web.access import WRONG_SECRET_EVERY_S, WRONG_SECRETS
-from cron_trigger.web.events import Broadcaster
-from cron_trigger.web.places import KEPT_DESCRIPTORS, Limit, Limits, Places, limits_for
+from cron_trigger.web.events import Broadcaster, Stream
+from cron_trigger.web.places import KEPT_DESCRIPTORS, Places, limits_for
 from cron_trigger.web.reader import (
     HEADER_COUNT,
     REQUEST_LINE_BYTES,
-    REQUEST_S,
     SINGLE_HEADERS,
 )
 from cron_trigger.web.refusals import RefusalLog
 from cron_trigger.web.routes import ROUTES
-from cron_trigger.web.server import IDLE_S
 from cron_trigger.web.wire import BODY_BYTES
 
 REGISTRY = {
@@ -283,14 +282,14 @@ class BoundsTest(RawTest):
             return wire.send(data).answer().status
 
     def test_the_limits_are_those_of_the_contract(self) -> None:
-        self.assertEqual((REQUEST_S, IDLE_S), (10.0, 60.0))
         limits = Limits()
+        self.assertEqual((limits.request_s, limits.idle_s), (10.0, 60.0))
         self.assertEqual((limits.work, limits.connections), ((64, 96), (256, 384)))
         self.assertEqual((limits.streams, limits.followers), ((32, 64), (32, 64)))
         self.assertEqual((SCHEDULED_SHARE, SCHEDULED_LIMIT), (500, 1000))
         self.assertEqual((BODY_BYTES, REQUEST_LINE_BYTES), (65536, 8192))
         self.assertEqual(HEADER_COUNT, 100)
-        self.assertEqual((WRONG_SECRETS, WRONG_SECRET_EVERY_S), (10, 6.0))
+        self.assertEqual(limits.wrong_secrets, (10, 6.0, 10))
 
     def test_a_hundred_headers(self) -> None:
         for count, status in ((100, 200), (101, 400)):
@@ -536,8 +535,8 @@ class LogTest(RawTest):
 
     def test_a_flood_of_refusals_is_counted_and_not_written(self) -> None:
         need_full()
-        patch = "cts.REFUSALS_LOGGED, cts.REFUSAL_EVERY_S = 5, 0.5"
-        with Server(REGISTRY, **patched(patch)) as server:
+        program = limited("refusals_logged=(5, 0.5, 2)")
+        with Server(REGISTRY, program=program) as server:
             for _ in range(40):
                 self.assertEqual(server.get("/nowhere").status, 404)
             refused = server.log_text().count("refused GET /nowhere")
@@ -571,8 +570,8 @@ class TimeTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        patch = "cts.REQUEST_S, cts.IDLE_S, cts.SEND_S = 0.5, 1.0, 0.5"
-        cls.server = Server(REGISTRY, **patched(patch)).start()
+        program = limited("request_s=0.5, idle_s=1.0, send_s=0.5")
+        cls.server = Server(REGISTRY, program=program).start()
         cls.addClassCleanup(cls.server.__exit__)
 
     def drip(self, data: bytes, limit_s: float) -> Tuple[float, Reply]:
@@ -742,12 +741,12 @@ class PlacesTest(unittest.TestCase):
         store, loop = mock.Mock(), mock.Mock()
         store.last_event_id.return_value, store.events_after.return_value = 0, []
         places = Places(Limit(2, 2), 9.0)
-        broadcaster = Broadcaster(store, loop, mock.Mock(), places)
+        broadcaster = Broadcaster(store, loop, mock.Mock(), places, 15.0, mock.Mock())
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
         place = broadcaster.reserve("a")
-        broadcaster.join(ours, None, place)
+        broadcaster.join(Stream(ours, place, chunked=True), 0)
         broadcaster.release(broadcaster.reserve("a"))
         broadcaster.release(place)
         broadcaster.reserve("a")
@@ -854,16 +853,16 @@ class FewDescriptorsTest(unittest.TestCase):
 
     def test_the_limits_leave_room_for_launches(self) -> None:
         for descriptors in (20, 64, 256, 512, 1024, 1 << 20):
-            limits = limits_for(descriptors, used=20)
+            limits = limits_for(Limits(), descriptors, used=20)
             held = (limits.connections, limits.streams, limits.followers)
             if descriptors >= 64:
                 room = descriptors - 20 - KEPT_DESCRIPTORS
                 self.assertLessEqual(sum(limit.total for limit in held), room)
-            for limit in limits:
+            for limit in (*held, limits.work, limits.triggers):
                 self.assertLessEqual(2, limit.share)
                 self.assertLessEqual(limit.share, limit.total)
-        self.assertEqual(limits_for(1024, 20), Limits())
-        self.assertEqual(limits_for(-1, 20), Limits())
+        self.assertEqual(limits_for(Limits(), 1024, 20), Limits())
+        self.assertEqual(limits_for(Limits(), -1, 20), Limits())
 
 
 @slow
@@ -975,8 +974,8 @@ class SharesTest(unittest.TestCase):
         self.assertIsNone(self.take(places, "b"))
 
     def test_a_reader_gets_in_where_32_streams_read_nothing(self) -> None:
-        patch = "cts.STREAM_SAFE_S = 0.2"
-        with Server(REGISTRY, **patched(patch)) as server:
+        program = limited("safe_s=0.2")
+        with Server(REGISTRY, program=program) as server:
             data = b"GET /events HTTP/1.1\r\n" + HEAD + b"\r\n"
             silent = []
             for _ in range(32):

@@ -64,6 +64,42 @@ class Removed(LogCase):
         self.assertEqual((run["status"], run["exitCode"]), ("completed", 0))
         self.assertIn("its log was removed", run["error"])
 
+    @slow
+    def test_one_whose_path_is_not_utf_8_works_like_any_other(self) -> None:
+        self.server.log_dir = Path(
+            os.fsdecode(bytes(self.server.folder) + b"/\xe9t\xe9")
+        )
+        self.server.start()
+        run = self.server.completed("brief")
+        self.assertEqual((run["status"], run["error"]), ("completed", None))
+        self.assertEqual(
+            run["logFile"], f"file://{self.server.folder}/%E9t%E9/brief.log"
+        )
+        (cron,) = (c for c in self.server.get("/crons").json["crons"] if c["runs"])
+        self.assertEqual(cron["logFile"], run["logFile"])
+        self.assertEqual(self.server.get(f"/runs/{run['id']}/log").text, "said\n")
+        wait_until(
+            lambda: f"run {run['id']} completed" in self.server.log_text("brief")
+        )
+        done = self.server.command("run", "brief", "--output")
+        self.assertEqual((done.returncode, done.stdout), (0, "said\n"), done.stderr)
+        shown = self.server.command(
+            "log", "2", f"--url=http://127.0.0.1:{self.server.port}"
+        )
+        self.assertEqual(shown.stdout, "said\n", shown.stderr)
+
+    def test_what_keeps_a_log_from_being_read_is_said_as_it_is(self) -> None:
+        self.server.start()
+        run_id = self.server.trigger("stay").json["runId"]
+        wait_until(lambda: "one\n" in self.server.log_text("stay"))
+        log = self.server.log_dir / "stay.log"
+        log.rename(self.server.folder / "away.log")
+        log.symlink_to(self.server.folder / "away.log")
+        (self.server.folder / "go").touch()
+        run = self.server.ended(run_id)
+        self.assertEqual(run["status"], "completed")
+        self.assertIn("cannot be read: Too many levels of symbolic", run["error"])
+
     def test_a_link_in_its_place_is_not_written_through(self) -> None:
         need(os.geteuid() == 0, "only root is led astray")
         above = self.server.folder / "above"

@@ -35,6 +35,8 @@ from support import (
 )
 from test_container import Container
 
+from cron_trigger.registry.errors import STATUS_OF_CODE
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Request, Route
 
@@ -225,6 +227,125 @@ class Types(unittest.TestCase):
             planned = server.get("/scheduled").json["scheduled"][0]
         for name, told in (("Cron", cron), ("Run", run), ("ScheduledTrigger", planned)):
             self.assertEqual(set(told) - set(self.fields_of(name)), set(), name)
+
+
+#: Each shape of the example against what the document's generated types say: identical,
+#: also in what is optional; of errors, of which there are many, every key.
+SAME = """
+import type { components, paths } from "../interface";
+import type * as Ours from "./cron-trigger";
+
+type Plain<T> = T extends object ? { [K in keyof T]: Plain<T[K]> } : T;
+type Identical<A, B> =
+  (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false;
+type Same<A, B> = Identical<Plain<A>, Plain<B>>;
+type KeyOf<T> = T extends unknown ? keyof T : never;
+
+type Schemas = components["schemas"];
+type Json<T> =
+  T extends { content: { "application/json": infer Content } } ? Content : never;
+type Said<Operation> = Operation extends { responses: infer Responses }
+  ? Json<Responses[keyof Responses & (200 | 202)]>
+  : never;
+type Errors = Json<components["responses"][keyof components["responses"]]>;
+
+function holds<_Claim extends true>(): void {}
+
+holds<Same<Ours.ParameterValue, Schemas["ParamValues"][string]>>();
+holds<Same<Ours.Parameter, Schemas["Parameter"]>>();
+holds<Same<Ours.Run, Schemas["Run"]>>();
+holds<Same<Ours.ExternalRun, Schemas["External"]>>();
+holds<Same<Ours.Cron, Schemas["Cron"]>>();
+holds<Same<Ours.ScheduledTrigger, Schemas["Scheduled"]>>();
+holds<Same<Ours.Triggered, Said<paths["/trigger"]["post"]>>>();
+holds<Same<Ours.CronList, Said<paths["/crons"]["get"]>>>();
+holds<Same<Ours.RunList, Said<paths["/runs"]["get"]>>>();
+holds<Same<Ours.OneRun, Said<paths["/runs/{ID}"]["get"]>>>();
+holds<Same<Ours.OneRun, Said<paths["/runs/{ID}/cancel"]["post"]>>>();
+holds<Same<Ours.ScheduledList, Said<paths["/scheduled"]["get"]>>>();
+holds<Same<Ours.OneScheduled, Said<paths["/scheduled/{ID}"]["delete"]>>>();
+holds<[Errors] extends [Ours.Problem] ? true : false>();
+holds<Identical<KeyOf<Errors>, keyof Ours.Problem>>();
+"""
+SETTINGS = {
+    "strict": True,
+    "noEmit": True,
+    "target": "es2022",
+    "module": "esnext",
+    "moduleResolution": "bundler",
+    "lib": ["es2023", "dom", "dom.iterable"],
+    "types": ["node"],
+    "skipLibCheck": True,
+}
+
+
+#: What is to be seen if it happens to the example or to the document.
+CHANGES = (
+    ("  cpuSeconds: number", "  cpuTime: number"),
+    ("  title?: string;", "  titel?: string;"),
+    ("  title?: string;", "  title: string;"),
+    ("  stopping: boolean;", "  stopping: boolean | null;"),
+    ('  | "timed_out"\n', ""),
+    ("  createdAt: string;", "  createdAt: string;\n  more: string;"),
+    ("  availableCrons?: string[];", "  available?: string[];"),
+)
+
+
+class Interface(unittest.TestCase):
+    """The types by hand, against those that a generator makes of docs/openapi.json."""
+
+    document = REPOSITORY / "docs" / "openapi.json"
+    library = EXAMPLE / "lib" / "cron-trigger.ts"
+
+    def test_they_are_the_same_and_a_difference_is_seen(self) -> None:
+        packages = ("openapi-typescript@7", "typescript@5", "@types/node@22")
+        modules = npm_folder(*packages) / "node_modules"
+        self.folder = Path(tempfile.mkdtemp(prefix="cron-trigger-test-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        (self.folder / "node_modules").symlink_to(modules)
+        made = self.node("openapi-typescript/bin/cli.js", self.document)
+        (self.folder / "interface.ts").write_text(made.stdout, encoding="utf-8")
+        text = self.library.read_text(encoding="utf-8")
+        self.write("same", text)
+        for number, change in enumerate(CHANGES):
+            self.assertEqual(text.count(change[0]), 1, change)
+            self.write(f"change-{number}", text.replace(*change))
+        settings = {"compilerOptions": SETTINGS, "include": ["*/*.ts"]}
+        (self.folder / "tsconfig.json").write_text(json.dumps(settings))
+        # One call for all: most of its time goes into the language's own types.
+        said = self.node("typescript/bin/tsc", "-p", ".").stdout
+        of_same = [line for line in said.splitlines() if "change-" not in line]
+        self.assertEqual(of_same, [])
+        for number, change in enumerate(CHANGES):
+            with self.subTest(change):
+                self.assertRegex(said, rf"change-{number}/.* does not satisfy")
+
+    def write(self, name: str, text: str) -> None:
+        folder = self.folder / name
+        folder.mkdir()
+        (folder / "cron-trigger.ts").write_text(text, encoding="utf-8")
+        (folder / "same.ts").write_text(SAME, encoding="utf-8")
+
+    def node(self, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["node", f"node_modules/{script}", *map(str, arguments)],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def test_it_knows_every_event_and_no_code_that_is_none(self) -> None:
+        text = self.library.read_text(encoding="utf-8")
+        union = text.partition("export type CronEventName =")[2].partition(";")[0]
+        events = json.loads(self.document.read_text("utf-8"))["paths"]["/events"]
+        told = events["get"]["responses"]["200"]["description"]
+        named = re.findall(r"\b(?:run|schedule|cron|registry)\.\w+", told)
+        self.assertEqual(set(re.findall(r'"([\w.]+)"', union)), set(named))
+        refusals = text.partition("const REFUSALS:")[2].partition("\n};")[0]
+        codes = re.findall(r"^  (\w+):", refusals, re.MULTILINE)
+        self.assertEqual(set(codes) - set(STATUS_OF_CODE), set())
 
 
 # ---- The application

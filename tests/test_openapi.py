@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Set, Tuple
 
 from fast.test_openapi import DOCUMENT
-from support import Server, need, need_full, patched
+from support import Server, limited, need, need_full
 
 SECRET = "a-secret-of-the-tests"
 
@@ -42,7 +42,7 @@ class ServedTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         # It sends wrong secrets by the dozen, each of which is to be told so.
-        program = patched("m.WRONG_SECRETS = 10**6")
+        program = limited("wrong_secrets=(10**6, 6.0, 10)")
         environ = {"CRON_TRIGGER_SECRET": SECRET}
         cls.server = Server(REGISTRY, environ, program=program)
         cls.addClassCleanup(cls.server.__exit__)

@@ -187,10 +187,9 @@ class ThreeHundred(BrowserTest):
         return server.start()
 
     def test_they_are_there_quickly_with_few_elements_and_few_stops(self) -> None:
-        empty = self.new_page(self.context)
-        empty.goto("about:blank")
-        taken = []
+        taken, empty = [], []
         for _ in range(3):
+            empty.append(self.time_of_an_empty_page())
             page = self.new_page(self.context)
             page.add_init_script(WATCH)
             taken.append(self.times_of(page))
@@ -198,15 +197,27 @@ class ThreeHundred(BrowserTest):
             self.page = page
         first, usable = min(taken)
         print(
-            f"\n300 crons: first card {first:.0f} ms, usable {usable:.0f} ms", end=" "
+            f"\n300 crons: first card {first:.0f} ms (goal 500), usable {usable:.0f} ms"
+            f" (goal 1000); an empty page of this run {min(empty):.0f} ms",
+            end=" ",
         )
-        self.assertLess(first, 2000)  # 500 is the goal on a quiet machine
+        self.assertLess(first, 2000)  # what is on this machine else is not the page's
         self.assertLess(usable, 4000)
         self.assertLessEqual(
             page.evaluate("document.querySelectorAll('*').length"), 4000
         )
         self.assertLessEqual(page.evaluate(f"{TAB_STOPS}.length"), 345)
         self.look("many")
+
+    def time_of_an_empty_page(self) -> float:
+        """Return what the same browser takes for a page of one letter."""
+        page = self.new_page(self.context)
+        page.route("**/empty", lambda r: r.fulfill(body="x", content_type="text/html"))
+        page.goto(f"{self.origin}empty")
+        took = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+        took_ms = float(wait_until(lambda: page.evaluate(took), what="an empty page"))
+        page.close()
+        return took_ms
 
     def times_of(self, page: Page) -> Any:
         """Return when the first card was there, and when the history was, too."""

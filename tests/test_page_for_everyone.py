@@ -7,11 +7,23 @@ import unittest
 from typing import Any, Dict, Tuple
 
 from browser import BrowserTest, gone, held_back, sees
-from support import npm_folder
+from support import npm_folder, wait_until
 
 ANIMATIONS_DONE = """() => Promise.all(document.getAnimations()
   .filter((a) => a.effect.getTiming().iterations !== Infinity)
   .map((a) => a.finished.catch(() => null)))"""
+
+
+#: Whether a field shows all of its text or placeholder.
+TEXT_FITS = """(e) => {
+  const style = getComputedStyle(e);
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = style.font;
+  const text = e.placeholder ?? e.selectedOptions[0].text;
+  const sides = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+  const arrow = e.localName === "select" ? 20 : 0;
+  return pen.measureText(text).width <= e.clientWidth - sides - arrow;
+}"""
 
 
 def axe_source() -> str:
@@ -37,15 +49,17 @@ class ForEveryone(BrowserTest):
             self.server.completed(name)
         params = {"target": "production", "keep": 4}
         self.server.trigger("plain", runAt="2099-01-01T10:00:00+00:00", params=params)
-        running = self.server.trigger("slow").json["runId"]
-        self.addCleanup(self.server.request, "POST", f"/runs/{running}/cancel")
         for look, options in self.looks:
+            # It lasts 150 s: on a busy machine one is not enough for all looks.
+            running = self.server.trigger("slow").json["runId"]
             self.language = options.get("locale", "fr-FR")
             context = self.make_context(**options)
             self.page = self.new_page(context)
             with self.subTest(look):
                 self.every_state(look)
             context.close()
+            self.server.request("POST", f"/runs/{running}/cancel")
+            self.server.ended(running)
 
     def every_state(self, look: str) -> None:
         page = self.open()
@@ -97,12 +111,12 @@ class ForEveryone(BrowserTest):
         sees(page.locator("#crons-empty"))
         self.check(f"down-{look}")
         answer = {"success": False, "error": "No.", "code": "unauthorized"}
-        page.unroute("**/crons")
+        # It takes the place of the first; the page may try again by itself just now.
         page.route(
             re.compile("crons$"),
             lambda route: route.fulfill(status=401, json=answer),
         )
-        page.locator("#crons-empty").get_by_role("button").click()
+        page.evaluate("document.querySelector('#crons-empty button')?.click()")
         sees(page.get_by_role("dialog"))
         self.check(f"secret-{look}")
 
@@ -147,6 +161,56 @@ class ForEveryone(BrowserTest):
         page = self.open()
         sees(self.card("slow"), self.say("status_running"))
         self.assertEqual(page.evaluate("document.getAnimations().length"), 0)
+
+    def test_what_one_types_or_opens_stands_above_the_buttons(self) -> None:
+        below = """(id) => document.getElementById(id).getBoundingClientRect().bottom
+          - document.getElementById("trigger-foot").getBoundingClientRect().top"""
+        page = self.open()
+        for width, height in ((1200, 800), (360, 740)):
+            with self.subTest(width):
+                page.set_viewport_size({"width": width, "height": height})
+                self.press("params")
+                self.button("plan").click()
+                for name in ("plan-at", "plan-words"):
+                    self.assertLessEqual(page.evaluate(below, name), 0, name)
+                self.look(f"plan-{width}")
+                self.button("plan_back").click()
+                page.locator("#commands summary").click()
+                wait_until(lambda: page.evaluate(below, "commands") <= 0, 5)
+                page.locator("#commands summary").click()
+                page.keyboard.press("Escape")
+                gone(page.get_by_role("dialog"))
+
+    def test_what_counts_is_not_cut_off(self) -> None:
+        cut = "e => e.scrollWidth > e.clientWidth || e.offsetWidth === 0"
+        for _ in range(3):
+            self.server.completed("plain", requestedBy="amina@example.org")
+        page = self.open("#cron=plain")
+        for width, height in ((1200, 800), (360, 740)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.reload()
+            sees(page.locator("#chart svg"))
+            with self.subTest("letters of the chart", width=width):
+                share = "e => e.getBoundingClientRect().width / e.viewBox.baseVal.width"
+                size = "e => parseFloat(getComputedStyle(e).fontSize)"
+                chart = page.locator("#chart svg")
+                letters = chart.evaluate(share) * chart.evaluate(size)
+                self.assertGreater(letters, 8.5)
+            with self.subTest("a run's number and who asked", width=width):
+                row = self.rows().first
+                number = row.locator(".named span").last
+                sees(number, "3")
+                self.assertFalse(number.evaluate(cut))
+                self.assertFalse(row.locator(".who .clip").first.evaluate(cut))
+            with self.subTest("filters", width=width):
+                text = page.locator("#filter-status").evaluate(TEXT_FITS)
+                self.assertTrue(text)
+            with self.subTest("what is searched", width=width):
+                row.click()
+                sees(page.locator("#log"))
+                self.assertTrue(page.locator("#log-search").evaluate(TEXT_FITS))
+                page.keyboard.press("Escape")
+                gone(page.get_by_role("dialog"))
 
     def test_loading_is_shown_calmly(self) -> None:
         page = self.page

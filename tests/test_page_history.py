@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import io
 import re
+import sqlite3
 import unittest
 
 from browser import BrowserTest, gone, saved, sees
@@ -128,6 +130,39 @@ class History(BrowserTest):
         expect(self.rows()).to_have_count(2)
         self.assertIn(f"until={tomorrow}", page.url)
         self.look("history-filters")
+
+    def test_a_person_is_searched_in_the_whole_history_and_how_far_is_said(
+        self,
+    ) -> None:
+        from playwright.sync_api import expect
+
+        self.server.stop()
+        begun = "2026-01-01T00:00:00.000+00:00"
+        asked = {200: "amina", 100: "old"}
+        rows = [("quick", "completed", begun, asked.get(n)) for n in range(10_300)]
+        path = self.server.state_dir / "history.db"
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
+            db.executemany(
+                "insert into cron_executions (cron_name, status, started_at,"
+                " duration_ms, trigger, requested_by) values (?, ?, ?, 5, 'http', ?)",
+                rows,
+            )
+        self.server.start("--history-days=36500")
+        self.server.completed("quick", requestedBy="amina")
+        page = self.open("#who=old")
+        none = self.say("history_none_yet", n="10000").replace("10000", "10\u202f000")
+        sees(page.locator("#runs-empty"), none)
+        self.look("history-searched")
+        self.button("search_on").click()
+        expect(self.rows()).to_have_count(1)
+        gone(self.button("search_on"))
+        sees(page.locator("#searched"), "10\u202f301")
+        with page.expect_download() as download:
+            page.evaluate("location.hash = 'who=amina'")
+            sees(page.locator("#searched"), "10\u202f000")
+            page.locator("#csv").click()
+        text = saved(download).decode("utf-8-sig")
+        self.assertEqual(len(list(csv.DictReader(io.StringIO(text)))), 2)
 
     def test_it_is_downloaded_as_csv(self) -> None:
         for _ in range(17):

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +15,8 @@ from typing import Any, Dict, List, Tuple
 
 from command import REGISTRY, USER, CommandCase
 from support import (
-    FULL,
     PROGRAM,
+    READERS,
     Server,
     need_command,
     need_full,
@@ -276,25 +275,30 @@ class OutputTest(CommandCase):
         self.assertEqual(process.stdout.read(), "")
         process.stdout.close()
 
-    def test_what_can_not_be_printed_changes_no_status(self) -> None:
-        """A reader that has seen enough, a crontab's log file on a full disk."""
-        most = ["--output | true", "2>&1 | true"]
-        more = ["--output >/dev/full", "2>/dev/full", "--output >/dev/full 2>&1"]
-        more += ["--output 2>&1 | true", ">&-", "2>&-", "--output >&- 2>&-"]
-        for where in most + more * FULL:
-            with self.subTest(where):
-                call = [sys.executable, str(PROGRAM), "run", "fails"]
-                words = shlex.join([*call, *self.server.folder_flags()])
-                done = subprocess.run(
-                    ["bash", "-c", f"{words} {where}; echo ${{PIPESTATUS[0]}}"],
-                    capture_output=True,
-                    text=True,
-                    env=self.server.clean_environ(),
-                    timeout=30,
-                    check=True,
-                )
-                self.assertEqual(done.stdout.split()[-1], "3", done.stderr)
-                self.assertEqual(self.last_run()["exitCode"], 3)
+    def test_a_reader_that_has_seen_enough_does_not_end_the_run(self) -> None:
+        self.assertEqual(self.server.read_by("{} 2>&1 | true", "run fails"), 3)
+
+    @slow
+    def test_whoever_reads_it_or_not_the_status_is_the_runs(self) -> None:
+        for call in ("run fails", "run fails --output"):
+            for reader in READERS:
+                with self.subTest(call, reader=reader):
+                    self.assertEqual(self.server.read_by(reader, call), 3)
+                    self.assertEqual(self.last_run()["exitCode"], 3)
+
+    def test_a_disk_that_is_full_is_said_where_output_was_wanted(self) -> None:
+        words = [sys.executable, str(PROGRAM), "run", "fails", "--output"]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [*words, *self.server.folder_flags()],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                env=self.server.clean_environ(),
+                timeout=30,
+                check=False,
+            )
+        self.assertEqual(done.returncode, 3)
+        self.assertIn(b"nothing more is shown: No space left on device", done.stderr)
 
     def test_a_history_that_can_not_be_read_for_a_moment_is_asked_again(self) -> None:
         patch = (

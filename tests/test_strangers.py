@@ -135,6 +135,33 @@ print(json.dumps(counts))
 """
 
 
+#: One local client whose connections, once open, never fall silent.
+BUSY = """
+import socket, sys, threading
+port, path, body = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+data = (
+    f"{'POST' if body else 'GET'} {path} HTTP/1.1\\r\\nHost: localhost\\r\\n"
+    "Content-Type: application/json\\r\\nAccept-Encoding: gzip\\r\\n"
+    f"Content-Length: {len(body)}\\r\\n\\r\\n{body}"
+).encode()
+
+def again():
+    while True:
+        try:
+            made = socket.create_connection(("127.0.0.1", port), 60)
+            made.sendall(data * 3)
+            while told := made.recv(1 << 18):
+                made.sendall(data * told.count(b"HTTP/1.1 "))
+        except OSError:
+            pass
+
+for _ in range(200):
+    threading.Thread(target=again, daemon=True).start()
+print("flooding", flush=True)
+sys.stdin.read()
+"""
+
+
 class Namespace:
     """A network namespace, with the devices that it has in its own /sys."""
 
@@ -288,6 +315,8 @@ class SourceTest(StrangersCase):
         self.assertEqual(host.ask(port, *own), ["200", "200"])
         self.assertIn("from 172.31.10.99: 403 forbidden", server.log_text())
         self.assertIn("from fd00:31::99: 403 forbidden", server.log_text())
+        for at in (host.NEIGHBOUR[1], host.NEIGHBOUR_6[1], "192.168.96.1"):
+            self.assertEqual(host.ask(port, (at, at)), ["200"], at)
         # The address that is called does not matter, only the caller's.
         self.neighbour.ip("route add 192.168.96.0/20 via 172.31.10.1")
         crossed = ("172.31.10.99", "192.168.96.1")
@@ -302,6 +331,31 @@ class SourceTest(StrangersCase):
         self.assertEqual(self.container.ask(port, host.CONTAINER), ["403"])
         own = ("127.0.0.1", "127.0.0.1")
         self.assertEqual(host.ask(port, own), ["200"])
+
+    def test_a_neighbour_with_the_address_of_a_container_is_not_let_in(self) -> None:
+        server = self.server_at()
+        host, inner = self.host, self.neighbour
+        stolen = (("192.168.96.77", "172.31.10.1"), ("fd00:96::77", "fd00:31::1"))
+        for prefix, (address, _) in zip(("32", "128"), stolen):
+            inner.ip(f"address add {address}/{prefix} dev inner nodad")
+            host.ip(f"route add {address}/{prefix} dev card0")
+        self.assertEqual(inner.ask(server.port, *stolen), ["403", "403"])
+        for prefix, (address, _) in zip(("32", "128"), stolen):
+            host.ip(f"route delete {address}/{prefix} dev card0")
+        # A bridge that is down keeps its network, but no way leads there any more.
+        host.ip("link set br-0123456789ab down")
+        try:
+            host.ip("route add 192.168.96.0/20 dev card0")
+            self.assertEqual(inner.ask(server.port, stolen[0]), ["403"])
+            host.ip("route delete 192.168.96.0/20 dev card0")
+        finally:
+            host.ip("link set br-0123456789ab up")
+            host.ip("address replace fd00:96::1/64 dev br-0123456789ab nodad")
+            for prefix, (address, _) in zip(("32", "128"), stolen):
+                inner.ip(f"address delete {address}/{prefix} dev inner")
+        call = (host.CONTAINER, host.CONTAINER_6)
+        told = self.container.ask(server.port, *call)
+        self.assertEqual(told, ["200", "200"])
 
     def test_a_bridge_with_a_card_in_it_is_the_lan(self) -> None:
         server = self.server_at("0.0.0.0")
@@ -372,8 +426,10 @@ class SourceTest(StrangersCase):
             self.assertEqual(self.container.ask(server.port, call), ["200"])
             call = (*self.host.CONTAINER_6, "/health", host)
             self.assertEqual(self.container.ask(server.port, call), ["200"])
-            call = ("127.0.0.1", "127.0.0.1", "/health", host)
-            self.assertEqual(self.host.ask(server.port, call), ["421"])
+            # A browser of the host itself calls a bridge from the bridge's address.
+            for own in ("127.0.0.1", "192.168.96.1", "fd00:96::1"):
+                call = (own, own, "/health", host)
+                self.assertEqual(self.host.ask(server.port, call), ["421"])
 
 
 @slow
@@ -406,6 +462,21 @@ class FloodTest(StrangersCase):
         padded = [(*call, "") for call in calls]
         told = self.neighbour.ask(server.port, *padded)
         self.assertEqual(told, ["403"] * 30)
+
+    def test_busy_connections_of_one_client_are_worked_on_in_turn(self) -> None:
+        server = self.server_at("0.0.0.0")
+        source, target = self.host.CONTAINER
+        for path, body in (
+            ("/crons", ""),
+            ("/metrics", ""),
+            ("/runs?limit=200", ""),
+            ("/trigger", "[" * 30000 + "]" * 30000),
+            ("/trigger", '{"cronName": "nap"}'),
+        ):
+            busy = (server.port, path, body)
+            with self.subTest(path), self.host.running(BUSY, *busy):
+                median_s = self.honest(self.container, server, (source, target))
+                self.assertLess(median_s, 0.1)
 
     def test_one_local_client_keeps_nobody_from_anything(self) -> None:
         server = self.server_at("0.0.0.0")

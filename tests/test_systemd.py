@@ -21,16 +21,22 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support import CACHE, REPOSITORY, Server, need, need_full, wait_until
+from support import CACHE, REPOSITORY, Server, limited, need, need_full, wait_until
+from test_documentation import BOOTED, DOCUMENTS, Step, blocks, difference, steps
 
 SERVICE = "cron-trigger-server"
 PACKAGES = (
-    "systemd,systemd-sysv,dbus,python3,logrotate,procps,curl,bsdutils,iproute2,ufw"
+    "systemd,systemd-sysv,dbus,python3,logrotate,procps,curl,bsdutils,iproute2,ufw,"
+    "sudo,sqlite3,git"
 )
+UBUNTU = "noble"
+UBUNTU_ARCHIVE = "https://archive.ubuntu.com/ubuntu"
+UBUNTU_SCRIPT = "/usr/share/debootstrap/scripts/gutsy"
 TOOLS = ("systemd-nspawn", "debootstrap", "nsenter", "unshare", "setpriv")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -76,8 +82,8 @@ done
 class Machine:
     """A Debian, once `boot` was called. `close` leaves nothing of it."""
 
-    def __init__(self) -> None:
-        self._base = debian()
+    def __init__(self, suite: str = "bookworm") -> None:
+        self._base = base_of(suite)
         self._name = f"cron-trigger-test-{os.getpid()}-{time.monotonic_ns() % 10**6}"
         self._work = Path(tempfile.mkdtemp(prefix=self._name))
         for folder in ("root", "changes", "overlay"):
@@ -222,29 +228,34 @@ def remove_group(top: Path) -> bool:
     return True
 
 
-def debian() -> Path:
-    """The folder of a Debian that was never booted; made at the first call."""
+def base_of(suite: str) -> Path:
+    """The folder of a system that was never booted; made at the first call."""
     CACHE.mkdir(parents=True, exist_ok=True)
     tag = hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]
-    made = CACHE / f"bookworm-{tag}"
+    made = CACHE / f"{suite}-{tag}"
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.is_dir():
-            make_debian(made)
+            make_base(made, suite)
     return made
 
 
-def make_debian(made: Path) -> None:
+def make_base(made: Path, suite: str) -> None:
     half = made.with_suffix(".half")
     shutil.rmtree(half, ignore_errors=True)
+    options, source = [], debian_mirror()
+    if suite == UBUNTU:
+        # Debian's debootstrap has neither its keys nor, under this name, its script.
+        options, source = ["--no-check-gpg"], [UBUNTU_ARCHIVE, UBUNTU_SCRIPT]
     done = subprocess.run(
         [
             "debootstrap",
             "--variant=minbase",
             f"--include={PACKAGES}",
-            "bookworm",
+            *options,
+            suite,
             str(half),
-            *debian_mirror(),
+            *source,
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -291,16 +302,6 @@ def hanging(method):
     return wrapper
 
 server.{name} = hanging(server.{name})
-sys.exit(server.main(sys.argv[1:]))
-"""
-
-# Starts the server so that a stop waits long for what is on its way.
-PATIENT = """
-import sys
-sys.path.insert(0, {repository!r})
-from flat import m as server
-
-server.ARRIVAL_S = 5.0
 sys.exit(server.main(sys.argv[1:]))
 """
 
@@ -361,8 +362,7 @@ class Protocol(unittest.TestCase):
         self.message_with("STOPPING")
 
     def test_a_stop_serves_whoever_it_let_in(self) -> None:
-        patient = PATIENT.format(repository=str(REPOSITORY / "tests"))
-        server = self.serve(program=("-c", patient))
+        server = self.serve(program=limited("arrival_s=5.0"))
         assert server.process
         with socket.create_connection(("127.0.0.1", server.port), 10) as late:
             server.get("/health")  # came later, and is answered: both were let in
@@ -426,6 +426,7 @@ class OnAMachine(unittest.TestCase):
     """What the tests do on their machine, in an administrator's words."""
 
     machine: Machine
+    suite = "bookworm"
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -433,7 +434,7 @@ class OnAMachine(unittest.TestCase):
         need(os.geteuid() == 0, "booting a container needs root")
         for tool in TOOLS:
             need(shutil.which(tool, path=SYSTEM_PATH), f"{tool} is not installed")
-        cls.machine = Machine()
+        cls.machine = Machine(cls.suite)
         cls.addClassCleanup(cls.machine.close)
         cls.machine.boot()
 
@@ -591,6 +592,54 @@ class Callers:
             self.answered += 1
             if status not in (200, 202, 409):
                 self.not_served.append((status, answer))
+
+
+#: Calls without a pause, from within the machine, and prints who was not served.
+HAMMER = """
+import http.client, os, threading, time
+count, failed = 0, []
+
+def work():
+    global count
+    while not os.path.exists("/tmp/enough"):
+        call = http.client.HTTPConnection("127.0.0.1", 9998, timeout=60)
+        try:
+            call.request("GET", "/health")
+            call.getresponse().read()
+            count += 1
+        except Exception as error:
+            failed.append(repr(error))
+        call.close()
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(count, len(failed), *failed[:5])
+"""
+
+
+class Hammer:
+    """As many callers as the machine takes; at the end, all of them were served."""
+
+    def __init__(self, test: OnAMachine) -> None:
+        self._test = test
+
+    def __enter__(self) -> None:
+        machine = self._test.machine
+        machine.run("rm", "-f", "/tmp/enough", "/tmp/hammered")
+        machine.write("/tmp/hammer.py", HAMMER)
+        machine.sh("setsid python3 /tmp/hammer.py >/tmp/hammered 2>&1 &")
+
+    def __exit__(self, *_: object) -> None:
+        machine = self._test.machine
+        time.sleep(0.5)  # some more, of the server as it is now
+        machine.run("touch", "/tmp/enough")
+        told = wait_until(
+            lambda: machine.sh("cat /tmp/hammered"), timeout_s=70, what="the callers"
+        )
+        count, failed = map(int, told.split()[:2])
+        self._test.assertGreater(count, 10, told)
+        self._test.assertEqual(failed, 0, told)
 
 
 class Service(OnAMachine):
@@ -834,6 +883,49 @@ class Service(OnAMachine):
         self.restart()
         self.assert_goes_on(run_id)
 
+    def test_a_port_in_use_is_tried_again_and_callers_are_refused(self) -> None:
+        run_id = self.start("waiter")
+        self.machine.write("/root/taker.py", TAKER)
+        taker = "systemd-run --unit=taker -q --property=Type=notify"
+        self.machine.sh(f"{taker} python3 /root/taker.py")
+        self.addCleanup(self.machine.run, "systemctl", "stop", "taker", check=False)
+        path = f"/etc/systemd/system/{SERVICE}.service.d/busy.conf"
+        text = "[Service]\nEnvironment=CRON_TRIGGER_PORT=9990\nRestartSec=1s\n"
+        self.machine.write(path, text)
+        self.addCleanup(self.restart)
+        self.addCleanup(self.machine.run, "rm", path)
+        self.systemctl("daemon-reload")
+        done = self.machine.run("systemctl", "restart", SERVICE, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(self.show("ActiveState"), "activating")
+        self.assertEqual(self.show("ExecMainStatus"), "75")
+        # Nobody waits at the earlier port for a server that may never come.
+        self.assertEqual(self.http("/health")[0], 0)
+        said = f"systemctl status {SERVICE} | grep -o 'listens on .*ss -ltnp'"
+        told = wait_until(lambda: self.machine.sh(said, False), what="the sentence")
+        self.assertIn(":9990 already: end it", told)
+        self.systemctl("stop", "taker")
+        wait_until(
+            lambda: self.http("/health", port=9990)[0] == 200, what="the free port"
+        )
+        self.machine.run("touch", "/tmp/go")
+        wait_until(lambda: not self.waiter_runs(), what=f"the end of run {run_id}")
+
+    def test_another_address_refuses_no_caller_either(self) -> None:
+        path = f"/etc/systemd/system/{SERVICE}.service.d/host.conf"
+        self.addCleanup(self.restart)
+        self.addCleanup(self.machine.run, "rm", "-f", path)
+        for host in ("127.0.0.1", "0.0.0.0", "::"):
+            text = f"[Service]\nEnvironment=CRON_TRIGGER_HOST={host}\n"
+            self.machine.write(path, text)
+            self.systemctl("daemon-reload")
+            with self.subTest(host), Hammer(self):
+                self.systemctl("restart", SERVICE)
+            listens = self.machine.sh("ss -Hltn 'sport = 9998'").splitlines()
+            self.assertEqual(len(listens), 1, listens)
+            self.assertIn({"::": "*"}.get(host, host) + ":9998", listens[0])
+            self.assertEqual(self.show("NFileDescriptorStore"), "1")
+
     def test_a_stricter_log_folder_stays_so(self) -> None:
         logs = "/var/log/qadhya"
         self.addCleanup(self.machine.run, "chmod", "0755", logs)
@@ -1043,6 +1135,65 @@ def second_service() -> str:
     raise AssertionError("no document has the recipe for a second service")
 
 
+class Documents(OnAMachine):
+    """What README and docs show of an installed service, as it appears on one.
+
+    They are the blocks below the comment `in a booted Debian`.
+    """
+
+    CLONE = "/usr/local/src/cron-trigger-server"
+
+    def try_document(self, name: str) -> int:
+        tried = 0
+        for block in blocks(DOCUMENTS[name], "console"):
+            if block.comment == BOOTED:
+                for step in steps(block):
+                    with self.subTest(step.command):
+                        self.compare(step)
+                    tried += 1
+        return tried
+
+    def compare(self, step: Step) -> None:
+        shown = f"cd {self.CLONE} && exec 2>&1 && {step.command}"
+        got = self.machine.run("bash", "-c", shown, check=False).stdout
+        fault = difference(step.output, got.strip())
+        if fault:
+            self.fail(fault)
+
+    def test_what_is_shown_is_what_appears(self) -> None:
+        """The README from the clone on, then what the operator's handbook has."""
+        self.machine.sh(
+            # sudo looks up the machine's name.
+            f"echo 127.0.1.1 $(uname -n) >>/etc/hosts; "
+            f"cp -r /src {self.CLONE} && cd {self.CLONE} && rm -rf .git && "
+            "export GIT_AUTHOR_NAME=x GIT_COMMITTER_NAME=x EMAIL=x@example.org && "
+            "git init -q && git add -A && git commit -qm 2.0.0 && "
+            "git clone -q --bare . /root/origin && git remote add origin /root/origin "
+            "&& git fetch -q && git branch -q -u origin/master"
+        )
+        self.assertGreater(self.try_document("README.md"), 3)
+        self.machine.run(
+            "cron-trigger", "trigger", "monitor-openai", "--wait", check=False
+        )
+        self.assertGreater(self.try_document("docs/operations.md"), 6)
+
+
+class DocumentsOnUbuntu(Documents):
+    suite = UBUNTU
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        need_full()
+        try:
+            with urllib.request.urlopen(
+                f"{UBUNTU_ARCHIVE}/dists/{UBUNTU}/Release", timeout=20
+            ):
+                pass
+        except OSError as error:
+            raise unittest.SkipTest(f"Ubuntu's archive: {error}") from None
+        super().setUpClass()
+
+
 class Upgrade(OnAMachine):
     """From version 1.0.0 to this one, on a host where crons run."""
 
@@ -1075,6 +1226,14 @@ class Upgrade(OnAMachine):
         self.assertIn("waiter", self.machine.sh("cron-trigger list"))
         self.assert_goes_on(run_id)
         self.assertIn("nothing changed", self.install())
+
+    def test_no_caller_is_refused(self) -> None:
+        """Though the old server listens on 0.0.0.0 and the new one on `::`."""
+        pid = self.show("MainPID")
+        with Hammer(self):
+            self.install()
+        self.assertNotEqual(self.show("MainPID"), pid)
+        self.assertEqual(self.machine.sh("curl -s http://[::1]:9998/health")[:1], "{")
 
     def test_interrupted_anywhere_the_next_one_ends_it(self) -> None:
         run_id = self.start("waiter")
@@ -1189,6 +1348,13 @@ def version_1() -> bytes:
     return done.stdout
 
 
+#: Has a port for as long as it lives.
+TAKER = """
+import socket, subprocess, time
+taken = socket.create_server(("127.0.0.1", 9990))
+subprocess.run(["systemd-notify", "--ready"])
+time.sleep(600)
+"""
 TEST_CRONS = ("waiter", "writer", "quick", "surroundings")
 BAD = "[Service]\nEnvironment=CRON_TRIGGER_PORT=none\n"
 

@@ -11,4 +11,5 @@ one that is asked for, so that `run` in a crontab does not wait for the others.
     crontab     `crontab`
     remote      `trigger`, `log`, `cancel`, `events`: as a client of a server
     completion  `completion`: what a shell completes
+    installing  no command: what install.sh asks
 """

@@ -14,12 +14,12 @@ from typing import Dict, List, Tuple
 
 from cron_trigger.commands.place import PROGRAM, is_guest, settings_of
 from cron_trigger.commands.run import user_name
-from cron_trigger.commands.terminal import Failed, print_json, say
+from cron_trigger.commands.terminal import Failed, print_json, print_lines, say
 from cron_trigger.crontab.conversion import Entry, convert
 from cron_trigger.crontab.lines import read_sources
 from cron_trigger.crontab.table import (
     merged_registry,
-    print_table,
+    table_lines,
     to_json,
     write_registry,
 )
@@ -46,7 +46,7 @@ def command(options: argparse.Namespace) -> int:
     if options.json:
         print_json(to_json(result))
     else:
-        print_table(result)
+        print_lines(table_lines(result))
     if not options.write:
         return 0
     good, refused = _checked(result.entries, settings)
@@ -56,7 +56,8 @@ def command(options: argparse.Namespace) -> int:
         write_registry(settings.registry, merged_registry(text, good))
     except ValueError as error:
         raise Failed(f"{settings.registry} is invalid: {error}.", EX_CONFIG) from None
-    say(f"{len(good)} crons were added to {settings.registry}")
+    number = "1 cron was" if len(good) == 1 else f"{len(good)} crons were"
+    say(f"{number} added to {settings.registry}")
     return 1 if refused else 0
 
 

@@ -19,7 +19,14 @@ from typing import Any, Dict, List
 
 from cron_trigger.client import Client, client_of
 from cron_trigger.commands.run import split_params, user_name
-from cron_trigger.commands.terminal import Failed, Output, print_json, say, visible
+from cron_trigger.commands.terminal import (
+    Failed,
+    Output,
+    print_json,
+    reader_may_go,
+    say,
+    visible,
+)
 from cron_trigger.registry.errors import EX_USAGE
 from cron_trigger.registry.records import COMPLETED
 from cron_trigger.registry.strict_json import Json
@@ -47,17 +54,29 @@ def trigger(options: argparse.Namespace) -> int:
         lambda: client.ask("POST", "trigger", body, Idempotency_Key=key)
     )
     run_id = answer.get("runId")
+    if not (options.follow or options.wait):
+        _say_answer(options, answer)
+        return 0
+    # Whether somebody reads it or not: the status is the run's.
+    with reader_may_go(sys.stdout, OSError):
+        _say_answer(options, answer)
+    if options.follow:
+        with reader_may_go(sys.stdout, OSError):
+            _show(client.follow(f"runs/{run_id}"))
+    return _ended(client, run_id)
+
+
+def _say_answer(options: argparse.Namespace, answer: Dict[str, Json]) -> None:
+    run_id = answer.get("runId")
     if options.json:
         print_json(answer)
     elif run_id is None:
-        print(f"planned trigger {answer['scheduledId']}: {answer['runAt']}")
+        print(visible(f"planned trigger {answer['scheduledId']}: {answer['runAt']}"))
     elif options.follow or options.wait:
         say(f"run {run_id} of {options.name} started")
     else:
-        print(f"run {run_id} of {options.name} started: cron-trigger log {run_id}")
-    if options.follow:
-        _show(client.follow(f"runs/{run_id}"))
-    return _ended(client, run_id) if options.follow or options.wait else 0
+        started = f"run {run_id} of {options.name} started: cron-trigger log {run_id}"
+        print(visible(started))
 
 
 def _requester() -> str:
@@ -155,17 +174,23 @@ def events(options: argparse.Namespace) -> int:
     """Show what happens, one line each, until a signal ends it."""
     client = client_of(vars(options), os.environ)
     for number, name, data in client.events():
+        try:
+            told = json.loads(data)
+        except (ValueError, RecursionError):
+            raise Failed(
+                f"{client.url} sends what is no event: correct --url."
+            ) from None
         if options.json:
-            print(json.dumps({"id": number, "event": name, "data": json.loads(data)}))
+            print(json.dumps({"id": number, "event": name, "data": told}))
         else:
-            print(visible(f"{datetime.now():%H:%M:%S}  {name:18}  {_event_line(data)}"))
+            line = f"{datetime.now():%H:%M:%S}  {name:18}  {_event_line(told, data)}"
+            print(visible(line))
         sys.stdout.flush()
     return 0
 
 
-def _event_line(data: str) -> str:
+def _event_line(told: Any, data: str) -> str:
     """Return what an event is about, for people."""
-    told = json.loads(data)
     about = told.get("run") or told.get("scheduled") or told.get("cron") or told
     keys = ("id", "cronName", "status", "exitCode", "runAt", "dueAt", "missed", "error")
     shown = [f"{about[key]}" for key in keys if about.get(key) is not None]

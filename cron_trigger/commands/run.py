@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import pwd
 import signal
@@ -18,12 +19,13 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.commands.place import refuse_guest, registry_of, settings_of
-from cron_trigger.commands.terminal import Output, heard_or_not, say, visible
+from cron_trigger.commands.terminal import Output, reader_may_go, say, tell, visible
 from cron_trigger.history.owner import check_run_dir
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.messages import MessageSocket
 from cron_trigger.host.processes import check_kernel
+from cron_trigger.host.shortage import insist
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.errors import ConfigError, Refusal
 from cron_trigger.registry.file import Registry
@@ -71,8 +73,7 @@ def command(options: argparse.Namespace) -> int:
         if store.problem:
             # A server may take over what could not be written.
             messages.send(ended.cron_name)
-            with heard_or_not():
-                say(f"run {ended.id} is recorded later: {store.problem}")
+            say(f"run {ended.id} is recorded later: {store.problem}")
         messages.close()
     # The row's own; a run that was interrupted has none.
     return 1 if ended.exit_code is None else ended.exit_code
@@ -127,16 +128,14 @@ def _run(
         loop.step(SHOW_S if shown else None)
         # Behind the output stands another line once the keeper was reaped.
         end = shown.log.end() if shown and shown.log.descriptor is not None else 0
-        if shown and active.alive():
+        if shown and insist(active.alive):
             shown.show(end)
+    loop.step(0)  # what the end has left to be told
     ended = _recorded(run, store, loop)
     if shown:
         shown.show(None, ended)
     if ended.status != COMPLETED:
-        with heard_or_not():
-            _say_failed(
-                ended, shown is not None and on_terminal and sys.stderr.isatty()
-            )
+        _say_failed(ended, shown is not None and on_terminal and sys.stderr.isatty())
     return ended
 
 
@@ -155,7 +154,7 @@ class _Shown:
     """The output of a run on its way to standard output."""
 
     def __init__(self, run: Run) -> None:
-        self.log = RunLog(run)
+        self.log = insist(lambda: RunLog(run))
         self._place = self.log.start
         self._output = Output(sys.stdout)
 
@@ -165,8 +164,8 @@ class _Shown:
             return
         if ended is not None:
             self.log.run = ended
-        # The run goes on, and is waited for.
-        with heard_or_not():
+        # Who looked at it may have gone; the run goes on, and is waited for.
+        with reader_may_go(sys.stdout, OSError):
             for block in self.log.blocks(self._place, end or self.log.end()):
                 self._place += len(block)
                 self._output.write(block)
@@ -179,7 +178,7 @@ class _Shown:
 def _say_failed(run: Run, seen: bool) -> None:
     """Say on standard error what became of a run, and the last lines of its output."""
     say(f"run {run.id} of {run.cron_name} {run.status}: {run.outcome()}")
-    log = RunLog(run)
+    log = insist(lambda: RunLog(run))
     if log.descriptor is None or seen:
         return log.close()
     end = log.end()
@@ -187,7 +186,7 @@ def _say_failed(run: Run, seen: bool) -> None:
     data = b"".join(log.blocks(begin, end))
     log.close()
     text = visible(data.decode("utf-8", "backslashreplace"))
-    sys.stderr.write(text if text.endswith("\n") or not text else text + "\n")
+    tell(text if text.endswith("\n") or not text else text + "\n")
     return None
 
 
@@ -199,7 +198,7 @@ def _cancelled_by_signals(runner: Runner, loop: Loop, user: str) -> Iterator[Lis
     def cancel() -> None:
         with contextlib.suppress(Refusal):
             for run_id in started:
-                runner.cancel(run_id, f"{user} (signal)")
+                insist(functools.partial(runner.cancel, run_id, f"{user} (signal)"))
 
     def handle(_number: int, _frame: Any) -> None:
         loop.call_soon(cancel)

@@ -15,4 +15,5 @@ from cron_trigger.registry.settings import read_settings
 
 def command(options: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
-    return Daemon(read_settings(vars(options), os.environ), os.environ).run()
+    settings = read_settings(vars(options), os.environ)
+    return Daemon(settings, os.environ, options.limits).run()

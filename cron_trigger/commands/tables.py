@@ -7,11 +7,10 @@ and by the exit status.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import asdict
 from datetime import datetime
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 from cron_trigger.commands.place import (
     environment,
@@ -20,7 +19,14 @@ from cron_trigger.commands.place import (
     say_whose,
     settings_of,
 )
-from cron_trigger.commands.terminal import LATE, print_json, print_table, say
+from cron_trigger.commands.terminal import (
+    LATE,
+    print_json,
+    print_lines,
+    print_table,
+    say,
+    tell,
+)
 from cron_trigger.doctor.findings import Finding
 from cron_trigger.doctor.table import findings
 from cron_trigger.history.store import Store
@@ -30,8 +36,8 @@ from cron_trigger.registry.file import load_registry
 from cron_trigger.registry.records import RUNNING, Run
 from cron_trigger.registry.settings import (
     ENVIRONMENT_FILE,
+    misspelt,
     service_variables,
-    unknown_settings,
 )
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
@@ -71,7 +77,7 @@ def list_crons(options: argparse.Namespace) -> int:
     else:
         _print_crons(views)
     for fault in registry.faults:
-        sys.stderr.write(f"{fault}\n")
+        tell(f"{fault}\n")
     return EX_CONFIG if registry.faults else int(store.problem is not None)
 
 
@@ -149,7 +155,7 @@ def check(options: argparse.Namespace) -> int:
     # As another user, root's scripts would look as if they could not be started.
     looked_at = [] if is_guest(options) else list(crons.values())
     unfit = {cron.name: scripts.fault(cron) for cron in looked_at}
-    warnings = _unknown() + [
+    warnings = misspelt(environment()) + [
         f'{settings.registry.name}: "{name}": {fault}'
         for name, fault in unfit.items()
         if fault
@@ -158,25 +164,16 @@ def check(options: argparse.Namespace) -> int:
         answer = {"registry": str(settings.registry), "crons": len(crons)}
         print_json({**answer, "faults": faults, "warnings": warnings})
         return EX_CONFIG if faults else 0
-    for fault in faults:
-        print(fault)
-    for warning in warnings:
-        print(f"warning: {warning}")
+    lines = faults + [f"warning: {warning}" for warning in warnings]
     if faults:
         say(f"{settings.registry} is invalid; a server keeps the last valid one")
     else:
         number = "1 cron" if len(crons) == 1 else f"{len(crons)} crons"
-        print(f"{settings.registry}: {number}, well formed")
+        lines.append(f"{settings.registry}: {number}, well formed")
+    print_lines(lines)
     if is_guest(options):
         say("whether the scripts can start is for root to see: sudo cron-trigger check")
     return EX_CONFIG if faults else 0
-
-
-def _unknown() -> List[str]:
-    return [
-        f"{printable(name)} is no setting" + (f": did you mean {near}?" if near else "")
-        for name, near in unknown_settings(environment())
-    ]
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -190,9 +187,12 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"wrong": wrong, "findings": [asdict(f) for f in found]})
         return 1 if wrong else 0
-    for finding in found:
-        print(f"{finding.status:5}  {finding.name:10}  {printable(finding.text)}")
-        if finding.remedy:
-            print(f"{'':19}-> {printable(finding.remedy)}")
-    print(f"{wrong} wrong" if wrong else "Nothing is wrong.")
+    lines = [line for finding in found for line in _finding_lines(finding)]
+    print_lines([*lines, f"{wrong} wrong" if wrong else "Nothing is wrong."])
     return 1 if wrong else 0
+
+
+def _finding_lines(finding: Finding) -> Iterator[str]:
+    yield f"{finding.status:5}  {finding.name:10}  {printable(finding.text)}"
+    if finding.remedy:
+        yield f"{'':19}-> {printable(finding.remedy)}"

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from typing import Iterable, Iterator, Sequence, TextIO
+from typing import Iterable, Iterator, Sequence, TextIO, Type
 
 from cron_trigger import SERVICE
 from cron_trigger.registry.errors import EX_CONFIG, EX_TEMPFAIL, EX_USAGE
@@ -47,6 +47,8 @@ EXIT_OF_CODE = {
     "launch_failed": 126,
 }
 LINE = re.compile(r"[^\n\t]+")
+#: What JSON may hold as it is and a terminal takes for a command, or hides.
+UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Failed(Exception):
@@ -57,26 +59,37 @@ class Failed(Exception):
         self.status = status
 
 
-def say(text: str) -> None:
-    """Tell a person something beside the output."""
-    sys.stderr.write(f"{SERVICE}: {text}\n")
-
-
 @contextlib.contextmanager
-def heard_or_not() -> Iterator[None]:
-    """Go on where what is printed can't be: a full disk, a reader that has gone."""
+def reader_may_go(
+    stream: TextIO, fault: Type[OSError] = BrokenPipeError
+) -> Iterator[None]:
+    """Write to a reader who may have seen enough (`| head`); what follows happens.
+
+    With `OSError`, after a full disk or a terminal that is gone, too.
+    """
     try:
         yield
-        sys.stdout.flush()
-    except OSError:
+        stream.flush()
+    except OSError as error:
+        # What is still buffered would fail again as Python exits, which makes it 120.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:
-                # What it has kept goes there, too, or Python's own end would fail.
-                os.dup2(nowhere, stream.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        if not isinstance(error, fault):
+            raise
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            say(f"nothing more is shown: {error.strerror}")
+
+
+def tell(text: str) -> None:
+    """Write to standard error; whether somebody reads it changes nothing else."""
+    with reader_may_go(sys.stderr, OSError):
+        sys.stderr.write(text)
+
+
+def say(text: str) -> None:
+    """Tell a person something beside the output."""
+    tell(visible(f"{SERVICE}: {text}\n"))
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -85,19 +98,29 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     coloured = sys.stdout.isatty() and not plain
+    lines = []
     for row in table:
         cells = []
         for cell, width in zip(row, widths):
             colour = COLOURS.get(cell) if coloured else None
             text = f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
             cells.append(text + " " * (width - len(cell)))
-        print("  ".join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip())
+    print_lines(lines)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print a command's answer, of which its reader may want the beginning only."""
+    with reader_may_go(sys.stdout):
+        for line in lines:
+            print(line)
 
 
 def print_json(value: Json) -> None:
     """Print JSON for programs."""
     plain = "utf" not in (sys.stdout.encoding or "").lower()
-    print(json.dumps(value, ensure_ascii=plain, indent=2))
+    text = json.dumps(value, ensure_ascii=plain, indent=2)
+    print_lines([UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)])
 
 
 def visible(text: str) -> str:

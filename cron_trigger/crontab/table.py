@@ -28,16 +28,15 @@ def to_json(conversion: Conversion) -> Dict[str, Json]:
     return {"entries": conversion.entries, "lines": lines}
 
 
-def print_table(conversion: Conversion, width: Optional[int] = None) -> None:
-    """Print each entry, and beside it the old line, the new one, and the note."""
+def table_lines(conversion: Conversion, width: Optional[int] = None) -> Iterator[str]:
+    """Yield each entry, and beside it the old line, the new one, and the note."""
     wide = width or shutil.get_terminal_size().columns
     left = max(36, wide // 2 - 2)
     for line in conversion.lines:
-        print(f"{printable(line.file)}, line {line.line}: {line.name or '-'}")
+        yield f"{printable(line.file)}, line {line.line}: {line.name or '-'}"
         entry = conversion.entries.get(line.name or "")
-        for row in _rows(_entry_rows(entry, left), _line_rows(line, left), left):
-            print(row)
-        print()
+        yield from _rows(_entry_rows(entry, left), _line_rows(line, left), left)
+        yield ""
 
 
 def _entry_rows(entry: Optional[Entry], width: int) -> List[str]:
@@ -99,7 +98,8 @@ def _registry(text: str) -> JsonObject:
     if not isinstance(document, JsonObject):
         raise ValueError("expected an object")
     if document.twice:
-        raise ValueError(f'"{printable(document.twice[0], 80)}" is given twice')
+        name = document.twice[0]
+        raise ValueError(f'"{printable(name, 80)}" {document.twice_where(name)}')
     return document
 
 

@@ -19,23 +19,20 @@ import time
 from typing import Any, Callable, Iterator, Mapping
 
 from cron_trigger import SERVICE, VERSION
-from cron_trigger.daemon.listener import listen
+from cron_trigger.daemon.listener import listen, take_over
 from cron_trigger.daemon.parts import Parts
+from cron_trigger.daemon.place import Place
 from cron_trigger.daemon.systemd import Systemd
 from cron_trigger.history.owner import own_state
-from cron_trigger.host.lock import read_pid_file, take_lock
-from cron_trigger.host.messages import MessageSocket
 from cron_trigger.host.processes import Reaper, check_kernel
 from cron_trigger.host.users import be_plain
-from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
-from cron_trigger.registry.settings import OF_A_SERVER, Settings
+from cron_trigger.registry.limits import Limits
+from cron_trigger.registry.settings import Settings, misspelt
 from cron_trigger.registry.texts import printable
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.web.server import HttpServer
-
-PRUNE_EVERY_S = 86400.0
 
 
 class Daemon:
@@ -47,8 +44,12 @@ class Daemon:
     BEAT = 0xFF
     SETTLE_S = 0.1
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], limits: Limits
+    ) -> None:
         self._settings = settings
+        self._limits = limits
+        self._misspelt = misspelt(environ)
         self._systemd = Systemd(environ)
         self._logs = Logs(settings.log_dir)
         self._log = ServerLog(self._logs, f"{SERVICE}.log")
@@ -85,19 +86,16 @@ class Daemon:
         make_folders(self._settings)
         # Both locks before the history is opened, which moves rows and files: a second
         # server must not come as far as that.
-        self._lock = self._take_instance_lock()
+        self._place = Place(self._settings)
         settings = self._settings
         self._state_lock = own_state(settings.state_dir, settings.run_dir)
-        self._parts = parts = Parts(settings, self._lock, self._logs, self._log)
-        self._listener, kept = listen(self._settings, self._systemd.kept_listener)
-        # Given to systemd at once: from here on a SIGKILL refuses nobody who connects.
-        if not kept:
-            self._systemd.keep_listener(self._listener)
+        self._parts = parts = Parts(
+            settings, self._place.lock, self._logs, self._log, self._limits
+        )
+        self._listener, self._earlier = listen(self._settings, self._systemd)
         # Bound before the history is looked at in `settle`: what `run NAME` records
         # later than that look sends a message, which waits in the socket for the loop.
-        self._messages = MessageSocket(self._settings.run_dir)
-        self._messages.bind()
-        parts.loop.watch(self._messages.fileno(), self._on_messages)
+        self._place.listen(parts)
         parts.runner.check_folder()
         parts.runner.reserve()
         # Before anybody can ask: connections wait in the kernel meanwhile.
@@ -112,7 +110,7 @@ class Daemon:
             parts.api,
             parts.access,
             parts.loop,
-            self._log.say,
+            parts.say,
             parts.limits,
         )
         # Before other threads tell of changes: the list of listeners has no lock.
@@ -120,13 +118,14 @@ class Daemon:
         # After `heals` is listened to: a history that can be read only later is asked
         # again by `_catch_up`.
         parts.schedule.start()
-        # Lateness judges in the loop's thread only, so not here.
-        parts.loop.call_soon(parts.lateness.start)
+        # Lateness judges in one thread only, so not here.
+        parts.loop.aside(parts.lateness.start)
         self._waiter = threading.Thread(
             target=parts.loop.run, name="waiter", daemon=True
         )
         self._waiter.start()
-        self._start_watchdog()
+        if self._systemd.watchdog_s:
+            self._beat()
         self._prune()
         # Last: READY=1 lets systemd start what is ordered after this.
         self._announce()
@@ -135,31 +134,11 @@ class Daemon:
         parts = self._parts
         for fault in parts.registry.faults:
             self._log.say("error", f"registry: {fault}")
-        parts.changes.listen(lambda _name: self._show_status())
+        for warning in self._misspelt:
+            self._log.say("warning", warning)
+        parts.changes.listen(lambda _name: parts.loop.aside(self._show_status))
         parts.reloads.listen(self._on_registry)
-        # Told in the thread `history`, done by the loop, where `tick` of plans belongs.
-        parts.heals.listen(lambda: parts.loop.call_soon(self._catch_up))
-
-    def _take_instance_lock(self) -> int:
-        path = self._settings.pid_file(SERVICE)
-        lock = take_lock(path)
-        deadline_s = time.monotonic() + 1
-        while lock is None and time.monotonic() < deadline_s:
-            # A server killed while it started a keeper: that has it until its exec.
-            time.sleep(0.05)
-            lock = take_lock(path)
-        if lock is None:
-            pid = read_pid_file(path).pid
-            raise Refusal(
-                "already_running",
-                f"A server runs already with the folder {self._settings.run_dir} "
-                f"(PID {pid}): end it, or give a second one another --run-dir, and "
-                f"all of its own: {OF_A_SERVER}.",
-            )
-        # Under the lock, so no other server's number is overwritten.
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
-        return lock
+        parts.heals.listen(lambda: parts.loop.aside(self._catch_up))
 
     def _announce(self) -> None:
         host, port = self._settings.host, self._parts.api.port
@@ -180,10 +159,6 @@ class Daemon:
         faults = self._parts.registry.faults
         fault = f"; the registry is invalid: {printable(faults[0])}" if faults else ""
         return f"STATUS={crons} crons, {running} running{fault}"
-
-    def _start_watchdog(self) -> None:
-        if self._systemd.watchdog_s:
-            self._beat()
 
     def _beat(self) -> None:
         """Ask the accepting loop for a sign of life, from the waiting thread.
@@ -210,13 +185,12 @@ class Daemon:
                 )
 
         # Arranged first: tomorrow there may be memory for the thread again.
-        self._parts.loop.call_later(PRUNE_EVERY_S, self._prune)
+        self._parts.loop.call_later(self._limits.prune_every_s, self._prune)
         self._in_a_thread("pruner", work)
 
     # ---- what happens
 
-    # In the thread that read the file, `registry` or `reload`: what belongs to the loop
-    # is handed to it.
+    # In the thread that read the file, `registry` or `reload`.
     def _on_registry(self, registry: Registry) -> None:
         """A registry was read that differs from the one before."""
         for fault in registry.faults:
@@ -226,10 +200,10 @@ class Daemon:
             self._log.say("notice", f"the registry was read again: {count} crons")
             self._parts.store.tell("registry.reloaded", {"crons": count})
             self._parts.runner.reserve()
-            self._parts.loop.call_soon(self._parts.lateness.tick)
+            self._parts.loop.aside(self._parts.lateness.tick)
             self._parts.changes("")
 
-    # A listener of `changes`: any thread.
+    # Beside the loop: the registry's file is looked at.
     def _show_status(self) -> None:
         status = self._status()
         if status != self._status_shown:
@@ -242,56 +216,24 @@ class Daemon:
         self._parts.schedule.start()
         self._parts.changes("")
 
-    # In the loop's thread, which alone replaces `_messages` and `_lock` after the
-    # start.
-    def _check_folder(self) -> None:
-        """A file of the run folder was removed: what is needed is made again."""
-        made = self._parts.runner.check_folder()
-        if made or not self._messages.is_bound():
-            # Forgotten before it is closed: the next file opened gets its number.
-            self._parts.loop.unwatch(self._messages.fileno())
-            self._messages.close()
-            self._messages = MessageSocket(self._settings.run_dir)
-            self._messages.bind()
-            self._parts.loop.watch(self._messages.fileno(), self._on_messages)
-        if not self._holds_instance_lock():
-            # It keeps nobody out any more: the file that it is on has lost its name.
-            lost, self._lock = self._lock, self._take_instance_lock()
-            os.close(lost)
-            self._parts.locks.learn(self._lock)
-
-    def _holds_instance_lock(self) -> bool:
-        held = os.fstat(self._lock)
-        with contextlib.suppress(OSError):
-            there = os.stat(self._settings.pid_file(SERVICE))
-            return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
-        return False
-
-    def _on_messages(self, _events: int) -> None:
-        """The command line has begun or ended a run."""
-        # Taken first, then the history is asked: a record is written before its message
-        # is sent.
-        names = self._messages.receive()
-        self._parts.runner.sync()
-        for name in set(names):
-            self._parts.changes(name)
-
     # ---- serve
 
     def _serve(self) -> None:
+        take_over(self._http, self._earlier)
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             # Signals come as bytes beside the connections, so that one `select` waits
             # for both and none is lost between a test and a wait.
             selector.register(self._wake_in, selectors.EVENT_READ)
+            self._parts.accepting = threading.get_ident()
             while not self._stopping:
                 for key, _ in selector.select():
                     if key.fd == self._wake_in:
                         self._on_wake()
                     else:
                         self._http.accept()
+            self._parts.accepting = None
 
-    # From any thread.
     def _wake(self, number: int) -> None:
         with contextlib.suppress(OSError):
             os.write(self._wake_out, bytes([number]))
@@ -306,7 +248,8 @@ class Daemon:
             self._reap(self._reaper)
         if signal.SIGIO in numbers:
             # A moment later: who removes a folder does so file by file.
-            self._parts.loop.call_later(self.SETTLE_S, self._check_folder)
+            check = functools.partial(self._parts.loop.aside, self._place.check)
+            self._parts.loop.call_later(self.SETTLE_S, check)
         if signal.SIGHUP in numbers:
             # In a thread of its own: no request waits for a registry.
             self._in_a_thread("reload", self._reload)
@@ -328,7 +271,7 @@ class Daemon:
         try:
             threading.Thread(target=work, name=name, daemon=True).start()
         except RuntimeError as error:
-            self._log.say("error", f"the thread {name} did not start: {error}")
+            self._parts.say("error", f"the thread {name} did not start: {error}")
 
     def _reload(self) -> None:
         # By it systemd tells this answer from one to an earlier request: sd_notify(3).
@@ -372,11 +315,12 @@ class Daemon:
         self._http.drain(self.DRAIN_S)
         self._parts.runner.closing = True
         self._parts.schedule.close()
-        self._parts.lateness.close()
         self._parts.loop.stop()
-        # It may hang with a disk.  What it has not recorded the next server finds in
-        # the PID files.
         self._waiter.join(self.DRAIN_S)
+        # It may hang with a disk.  What is not recorded the next server finds in the
+        # PID files.
+        self._parts.loop.finish_aside(self.DRAIN_S)
+        self._parts.lateness.close()
         # After the loop, which could begin another ending while this waits for those
         # that have a thread.
         self._parts.runner.close()
@@ -385,9 +329,7 @@ class Daemon:
             self._parts.notifier.close()
         self._http.close_connections()
         self._listener.close()
-        # Unlinked while we still have the instance's lock: the next server can't have
-        # bound the same name yet.
-        self._messages.close(unlink=True)
+        self._place.close()
         # Last, since all of the above may record something.  The two locks go with the
         # process: no other server begins before this one has written everything.
         self._parts.store.close()

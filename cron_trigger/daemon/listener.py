@@ -2,31 +2,73 @@
 
 Knows the address of the settings and why it can't be had.  Promises a socket that
 listens and does not block (`::` takes both families), else ConfigError with the remedy
-that fits.  Called once, by the daemon's start.
+that fits: NotNow where the next try may have it.  Where the address is another than
+before, the new socket listens before the old one is let go, and who waits at the old
+one is served: no caller is refused.  Called once each, by the daemon's main thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import select
 import socket
-import time
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, List, Sequence, Tuple
 
-from cron_trigger.registry.errors import ConfigError
+from cron_trigger.daemon.systemd import Systemd
+from cron_trigger.registry.errors import ConfigError, NotNow
 from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.texts import printable
 from cron_trigger.web.server import HttpServer
 
 
 def listen(
-    settings: Settings,
-    kept: Callable[..., Optional[socket.socket]],
-    patience_s: float = 3.0,
-) -> Tuple[socket.socket, bool]:
-    """Return the listening socket, and whether it was kept; else ConfigError."""
+    settings: Settings, systemd: Systemd
+) -> Tuple[socket.socket, List[socket.socket]]:
+    """Return the listening socket, and those of an earlier address.
+
+    Else ConfigError.
+    """
+    kept = systemd.kept_listeners()
     try:
+        listener = _listener(settings, kept)
+    except ConfigError:
+        # Else callers of the earlier address would wait for a server that is not there.
+        systemd.forget_listeners()
+        raise
+    earlier = [one for one in kept if one is not listener]
+    if earlier:
+        systemd.forget_listeners()
+    # Given to systemd at once: from here on a SIGKILL refuses nobody who connects.
+    if earlier or not kept:
+        systemd.keep_listener(listener)
+    return listener, earlier
+
+
+def take_over(http: HttpServer, earlier: Sequence[socket.socket]) -> None:
+    """Serve who waits at an earlier address, and let go of it."""
+    listener = http.socket
+    for one in earlier:
+        http.socket = one
+        # So often at most, lest a flood keep us here.
+        for _ in range(http.request_queue_size):
+            if not select.select([one], [], [], 0)[0]:
+                break
+            http.accept()
+        # Not `close` alone: systemd may still have it open, and it would listen on.
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RD)
+        one.close()
+    http.socket = listener
+
+
+def _listener(settings: Settings, kept: Sequence[socket.socket]) -> socket.socket:
+    """Return a kept socket if it has the address, else a new one."""
+    try:
+        # In bytes: for a text Python would import what international names need.
         found = socket.getaddrinfo(
-            settings.host,
+            os.fsencode(settings.host),
             settings.port,
             type=socket.SOCK_STREAM,
             flags=socket.AI_PASSIVE,
@@ -36,44 +78,46 @@ def listen(
     family, _, _, _, address = found[0]
     # One that systemd has kept has been listening all the time: binding anew would
     # refuse whoever connected while no server ran.
-    listener = kept(address)
-    if listener:
-        listener.setblocking(False)
-        return listener, True
-    deadline_s = time.monotonic() + patience_s
-    while True:
-        try:
-            return _bound(family, address), False
-        except OSError as error:
-            # The socket of another address may be dropped a moment from now.
-            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline_s:
-                time.sleep(0.1)
-                continue
-            raise _refused(settings, error) from None
+    for listener in kept:
+        if listener.getsockname()[:2] == address[:2]:
+            return listener
+    try:
+        return _bound(family, address, kept)
+    except OSError as error:
+        raise _refused(settings, error) from None
 
 
 def _refused(settings: Settings, error: OSError) -> ConfigError:
     """Return why the kernel does not let this address and port be listened on."""
+    port = settings.port
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return _no_host(settings.host, error)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    remedy = "end the program that does (ss -ltnp shows it), or choose another --port"
     if error.errno == errno.EACCES:
-        remedy = "only root may use a low port: choose a --port from 1024 on"
-    return ConfigError(
-        f"The server can't listen on {host}:{settings.port} ({error.strerror}): "
-        f"{remedy}."
-    )
+        return ConfigError(
+            f"Only root may listen on a port as low as {port}: use sudo, or choose a "
+            "--port from 1024 on."
+        )
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if error.errno == errno.EADDRINUSE:
+        return NotNow(
+            f"Another program listens on {host}:{port} already: end it (sudo ss -ltnp "
+            "shows it), or choose another --port."
+        )
+    return ConfigError(f"The server can't listen on {host}:{port}: {error.strerror}.")
 
 
 def _no_host(host: str, error: OSError) -> ConfigError:
-    return ConfigError(
+    # The address of a VPN, or the name server, may come a moment after this start.
+    later = error.errno in (errno.EADDRNOTAVAIL, socket.EAI_AGAIN)
+    return (NotNow if later else ConfigError)(
         f'CRON_TRIGGER_HOST must be an address of this host, got "{printable(host)}" '
         f"({error.strerror}); leave it out to listen on all of them."
     )
 
 
-def _bound(family: int, address: Tuple[Any, ...]) -> socket.socket:
+def _bound(
+    family: int, address: Tuple[Any, ...], kept: Sequence[socket.socket]
+) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Connections of an earlier server linger in TIME_WAIT, and would keep us from
@@ -82,6 +126,10 @@ def _bound(family: int, address: Tuple[Any, ...]) -> socket.socket:
         if family == socket.AF_INET6:
             # Whatever the host's net.ipv6.bindv6only says: `::` is for both families.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Beside those of an earlier address (0.0.0.0, where this is ::), which have to
+        # listen until this one does: there is no moment at which callers are refused.
+        for one in (listener, *kept):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, bool(kept))
         listener.bind(address)
         listener.listen(HttpServer.request_queue_size)
         # A client that hangs up between `select` and `accept` leaves nothing to accept:

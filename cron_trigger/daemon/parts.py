@@ -6,6 +6,8 @@ From the floor up, each by its constructor; nothing here starts, listens or wait
 
 from __future__ import annotations
 
+import functools
+import threading
 from typing import Optional
 
 from cron_trigger import HOME
@@ -13,7 +15,9 @@ from cron_trigger.history.store import Store
 from cron_trigger.host.lock import LockTable
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.networks import own_names
+from cron_trigger.host.rates import Rates
 from cron_trigger.registry.file import Registry
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import Settings, service_variables
 from cron_trigger.runs.changes import Changes
 from cron_trigger.runs.lateness import Lateness
@@ -21,22 +25,24 @@ from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
 from cron_trigger.runs.scripts import Scripts
-from cron_trigger.web.access import Access, Sources, container_networks
+from cron_trigger.web.access import Access, Sources
 from cron_trigger.web.api import Api
 from cron_trigger.web.events import Broadcaster
 from cron_trigger.web.notifier import Notifier
 from cron_trigger.web.page import Page
-from cron_trigger.web.places import STREAM_SAFE_S, Places, limits_for
-from cron_trigger.web.views import Views
+from cron_trigger.web.places import Places, limits_for
+from cron_trigger.web.views import Known, Views
 
 
 class Parts:
     """All that a server is made of.  `lock` is its own, in the run folder."""
 
     def __init__(
-        self, settings: Settings, lock: int, logs: Logs, log: ServerLog
+        self, settings: Settings, lock: int, logs: Logs, log: ServerLog, limits: Limits
     ) -> None:
-        say = log.say
+        self._log, say = log, self.say
+        #: The accepting thread, while it accepts.
+        self.accepting: Optional[int] = None
         #: Called with a cron's name, with the registry, and after a fault healed.
         self.changes, self.reloads, self.heals = Changes(), Changes(), Changes()
         self.loop = Loop(say)
@@ -67,13 +73,26 @@ class Parts:
         self.lateness = Lateness(
             self.registry, self.store, self.runner, self.loop, say, self.changes
         )
-        self._make_web(settings, log)
+        self.limits = limits_for(limits)
+        self._make_web(settings, self.limits)
 
-    def _make_web(self, settings: Settings, log: ServerLog) -> None:
-        names, self.limits = own_names(), limits_for()
-        self.views = Views(
-            names[0], self.registry, self.store, self.runner, self.lateness
+    def say(self, level: str, text: str) -> None:
+        """Write a line into the server's log.
+
+        The threads of which each hangs the server don't wait for the disk of the log.
+        """
+        work = functools.partial(self._log.say, level, text)
+        if self.loop.is_here() or self.accepting == threading.get_ident():
+            self.loop.aside(work)
+        else:
+            work()
+
+    def _make_web(self, settings: Settings, limits: Limits) -> None:
+        names = own_names()
+        known = Known(
+            self.registry, self.store, self.runner, self.schedule, self.lateness
         )
+        self.views = Views(names[0], known)
         # Listeners are called in this order: whoever the broadcaster tells asks the
         # views at once, and they must have forgotten the cron by then.
         self.changes.listen(self.views.forget)
@@ -81,30 +100,28 @@ class Parts:
             self.store,
             self.loop,
             self.views,
-            Places(self.limits.streams, STREAM_SAFE_S),
+            Places(limits.streams, limits.safe_s),
+            limits.comment_s,
             self.registry.crons,
         )
         self.changes.listen(lambda _name: self.broadcaster.wake())
         self.notifier: Optional[Notifier] = None
         if settings.notify_url:
-            url, registry = settings.notify_url, self.registry
-            self.notifier = Notifier(url, names[0], registry, log.say)
+            self.notifier = Notifier(
+                settings.notify_url, names[0], self.registry, self.say, limits
+            )
             self.broadcaster.listen(self.notifier)
         self.api = Api(
             settings.port,
-            self.registry,
-            self.store,
-            self.runner,
-            self.schedule,
+            known,
             self.broadcaster,
             self.views,
-            self.lateness,
-            Page(HOME / "cron_trigger" / "dashboard", HOME / "docs" / "openapi.json"),
-            Places(self.limits.followers, STREAM_SAFE_S),
+            Page(HOME),
+            Places(limits.followers, limits.safe_s),
         )
         self.access = Access(
-            settings.secret,
-            Sources(settings.allow, container_networks),
-            [*names, *settings.allowed_hosts],
-            settings.allowed_origins,
+            settings,
+            Sources(settings.allow),
+            names,
+            Rates(*limits.wrong_secrets),
         )

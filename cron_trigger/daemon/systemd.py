@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import sys
-from typing import Any, Mapping, Optional, Tuple
+from typing import List, Mapping, Optional
 
 
 class Systemd:
@@ -45,24 +45,21 @@ class Systemd:
         """Have the listening socket kept over a restart: nobody is refused then."""
         self.notify("FDSTORE=1", f"FDNAME={self.FD_NAME}", descriptor=listener.fileno())
 
-    def kept_listener(self, address: Tuple[Any, ...]) -> Optional[socket.socket]:
-        """Return the kept socket if it listens on `address`; drop any other."""
+    def forget_listeners(self) -> None:
+        """Have no socket kept: where no server listens, callers are to be refused."""
+        self.notify("FDSTOREREMOVE=1", f"FDNAME={self.FD_NAME}")
+
+    def kept_listeners(self) -> List[socket.socket]:
+        """Return the sockets that were kept; once, since they are the caller's then."""
         # The variables are inherited: in a child of the service they would speak of
         # descriptors that are something else there.
         if self._environ.get("LISTEN_PID") != str(os.getpid()):
-            return None
+            return []
         count = int(self._environ.get("LISTEN_FDS", "0"))
-        names = self._environ.get("LISTEN_FDNAMES", "").split(":")
-        found = None
         # SD_LISTEN_FDS_START is 3: sd_listen_fds(3).
-        for descriptor, name in zip(range(3, 3 + count), names):
-            kept = socket.socket(fileno=descriptor)
+        kept = [socket.socket(fileno=number) for number in range(3, 3 + count)]
+        for listener in kept:
             # Else a program that outlives us would keep the port.
-            kept.set_inheritable(False)
-            if found is None and kept.getsockname()[:2] == address[:2]:
-                found = kept
-                continue
-            if name == self.FD_NAME:
-                self.notify("FDSTOREREMOVE=1", f"FDNAME={name}")
-            kept.close()
-        return found
+            listener.set_inheritable(False)
+            listener.setblocking(False)
+        return kept

@@ -96,6 +96,8 @@ export const DICTIONARY = {
     "▶ Run starts one; it will be listed here.",
   ],
   history_none: ["Aucune exécution ne correspond aux filtres", "No run matches the filters"],
+  history_none_yet: ["Rien parmi les {n} exécutions les plus récentes", "Nothing among the {n} latest runs"],
+  search_on: ["Chercher plus loin", "Search further"],
   filters_clear: ["Effacer les filtres", "Clear the filters"],
   history_failed: ["L'historique n'a pas pu être chargé", "The history could not be loaded"],
   number: ["n° {id}", "no. {id}"],
@@ -175,6 +177,7 @@ export const DICTIONARY = {
 
   log: ["Journal", "Log"],
   log_search: ["Chercher dans le journal", "Search the log"],
+  log_search_short: ["Chercher…", "Search…"],
   log_lines: ["{n} ligne|{n} lignes", "{n} line|{n} lines"],
   log_found: ["{i} sur {n}", "{i} of {n}"],
   log_not_found: ["0 trouvé", "none"],
@@ -202,7 +205,7 @@ export const DICTIONARY = {
   ],
 
   started_told: ["{cron} : démarré", "{cron}: started"],
-  ended_told: ["{cron} : {status}", "{cron}: {status}"],
+  late_told: ["en retard : n'a pas démarré à l'heure prévue", "late: did not start when it was due"],
   ended_after: ["après {duration}", "after {duration}"],
   title_failed: [
     "✕ {n} échec · {title}|✕ {n} échecs · {title}",
@@ -251,6 +254,8 @@ export const DICTIONARY = {
   filter_who: ["Demandé par", "Requested by"],
   csv: ["CSV", "CSV"],
   csv_label: ["Télécharger l'historique en CSV", "Download the history as CSV"],
+  csv_part: ["Le fichier s'arrête après {n} exécutions", "The file ends after {n} runs"],
+  csv_part_hint: ["Choisissez des dates pour avoir les plus anciennes.", "Choose dates to get the older ones."],
   csv_done: ["{n} ligne exportée|{n} lignes exportées", "{n} line exported|{n} lines exported"],
   searched: [
     "Cherché dans {n} exécution|Cherché dans {n} exécutions",

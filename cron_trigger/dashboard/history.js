@@ -128,10 +128,11 @@ export class History {
     const pressed = buttonById("csv");
     pressed.disabled = true;
     try {
-      const runs = await this.past.all();
+      const {runs, whole} = await this.past.all();
       const name = this.past.place.cron || this.state.host || "crons";
       download(new Blob([csvOf(runs)], {type: "text/csv"}), `${name}-history.csv`);
-      this.toasts.announce(t("csv_done", {n: runs.length}));
+      if (whole) this.toasts.announce(t("csv_done", {n: runs.length}));
+      else this.toasts.show("interrupted", t("csv_part", {n: runs.length}), t("csv_part_hint"));
     } catch (problem) {
       const reason = asServerError(problem);
       if (!this.secret.isAskedFor(reason)) this.toasts.show("failed", t("history_failed"), problemWords(reason));
@@ -160,6 +161,7 @@ export class History {
     byId("runs-table").hidden = !shown.length;
     byId("more").hidden = !loaded || (next === null && shown.length === runs.length);
     byId("csv").hidden = !runs.length;
+    setText(byId("more"), t(place.who ? "search_on" : "more"));
     byId("searched").hidden = !place.who || !loaded;
     setText(byId("searched"), t("searched", {n: this.past.searched}));
     byId("history-columns").hidden = this.state.crons === null;
@@ -174,19 +176,21 @@ export class History {
     byId("chart").hidden = !place.cron || ended.length < CHART_FROM;
     if (byId("chart").hidden) return byId("chart").replaceChildren();
     const title = el("figcaption", {}, t("chart", {n: ended.length}));
-    byId("chart").replaceChildren(title, durationChart(runs, this.times.now(), this.openRun));
+    const room = byId("chart").clientWidth;
+    byId("chart").replaceChildren(title, durationChart(runs, this.times.now(), room, this.openRun));
   }
 
   renderNone() {
     const panel = byId("runs-empty");
-    const {runs, failure, loaded, isFiltered} = this.past;
+    const {runs, failure, loaded, isFiltered, next, searched} = this.past;
     panel.hidden = true;
     if (failure)
       return showPanel(panel, t("history_failed"), problemWords(failure), button(t("retry"), () => this.reload()));
     if (!loaded) return showPanel(panel, "", t("loading"));
     if (runs.length) return;
     if (!isFiltered) return showPanel(panel, t("history_empty"), t("history_empty_hint"));
-    showPanel(panel, t("history_none"), "", button(t("filters_clear"), () => this.clear()));
+    const none = next === null ? t("history_none") : t("history_none_yet", {n: searched});
+    showPanel(panel, none, "", button(t("filters_clear"), () => this.clear()));
   }
 
   clear() {
@@ -208,7 +212,7 @@ export class History {
       "tr",
       {"data-key": run.id, role: "row"},
       cell("state", runStatusElement(run), words && el("small", {class: "clip", title: words}, words)),
-      cell("what", open, el("small", {class: "clip"}, el("span", {class: "mono"}, run.cronName), ` · ${number}`)),
+      cell("what", open, el("small", {class: "named"}, el("span", {class: "mono clip"}, run.cronName), el("span", {}, `· ${number}`))),
       cell("who", el("span", {class: "clip"}, askedBy(run)), el("small", {class: "clip"}, askedHow(run))),
       cell("long", this.times.duration(run)),
       cell("when", this.times.relative(run.startedAt)),

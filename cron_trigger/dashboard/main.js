@@ -46,7 +46,10 @@ function start() {
   const overlays = new Overlays([byId("toasts"), byId("announcer")]);
   const openRun = (/** @type {number} */ id) =>
     trigger.dialog.isOpen ? trigger.follow(id) : runView.open(id);
-  const toasts = new Toasts((name) => state.titleOf(name), openRun);
+  const toasts = new Toasts((name) => state.titleOf(name), {
+    run: openRun,
+    cron: (name) => cards.goTo(name),
+  });
   const address = new Address((place) => {
     if (place.run === null) {
       trigger.close();
@@ -95,6 +98,7 @@ function start() {
 
   state.on("started", (run) => toasts.announce(t("started_told", {cron: state.titleOf(run.cronName)})));
   state.on("ended", (run) => toasts.tellEnd(run));
+  state.on("late", (cron) => toasts.tellLate(cron));
   openNamedRun(state, address.place.run, openRun);
   listen(cards, history, connection);
   switchable(() => {

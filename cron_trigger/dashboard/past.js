@@ -130,7 +130,7 @@ export class Past {
     return {runs, next, searched};
   }
 
-  /** All that the filters admit, for a file. */
+  /** All that the filters admit, for a file; not `whole` where that is more than one can hold. */
   async all() {
     /** @type {Run[]} */
     const runs = [];
@@ -138,7 +138,7 @@ export class Past {
       const answer = await this.search(SEARCH_PAGE, next);
       runs.push(...answer.runs);
       next = answer.next;
-      if (next === null || runs.length >= EXPORTED_MOST) return runs;
+      if (next === null || runs.length >= EXPORTED_MOST) return {runs, whole: next === null};
     }
   }
 

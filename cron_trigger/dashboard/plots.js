@@ -112,10 +112,11 @@ export class Spark {
   }
 }
 
-const WIDE = 800;
+const WIDEST = 800;
+const NARROWEST = 400; // on a phone it is drawn smaller, and its letters are larger
 const TALL = 180;
 const LEFT = 84;
-const RIGHT = 100; // the marks are named there, beside the bars
+const RIGHT = 108; // the marks are named there, beside the bars
 const WIDEST_BAR = 24;
 const TOP = 14;
 const BOTTOM = 26;
@@ -137,25 +138,28 @@ export function axisSteps(longestMs) {
  * Durations over time, with an axis and the marks below which 50 % and 95 % lie.
  * @param {RecentRun[]} newestFirst
  * @param {number} nowMs
+ * @param {number} room in pixels
  * @param {(id: number) => void} openRun
  */
-export function durationChart(newestFirst, nowMs, openRun) {
+export function durationChart(newestFirst, nowMs, room, openRun) {
   const runs = [...newestFirst].reverse().filter((run) => run.durationMs !== null);
   const durations = durationsOf(runs);
   const half = quantile(durations, 0.5) ?? 0;
   const most = quantile(durations, 0.95) ?? 0;
   const steps = axisSteps(Math.max(1, ...durations));
   const top = steps[steps.length - 1];
+  const wide = Math.min(WIDEST, Math.max(NARROWEST, room));
+  const end = wide - RIGHT;
   const y = (/** @type {number} */ ms) => TALL - BOTTOM - ((TALL - BOTTOM - TOP) * ms) / top;
   const words = {n: runs.length, half: duration(half), most: duration(most)};
-  const chart = svg("svg", {class: "chart", viewBox: `0 0 ${WIDE} ${TALL}`, preserveAspectRatio: "xMinYMid", role: "img", "aria-label": t("chart_words", words)});
-  for (const ms of steps) chart.append(line("grid", y(ms)), label(LEFT - 8, y(ms) + 4, "end", duration(ms)));
-  const width = Math.min(WIDEST_BAR, (WIDE - LEFT - RIGHT) / Math.max(1, runs.length));
+  const chart = svg("svg", {class: "chart", viewBox: `0 0 ${wide} ${TALL}`, preserveAspectRatio: "xMinYMid", role: "img", "aria-label": t("chart_words", words)});
+  for (const ms of steps) chart.append(line("grid", y(ms), end), label(LEFT - 8, y(ms) + 4, "end", duration(ms)));
+  const width = Math.min(WIDEST_BAR, (end - LEFT) / Math.max(1, runs.length));
   runs.forEach((run, place) => chart.append(chartBar(run, LEFT + place * width, width, y, nowMs, openRun)));
-  chart.append(line("mark", y(half)), line("mark", y(most)));
+  chart.append(line("mark", y(half), end), line("mark", y(most), end));
   const [low, high] = [y(half) + 4, Math.min(y(most) + 4, y(half) - 9)];
-  chart.append(label(WIDE - RIGHT + 6, low, "mark", t("chart_half", {duration: duration(half)})));
-  chart.append(label(WIDE - RIGHT + 6, high, "mark", t("chart_most", {duration: duration(most)})));
+  chart.append(label(end + 6, low, "mark", t("chart_half", {duration: duration(half)})));
+  chart.append(label(end + 6, high, "mark", t("chart_most", {duration: duration(most)})));
   const days = [runs[0], runs[runs.length - 1]].map((run) => shortTime(new Date(run.startedAt), nowMs));
   const last = Math.max(LEFT + runs.length * width, LEFT + 200);
   chart.append(label(LEFT, TALL - 6, "start", days[0]), label(last, TALL - 6, "end", days[1]));
@@ -165,9 +169,10 @@ export function durationChart(newestFirst, nowMs, openRun) {
 /**
  * @param {string} kind
  * @param {number} y
+ * @param {number} end
  */
-function line(kind, y) {
-  return svg("line", {class: kind, x1: LEFT, x2: WIDE - RIGHT, y1: y, y2: y});
+function line(kind, y, end) {
+  return svg("line", {class: kind, x1: LEFT, x2: end, y1: y, y2: y});
 }
 
 /**

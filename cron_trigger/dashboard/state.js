@@ -18,13 +18,15 @@ import {parseDuration} from "./times.js";
 
 /**
  * What listeners are told: all was loaded anew, one cron changed, a run did, a run started or
- * ended just now, the plans, the connection or the problems did, the registry was read again.
+ * ended just now, a cron became late, the plans, the connection or the problems did, the
+ * registry was read again.
  * @typedef {object} Told
  * @property {null} all
  * @property {Cron} cron
  * @property {Run} run
  * @property {Run} started
  * @property {Run} ended
+ * @property {Cron} late
  * @property {null} plans
  * @property {null} connection
  * @property {null} problems
@@ -111,7 +113,7 @@ export class State {
     this.loadedAtMs = Date.now();
     for (const event of this.meanwhile ?? []) this.apply(event);
     this.tell("all", null);
-    for (const cron of before?.values() ?? []) this.tellEndOf(cron);
+    for (const cron of before?.values() ?? []) this.tellChangeOf(cron);
   }
 
   /**
@@ -136,9 +138,11 @@ export class State {
    * Without events, or after a gap in them: what was running and is not any more has ended.
    * @param {Cron} before
    */
-  tellEndOf(before) {
-    const last = this.cron(before.cronName)?.lastRun;
+  tellChangeOf(before) {
+    const cron = this.cron(before.cronName);
+    const last = cron?.lastRun;
     if (before.running?.id && last?.id === before.running.id) this.tell("ended", last);
+    if (cron?.late && !before.late) this.tell("late", cron);
   }
 
   /**
@@ -150,7 +154,7 @@ export class State {
     if (!before || !this.crons) return;
     this.crons.set(cron.cronName, cron);
     this.tell("cron", cron);
-    this.tellEndOf(before);
+    this.tellChangeOf(before);
   }
 
   /** @param {Connection} connection */
@@ -164,13 +168,16 @@ export class State {
   /** @param {ServerEvent} event */
   take(event) {
     this.meanwhile?.push(event);
-    this.apply(event);
     const {run, scheduled, cron} = event.data;
-    const entry = this.cron(run?.cronName ?? cron?.cronName);
+    const name = run?.cronName ?? cron?.cronName;
+    const wasLate = this.cron(name)?.late;
+    this.apply(event);
+    const entry = this.cron(name);
     if (entry) this.tell("cron", entry);
     if (run) this.tell("run", run);
     if (event.name === "run.started" && entry?.running?.id === run.id) this.tell("started", run);
     if (event.name === "run.finished") this.tell("ended", run);
+    if (entry?.late && !wasLate) this.tell("late", entry);
     if (scheduled) this.tell("plans", null);
     if (event.name === "registry.reloaded") this.tell("registry", null);
   }

@@ -30,7 +30,7 @@ const SHAPES = {
 /**
  * A shape and words, never a colour alone.
  * @param {string} status
- * @param {string} [words] others than the status' own
+ * @param {string | Node} [words] others than the status' own
  */
 export function statusElement(status, words = t(`status_${status}`)) {
   const shape = svg("path", {

@@ -22,12 +22,12 @@ const NOTIFY_KEY = "cron-trigger-notify";
 export class Toasts {
   /**
    * @param {(name: string) => string} titleOf
-   * @param {(id: number) => void} openRun
+   * @param {{run: (id: number) => void, cron: (name: string) => void}} go
    */
-  constructor(titleOf, openRun) {
+  constructor(titleOf, go) {
     this.place = byId("toasts");
     this.titleOf = titleOf;
-    this.openRun = openRun;
+    this.go = go;
     /** @type {Set<number>} runs whose end was told */
     this.told = new Set();
     /** @type {HTMLElement[]} */
@@ -49,12 +49,27 @@ export class Toasts {
   tellEnd(run) {
     if (this.told.has(run.id)) return;
     this.told.add(run.id);
-    const status = t(`status_${run.status}`);
-    const title = t("ended_told", {cron: this.titleOf(run.cronName), status});
     const after = run.durationMs === null ? "" : t("ended_after", {duration: duration(run.durationMs)});
-    const detail = [outcome(run), after].filter(Boolean).join(" · ");
-    this.show(run.status, title, detail, () => this.openRun(run.id));
-    this.notify(title, detail, run);
+    const detail = [t(`status_${run.status}`), outcome(run), after].filter(Boolean).join(" · ");
+    this.tell(run.status, this.titleOf(run.cronName), detail, `run-${run.id}`, () => this.go.run(run.id));
+  }
+
+  /** @param {import("./types.js").Cron} cron that the crontab did not run */
+  tellLate({cronName, nextRunAt}) {
+    const open = () => this.go.cron(cronName);
+    this.tell("timed_out", this.titleOf(cronName), t("late_told"), `late-${cronName}-${nextRunAt}`, open);
+  }
+
+  /**
+   * @param {string} status
+   * @param {string} title
+   * @param {string} detail
+   * @param {string} tag
+   * @param {() => void} open
+   */
+  tell(status, title, detail, tag, open) {
+    this.show(status, title, detail, open);
+    this.notify(title, detail, tag, open);
   }
 
   /**
@@ -64,7 +79,7 @@ export class Toasts {
    * @param {(() => void) | null} [open]
    */
   show(status, title, detail = "", open = null) {
-    const words = el("button", {type: "button", class: "link"}, statusElement(status, title));
+    const words = el("button", {type: "button", class: "link"}, statusElement(status, el("span", {class: "clip"}, title)));
     words.append(el("small", {class: "clip"}, detail));
     const close = el(
       "button",
@@ -131,17 +146,18 @@ export class Toasts {
   }
 
   /**
-   * Several tabs tell the same run: its tag makes one notification of them.
+   * Several tabs tell the same: its tag makes one notification of them.
    * @param {string} title
    * @param {string} detail
-   * @param {Run} run
+   * @param {string} tag
+   * @param {() => void} open
    */
-  notify(title, detail, run) {
+  notify(title, detail, tag, open) {
     if (!this.wanted || !document.hidden || Notification.permission !== "granted") return;
-    const shown = new Notification(title, {body: detail, tag: `cron-trigger-run-${run.id}`});
+    const shown = new Notification(title, {body: detail, tag: `cron-trigger-${tag}`});
     shown.addEventListener("click", () => {
       window.focus();
-      this.openRun(run.id);
+      open();
       shown.close();
     });
   }

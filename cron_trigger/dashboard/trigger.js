@@ -77,6 +77,8 @@ export class TriggerDialog {
     byId("trigger-form").addEventListener("input", () => this.showCommands());
     buttonById("plan-toggle").addEventListener("click", () => this.setLater(!this.session?.later));
     this.at.addEventListener("input", () => this.plannedTime());
+    const commands = byId("commands");
+    commands.addEventListener("toggle", () => commands.scrollIntoView({block: "nearest"}));
     for (const id of ["copy-curl", "copy-client"]) byId(id).addEventListener("click", () => this.copy(id));
     this.state.on("cron", (cron) => this.cronChanged(cron));
   }
@@ -174,6 +176,7 @@ export class TriggerDialog {
         this.at.value = localInput(at ?? nextHour(now));
       this.plannedTime();
       this.at.focus();
+      byId("plan").scrollIntoView({block: "nearest"});
     }
     this.showCommands();
   }

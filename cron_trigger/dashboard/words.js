@@ -45,10 +45,17 @@ export function otherLanguage() {
   return spoken.language === "fr" ? "en" : "fr";
 }
 
-/** The page's language as this viewer's region writes it: en-GB has other dates than en-US. */
+/**
+ * The page's language as this viewer's region writes it: en-GB has other dates than en-US.  Who
+ * gets English for want of their own language keeps their region: a German browser's `en-US`, last
+ * in its list, says what its user can read, not that their clock has twelve hours.
+ */
 export function locale() {
-  const tag = spoken.tags.find((each) => each.toLowerCase().startsWith(spoken.language));
-  return tag ?? spoken.language;
+  const {language, tags} = spoken;
+  const own = tags.find((each) => each.toLowerCase().startsWith(language));
+  if (language !== "en" || !tags.length || own === tags[0]) return own ?? language;
+  const {region} = new Intl.Locale(tags[0]).maximize();
+  return region ? `${language}-${region}` : language;
 }
 
 /**

@@ -44,7 +44,8 @@ def look_at_folder(name: str, folder: Path) -> Finding:
             f"{there} cannot be used ({error.strerror}).",
             "Fix its permissions, or name another folder.",
         )
-    unsafe = folder_fault(str(folder)) if os.geteuid() == 0 else None
+    of_logs = name == "logs"
+    unsafe = folder_fault(str(folder), of_logs) if os.geteuid() == 0 else None
     if unsafe:
         reason, _, remedy = unsafe.partition(": ")
         return wrong(name, f"{reason}, who could put links there.", remedy)

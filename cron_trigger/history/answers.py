@@ -6,8 +6,7 @@ Nothing is changed here.  The answers have both histories in them, and ask nobod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cron_trigger.history.database import Database
 from cron_trigger.history.schema import RUN_JSON, RUN_ROW, page_of, run_of
@@ -21,8 +20,7 @@ RUNS_PAGE, RUNS_PAGE_LIMIT = 50, 500
 Statuses = Union[str, Sequence[str], None]
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """What a cron's history says in numbers.  `recent` is oldest first."""
 
     runs: int

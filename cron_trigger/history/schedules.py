@@ -7,8 +7,7 @@ writes; any may read.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import astuple, dataclass
-from typing import Dict, Mapping, Optional
+from typing import Dict, Mapping, NamedTuple, Optional
 
 from cron_trigger.history.database import Database
 from cron_trigger.history.events import Events
@@ -16,8 +15,7 @@ from cron_trigger.history.schema import SCHEDULE_PUT, SCHEDULE_ROW
 from cron_trigger.registry.strict_json import Json
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """What is known of a cron's schedule, as it is written in the registry."""
 
     cron_name: str
@@ -47,7 +45,7 @@ class Schedules:
         def change(db: sqlite3.Connection) -> None:
             # Both in one transaction: killed before it, a restart judges the time again
             # and tells it; killed after it, it was told.
-            db.execute(SCHEDULE_PUT, astuple(judged))
+            db.execute(SCHEDULE_PUT, judged)
             if late:
                 self._events.put(db, "cron.late", {"cron": late})
 

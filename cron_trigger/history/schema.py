@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import sqlite3
 from typing import (
     Any,
@@ -208,7 +206,6 @@ def roll_back(db: sqlite3.Connection) -> None:
             db.execute("rollback")
 
 
-BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 RUN_ROW = ", ".join(RUN_COLUMNS)
 RUN_VALUES = ", ".join("?" * len(RUN_COLUMNS))
 RUN_INSERT = f"insert or ignore into cron_executions ({RUN_ROW}) values ({RUN_VALUES})"
@@ -285,9 +282,8 @@ ALL_ROWS = (
 
 
 def row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
-    # A dataclass keeps its values in the order of its fields.
-    values = {**vars(record), "params": json_text(record.params)}
-    return tuple(map(storable, values.values()))
+    values = record._replace(params=json_text(record.params))  # type: ignore[arg-type]
+    return tuple(map(storable, values))
 
 
 def storable(value: Any) -> Any:
@@ -296,33 +292,22 @@ def storable(value: Any) -> Any:
 
 
 def run_of(row: Sequence[Any]) -> Run:
-    # Past `__init__`, which would set each of the fields by a call of its own.
-    run = Run.__new__(Run)
-    values = vars(run)
-    values.update(zip(RUN_COLUMNS, row))
-    text = values["params"]
-    values["params"] = _params_of(text) if text != "{}" else {}
-    log_file = values["log_file"]
-    if log_file and "\\x" in log_file and not os.path.exists(log_file):
-        values["log_file"] = BYTE.sub(_byte_of, log_file)  # as it was: see `storable`
-    return run
-
-
-def _byte_of(found: re.Match[str]) -> str:
-    return chr(0xDC00 + int(found[1], 16))
+    run = Run._make(row)
+    return run._replace(params=_params_of(run.params))
 
 
 def scheduled_of(row: Sequence[Any]) -> Scheduled:
-    values = dict(zip(SCHEDULED_COLUMNS, row))
-    return Scheduled(**{**values, "params": _params_of(values["params"])})
+    entry = Scheduled._make(row)
+    return entry._replace(params=_params_of(entry.params))
 
 
-def _params_of(text: str) -> Dict[str, Any]:
+def _params_of(text: Any) -> Dict[str, Any]:
     """Return a record's parameters; none where somebody else has broken them."""
-    with contextlib.suppress(ValueError, TypeError):
-        found = json.loads(text)
-        if isinstance(found, dict):
-            return found
+    if text != "{}":
+        with contextlib.suppress(ValueError, TypeError):
+            found = json.loads(text)
+            if isinstance(found, dict):
+                return found
     return {}
 
 

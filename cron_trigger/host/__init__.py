@@ -4,6 +4,7 @@ Locks by flock, keepers by `sh`, other processes by /proc and pidfd, users by th
 database, the networks of this host's containers, and one loop on epoll that waits for
 all of it.  What another user's process can write about itself is never read here.
 
+    shortage    what no descriptor is free for is asked again
     users       users, and what a script finds around itself
     processes   processes and families; signals that reach the right one
     lock        PID files: the lock, and what a keeper wrote

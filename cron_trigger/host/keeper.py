@@ -19,16 +19,19 @@ import subprocess
 from pathlib import Path
 from typing import List, Mapping, Optional, Sequence
 
+from cron_trigger.host.shortage import SHORT, is_shortage
 from cron_trigger.host.users import User
 
 SHELL = "/bin/sh"
 #: `trap :` sets a handler that does nothing: the keeper outlives the signal that
 #: ends the script, while the script, unlike with `trap ''`, does not inherit it
-#: (POSIX, Shell Command Language, 2.11).
+#: (POSIX, Shell Command Language, 2.11).  All that a script's `kill -USR1 0` or the
+#: like may send to its process group, the keeper's too, and that would end that.
+TRAPPED = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM VTALRM PROF XCPU XFSZ"
 #: `exec` in a subshell: dash applies a command's redirections to itself meanwhile,
 #: and would say "Terminated" into the log.
 KEEPER = (
-    'trap : HUP INT TERM;echo $$>&0;(exec "$@" </dev/null 2>&1);s=$?;echo $s>&0;exit $s'
+    f'trap : {TRAPPED};echo $$>&0;(exec "$@" </dev/null 2>&1);s=$?;echo $s>&0;exit $s'
 )
 
 
@@ -66,16 +69,22 @@ def copy_of_lock(pidfd: int, path: str) -> Optional[int]:
 
     For a run that another process started: this one then holds the lock as well, should
     the keeper alone be killed.  pidfd_getfd(2), Linux 5.6; refused where ptrace is.
-    What the keeper's own user may have put in its place is not taken.
+    What the keeper's own user may have put in its place is not taken.  Raises OSError
+    where it can be had, but no descriptor is free.
     """
-    import ctypes  # only here: most servers never find a run again
-
     try:
+        import ctypes  # only here: most servers never find a run again
+
         libc = ctypes.CDLL(None, use_errno=True)
         descriptor = int(libc.syscall(438, pidfd, 0, 0))
-    except (OSError, AttributeError):
+        number = ctypes.get_errno()
+    except (ImportError, AttributeError, OSError) as error:
+        if is_shortage(error):
+            raise
         return None
     if descriptor < 0:
+        if number in SHORT:
+            raise OSError(number, os.strerror(number))
         return None
     try:
         status, folder = os.fstat(descriptor), os.stat(os.path.dirname(path))

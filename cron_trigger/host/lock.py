@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Optional, Union
+from typing import Dict, NamedTuple, Optional, Union
+
+from cron_trigger.host.shortage import is_shortage
 
 PID_FILE_BYTES = 32
 #: O_NOFOLLOW: a link in this place would have the server write into whatever it
@@ -69,8 +70,7 @@ def empty_pid_file(lock: int) -> None:
     os.ftruncate(lock, 0)
 
 
-@dataclass(frozen=True)
-class PidFile:
+class PidFile(NamedTuple):
     """What a keeper wrote: its PID, then the script's exit status, and when."""
 
     pid: Optional[int] = None
@@ -91,11 +91,16 @@ def read_lock(lock: int) -> PidFile:
 
 
 def read_pid_file(path: Union[str, Path]) -> PidFile:
-    """Return what stands in a PID file; an empty PidFile where there is nothing."""
+    """Return what stands in a PID file; an empty PidFile where there is nothing.
+
+    Raises OSError where no descriptor is free: what can't be read may be there.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags)
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return PidFile()
     try:
         return read_lock(descriptor)

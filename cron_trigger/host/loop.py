@@ -1,4 +1,9 @@
-"""Loop."""
+"""The loop: one thread that waits for descriptors and moments, and never for a disk.
+
+What may have to wait for one, or for a lock that is held meanwhile, is done `aside`: by
+one thread more, in the order in which it was asked for.  Any thread may ask for
+something; `Loop._lock` guards the timers and the birth of that thread.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import functools
 import heapq
 import itertools
 import os
+import queue
 import select
 import threading
 import time
@@ -47,7 +53,10 @@ class Loop:
         self._timers: List[Tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._soon: Deque[Callable[[], None]] = collections.deque()
-        self._lock = threading.Lock()  # guards _timers
+        self._lock = threading.Lock()  # guards _timers and _beside
+        self._aside: queue.SimpleQueue[Optional[Callable[[], None]]]
+        self._aside = queue.SimpleQueue()
+        self._beside: Optional[threading.Thread] = None
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -88,6 +97,31 @@ class Loop:
         if first:
             self._wake()
         return timer
+
+    def aside(self, work: Callable[[], None]) -> None:
+        """Do something that may wait for a disk, after what was asked for before it."""
+        self._aside.put(work)
+        with self._lock:
+            if self._beside is not None:
+                return
+            thread = threading.Thread(target=self._do_aside, name="aside", daemon=True)
+            # Where there is no memory for it, the next one who asks finds some.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._beside = thread
+
+    def _do_aside(self) -> None:
+        while True:
+            work = self._aside.get()
+            if work is None:
+                return
+            self._call(work)
+
+    def finish_aside(self, patience_s: float) -> None:
+        """Wait until all is done that was asked for, unless a disk hangs."""
+        done = threading.Event()
+        self.aside(done.set)
+        done.wait(patience_s)
 
     def step(self, limit_s: Optional[float] = None) -> None:
         """Wait for what comes first and do it: one round of `run`."""
@@ -157,6 +191,7 @@ class Loop:
 
     def close(self) -> None:
         """Give the descriptors back; the loop must not run."""
+        self._aside.put(None)
         self._epoll.close()
         os.close(self._wake_in)
         os.close(self._wake_out)

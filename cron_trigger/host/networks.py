@@ -16,7 +16,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Iterator, List, Tuple, Union
+from typing import Iterator, List, Optional, Tuple, Union
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -51,15 +51,29 @@ def address_of(text: str) -> Address:
 def client_of(text: str) -> str:
     """Return whom an address belongs to, as far as shares and counts go.
 
-    A machine has the whole of 127.0.0.0/8, and whoever has one IPv6 address has a /64
-    of them: each address by itself would make one client a crowd.
+    A machine has the whole of 127.0.0.0/8 and one address on each bridge, and whoever
+    has one IPv6 address has a /64 of them: each by itself would make one client a
+    crowd.
     """
     address = address_of(text)
-    if address.is_loopback:
+    if address.is_loopback or own_address_towards(address) == address:
         return "this host"
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
     return str(address)
+
+
+def own_address_towards(address: Address) -> Optional[Address]:
+    """Return the address from which this host would answer another; None: it can't.
+
+    So the kernel tells by which interface it goes there: a bridge that is down keeps
+    its network, and a nearer route may lead elsewhere.  Nothing is sent (udp(7)).
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as way:
+        way.connect((str(address), 9))
+        return address_of(way.getsockname()[0])
+    return None
 
 
 def container_bridges(

@@ -8,6 +8,9 @@ name) belongs to whoever owns it, so it proves nothing and is never read.
 A look at all processes costs one bounded read for each and takes some 10 ms on a large
 host: the threads that end a run may look, the loop's thread never does.  No lock: a
 `Family` is used by one thread at a time.
+
+Where no descriptor is free for a look, it raises OSError: who can't be looked at has
+not ended.
 """
 
 from __future__ import annotations
@@ -17,9 +20,19 @@ import functools
 import os
 import signal
 import time
-from dataclasses import dataclass, field
-from typing import Container, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import (
+    Container,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+)
 
+from cron_trigger.host.shortage import is_shortage
 from cron_trigger.registry.errors import ConfigError
 
 #: A line of stat has at most some 350 bytes: the name in it at most 64 (proc(5)).
@@ -28,8 +41,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 DEAD = frozenset("ZXx")
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """A process.  Its number alone may be another's tomorrow: with its start it is one.
 
     `started` counts clock ticks since the boot; `stack` is where its stack begins,
@@ -38,10 +50,21 @@ class Process:
 
     pid: int
     started: int
-    parent: int = field(compare=False)
-    session: int = field(compare=False)
-    state: str = field(compare=False)
-    stack: int = field(compare=False)
+    parent: int
+    session: int
+    state: str
+    stack: int
+    group: int = 0
+    threads: int = 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Process) and self[:2] == other[:2]
+
+    def __ne__(self, other: object) -> bool:  # a tuple has one of its own
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:2])
 
     @property
     def mark(self) -> str:
@@ -55,7 +78,9 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        return self.state not in DEAD
+        # Where the first thread has ended and others go on, the state is that of a
+        # zombie: proc(5).
+        return self.state not in DEAD or self.threads > 1
 
 
 @functools.lru_cache(maxsize=1)
@@ -80,7 +105,9 @@ def process(pid: int) -> Optional[Process]:
     """Return what has this number now, a zombie too; None where nothing has."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return None
     try:
         text = os.read(descriptor, STAT_BYTES)
@@ -92,8 +119,9 @@ def process(pid: int) -> Optional[Process]:
     words = text.rpartition(b")")[2].split()
     if len(words) < 26:
         return None
-    parent, session, started, stack = (int(words[i]) for i in (1, 3, 19, 25))
-    return Process(pid, started, parent, session, words[0].decode(), stack)
+    state, places = words[0].decode(), (1, 2, 3, 17, 19, 25)
+    parent, group, session, threads, started, stack = (int(words[i]) for i in places)
+    return Process(pid, started, parent, session, state, stack, group, threads)
 
 
 def processes() -> Dict[int, Process]:
@@ -116,6 +144,7 @@ class Family:
         self.keeper_pid = keeper_pid
         self._keeper_started = keeper_started
         self._known: Set[Process] = set()
+        self._groups: Set[int] = set()
 
     def known(self) -> List[Tuple[int, int]]:
         """Return number and start of whoever was seen to belong to it."""
@@ -145,8 +174,46 @@ class Family:
         members -= {self.keeper_pid, os.getpid()}
         found = [now[pid] for pid in members]
         self._known.update(found)
+        self._groups.update(one.group for one in found)
         living = (one for one in found if one.alive)
         return sorted(living, key=lambda one: (one.started, one.pid))
+
+    def is_empty(self) -> bool:
+        """Look twice: True where nobody is found, nor by a look at who stands still."""
+        if self.look():
+            return False
+        with self.standing_still() as left:
+            return not left
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[List[Process]]:
+        """Look while the process groups of the family are stopped.
+
+        A process that lives for less than a look, and whose child takes its place,
+        would never be found.  The kernel stops a group as a whole: no child is born
+        in it that does not stand still as well (its fork waits for the signal).
+        """
+        groups = self._living_groups()
+        try:
+            _signal_all(groups, signal.SIGSTOP)
+            yield self.look()
+        finally:
+            # The keeper, too, which stands in the first of them.
+            _signal_all(groups, signal.SIGCONT)
+
+    def _living_groups(self) -> List[int]:
+        if self._keeper_started is None:
+            return []
+        mine = {one.pid: one.started for one in self._known}
+        mine[self.keeper_pid] = self._keeper_started
+        leaders = {group: process(group) for group in (self.keeper_pid, *self._groups)}
+        # The number of a group that is not empty is given to no new process: where
+        # another has it, ours is gone.
+        return [
+            group
+            for group, leader in leaders.items()
+            if group > 1 and (leader is None or leader.started == mine.get(group))
+        ]
 
     def script(self) -> Optional[Process]:
         """Return the keeper's child that is the script, dead or alive; None before.
@@ -162,6 +229,12 @@ class Family:
                 self._known.add(one)
                 return one
         return None
+
+
+def _signal_all(groups: Iterable[int], number: int) -> None:
+    for group in groups:
+        with contextlib.suppress(OSError):  # empty, or another user's
+            os.killpg(group, number)
 
 
 def _descendants(now: Dict[int, Process], members: Set[int]) -> Iterator[int]:
@@ -217,7 +290,10 @@ class Reaper:
     def reap(self, keepers: Container[int]) -> bool:
         """Reap dead orphans; return True where one is to be looked at again."""
         now_s, mine = time.monotonic(), os.getsid(0)
-        dead = [one for one in _children(os.getpid()) if not one.alive]
+        try:
+            dead = [one for one in _children(os.getpid()) if not one.alive]
+        except OSError:  # no descriptor is free
+            return True
         strange = [p for p in dead if p.session != mine and p.pid not in keepers]
         self._seen = {one: self._seen.get(one, now_s) for one in strange}
         for one, since_s in list(self._seen.items()):
@@ -230,21 +306,34 @@ class Reaper:
 
 def send(one: Process, number: int) -> bool:
     """Send a signal to this very process; return False where it is gone."""
+    with _opened(one) as descriptor:
+        return descriptor is not None and _send(descriptor, number)
+
+
+@contextlib.contextmanager
+def _opened(one: Process) -> Iterator[Optional[int]]:
+    """Yield a descriptor of this very process; None where it is gone."""
     try:
         # Opened first: what is found at the number afterwards is what is signalled.
         descriptor = os.pidfd_open(one.pid)
-    except OSError:
-        return False
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        yield None
+        return
     try:
-        if process(one.pid) != one:
-            return False
+        yield descriptor if process(one.pid) == one else None
+    finally:
+        os.close(descriptor)
+
+
+def _send(descriptor: int, number: int) -> bool:
+    try:
         signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         return False
     except PermissionError:  # a set-user-ID program, under an ordinary user's server
-        return True
-    finally:
-        os.close(descriptor)
+        pass
     return True
 
 
@@ -256,18 +345,24 @@ def held_still(one: Process, patience_s: float = 0.2) -> Iterator[bool]:
     kernel does not stop a process that is on its way out.  A process that takes
     longer (in a system call that can't be interrupted) counts as living.
     """
-    deadline_s = time.monotonic() + patience_s
-    living = send(one, signal.SIGSTOP)
-    while living and time.monotonic() < deadline_s:
+    with _opened(one) as descriptor:
+        if descriptor is None or not _send(descriptor, signal.SIGSTOP):
+            yield False
+            return
+        try:
+            yield _stands_still(one, time.monotonic() + patience_s)
+        finally:
+            # By the same descriptor: for another there may be no room.
+            _send(descriptor, signal.SIGCONT)
+
+
+def _stands_still(one: Process, deadline_s: float) -> bool:
+    """Wait until a process has stopped; return False where it has ended."""
+    while time.monotonic() < deadline_s:
         now = process(one.pid)
         if now != one or not now.alive:
-            living = False
-        elif now.state in "Tt":
+            return False
+        if now.state in "Tt":
             break
-        else:
-            time.sleep(0.0005)
-    try:
-        yield living
-    finally:
-        if living:
-            send(one, signal.SIGCONT)
+        time.sleep(0.0005)
+    return True

@@ -44,14 +44,8 @@ class Rates:
     def __len__(self) -> int:
         return len(self._full_s)
 
-    def wait_s(self, client: str) -> float:
-        """Return for how many seconds a client must wait, 0 if it need not."""
-        with self._lock:
-            now_s = self._monotonic()
-            return max(self._wait_s(client, now_s), self._wait_s(ALL, now_s))
-
     def take(self, client: str) -> float:
-        """Count one more if it may be now, and return 0; else return `wait_s`."""
+        """Count one more if it may be now and return 0; else the seconds to wait."""
         with self._lock:
             now_s = self._monotonic()
             wait_s = max(self._wait_s(client, now_s), self._wait_s(ALL, now_s))

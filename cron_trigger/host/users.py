@@ -11,8 +11,7 @@ import contextlib
 import os
 import pwd
 import re
-from dataclasses import dataclass
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 #: systemd's default path: systemd.exec(5).
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -29,8 +28,7 @@ PRIVATE_VARIABLES = re.compile(
 OWN_VARIABLES = ("PATH", "LANG", "TZ")
 
 
-@dataclass(frozen=True)
-class User:
+class User(NamedTuple):
     """A user of this host, with what the user database says."""
 
     name: str

@@ -46,10 +46,10 @@ class Checker:
             self.place.expected("an object", document)
             return {}
         crons = {}
-        for name, entry in self.place.members(document):
+        for here, name, entry in self.place.members(document):
             if name == "$schema":  # for editors
                 continue
-            cron = self._cron(self.place.at(name), name, entry)
+            cron = self._cron(here, name, entry)
             if cron:
                 crons[name] = cron
         return crons
@@ -83,19 +83,18 @@ class Checker:
 
 
 def _entry_values(place: Place, entry: JsonObject) -> Dict[str, Any]:
-    """Return the attributes of a cron that an entry gives."""
     values: Dict[str, Any] = {}
     members = list(place.members(entry))
-    for key, _ in members:
+    for here, key, _ in members:
         if key not in ENTRY_KEYS:
-            place.unknown_key(key, ENTRY_KEYS)
+            here.unknown_key(key, ENTRY_KEYS)
     for key in ("description", "command"):
         if key not in entry:
             place.at(key).fault("is required")
-    for key, value in members:
+    for here, key, value in members:
         if key in ENTRY_KEYS:
             attribute, reader = ENTRY_KEYS[key]
-            values[attribute] = reader(place.at(key), value)
+            values[attribute] = reader(here, value)
     return values
 
 
@@ -216,8 +215,7 @@ def _environment(place: Place, value: Json) -> Dict[str, str]:
         # Not shown, here and below: everybody may ask /health for the faults.
         place.expected("an object of texts", value, hidden=True)
         return {}
-    for name, text in place.members(value):
-        here = place.at(name)
+    for here, name, text in place.members(value):
         if not VARIABLE_NAME.fullmatch(name):
             here.fault("a variable's name is letters, digits and _")
         if name in ("CRON_NAME", "CRON_RUN_ID") or name.startswith(
@@ -235,13 +233,13 @@ def _parameters(place: Place, value: Json) -> Dict[str, Parameter]:
         return {}
     parameters: Dict[str, Parameter] = {}
     variables: Dict[str, str] = {}
-    for name, definition in place.members(value):
-        parameter = read_parameter(place.at(name), name, definition)
+    for here, name, definition in place.members(value):
+        parameter = read_parameter(here, name, definition)
         if parameter is None:
             continue
         other = variables.setdefault(parameter.variable, name)
         if other != name:
-            place.at(name).fault(f'has the same variable as "{other}"')
+            here.fault(f'has the same variable as "{other}"')
         parameters[name] = parameter
     return parameters
 

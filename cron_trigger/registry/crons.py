@@ -7,11 +7,9 @@ wrong parameter at once.  Made by the checker, used in every room; any thread ma
 
 from __future__ import annotations
 
-import functools
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.parameters import Parameter, ParameterValue, value_text
@@ -24,8 +22,7 @@ NOTIFY_CHOICES = ("always", "failure", "never")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True)
-class Cron:
+class Cron(NamedTuple):
     """An entry of the registry that holds."""
 
     name: str
@@ -44,16 +41,16 @@ class Cron:
     schedule: Optional[Schedule] = None
     late_s: float = 300.0
     working_directory: Optional[str] = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
+    parameters: Mapping[str, Parameter] = {}
     notify: str = "always"
 
-    @functools.cached_property
+    @property
     def log_path(self) -> str:
         """Where this cron logs; an absolute `logFile` stays as it is."""
         return str(self.log_dir / (self.log_file or f"{self.name}.log"))
 
-    @functools.cached_property
+    @property
     def directory(self) -> Path:
         """Return the working directory of the script."""
         return self.folder / (self.working_directory or "")

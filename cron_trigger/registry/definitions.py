@@ -62,8 +62,8 @@ def read_parameter(place: Place, name: str, definition: Json) -> Optional[Parame
     of_type = _type(place, definition)
     values = {
         DEFINITION_KEYS[key][0]: value
-        for key, value in place.members(definition)
-        if _key_holds(place, key, value, of_type)
+        for here, key, value in place.members(definition)
+        if _key_holds(here, key, value, of_type)
     }
     if of_type is None:
         return None
@@ -89,12 +89,12 @@ def _one_of(choices: Tuple[str, ...]) -> str:
 
 
 def _key_holds(place: Place, key: str, value: Json, of_type: Optional[str]) -> bool:
-    """Check a key by itself; return False where a fault was noted."""
+    """Check a key by itself, at its place; return False where a fault was noted."""
     before = len(place.faults)
     if key not in DEFINITION_KEYS:
         place.unknown_key(key, DEFINITION_KEYS)
     else:
-        _check_key(place.at(key), key, value, of_type)
+        _check_key(place, key, value, of_type)
     return len(place.faults) == before
 
 

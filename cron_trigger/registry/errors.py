@@ -67,6 +67,14 @@ class Refusal(Exception):
 class ConfigError(Exception):
     """A setting that does not hold; its text names the setting, value and remedy."""
 
+    status = EX_CONFIG
+
+
+class NotNow(ConfigError):
+    """What a setting asks for is another's, or not there yet: later it may be had."""
+
+    status = EX_TEMPFAIL
+
 
 class LaunchError(Exception):
     """A script that can't be started; its text says which, why, and the remedy."""

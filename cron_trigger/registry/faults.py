@@ -8,7 +8,7 @@ thread at a time.
 
 from __future__ import annotations
 
-from typing import Iterable, List, Tuple
+from typing import Iterable, Iterator, List, Optional, Tuple
 
 from cron_trigger.registry.strict_json import Json, JsonObject
 from cron_trigger.registry.texts import nearest, printable, shown
@@ -21,10 +21,14 @@ class Place:
         self.faults = faults
         self._names = names
 
-    def at(self, key: str) -> Place:
-        """Return the place of a key in this one; a cron's name stands in quotes."""
+    def at(self, key: str, line: Optional[int] = None) -> Place:
+        """Return the place of a key in this one; a cron's name stands in quotes.
+
+        The line tells it from another of the same name.
+        """
         name = printable(key, 80)
         name = f'"{name}"' if len(self._names) == 1 else name
+        name = f"{name} (line {line})" if line else name
         return Place(self.faults, *self._names, name)
 
     def fault(self, what: str) -> None:
@@ -36,17 +40,19 @@ class Place:
         self.fault(f"expected {what}, got {shown(got, hidden)}")
 
     def unknown_key(self, key: str, known: Iterable[str]) -> None:
-        """Note a key that means nothing, with those that do."""
+        """Note, at its place, a key that means nothing, with those that do."""
         names = tuple(known)
         near = nearest(key, names)
         hint = f"; did you mean {near}?" if near else ""
-        self.at(key).fault(f"expected one of {', '.join(names)}{hint}")
+        self.fault(f"expected one of {', '.join(names)}{hint}")
 
-    def members(self, value: JsonObject) -> Iterable[Tuple[str, Json]]:
-        """Return keys and values in the file's order; a key given twice is a fault.
+    def members(self, value: JsonObject) -> Iterator[Tuple[Place, str, Json]]:
+        """Yield places, keys and values in the file's order; a key twice is a fault.
 
         Both of its values come, so that the first one's faults are told as well.
         """
         for key in value.twice:
-            self.at(key).fault("is given twice; keep one of them")
-        return value.all_items()
+            self.at(key).fault(value.twice_where(key))
+        for number, (key, inner) in enumerate(value.all_items()):
+            line = value.lines[number] if key in value.twice else None
+            yield self.at(key, line), key, inner

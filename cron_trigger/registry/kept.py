@@ -46,7 +46,6 @@ def keep_text(path: Path, registry: Path, text: str) -> None:
 
 
 def kept_text(path: Path, registry: Path) -> Optional[KeptText]:
-    """Return what was kept of this registry, or None."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["registry"] == str(registry):

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, NamedTuple, Optional, Tuple, Union
 
 from cron_trigger.registry.patterns import PARAMETER_CHARS
 from cron_trigger.registry.strict_json import SURROGATE, Json
-from cron_trigger.registry.texts import CONTROL_CHARACTER, article, shown
+from cron_trigger.registry.texts import CONTROL_CHARACTER, article, camel, shown
 from cron_trigger.registry.times import epoch_of
 
 PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -24,8 +23,7 @@ INTEGER_LIMIT = 2**63
 ParameterValue = Union[str, int, float, bool]
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One parameter of a cron, defined in JSON Schema's words."""
 
     name: str
@@ -48,17 +46,15 @@ class Parameter:
 
     @property
     def variable(self) -> str:
-        """The environment variable that carries the value."""
         return "CRON_PARAM_" + re.sub(r"[^A-Z0-9]", "_", self.name.upper())
 
     def view(self) -> Dict[str, Json]:
         """Return the definition for clients, without a password's default."""
         hidden = {"name"} | ({"default", "enum"} if self.secret else set())
-        words = {"min_length": "minLength", "max_length": "maxLength"}
         unasked = ("required", False)
         return {
-            words.get(key, key): list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
+            camel(key): list(value) if isinstance(value, tuple) else value
+            for key, value in self._asdict().items()
             if key not in hidden and value is not None and (key, value) != unasked
         }
 
@@ -105,9 +101,8 @@ class Parameter:
     def _text_fault(self, value: Json) -> Optional[str]:
         if not isinstance(value, str):
             return None
-        longest = min(self.max_length or PARAMETER_CHARS, PARAMETER_CHARS)
-        if self.max_length == 0:
-            longest = 0
+        limits = (PARAMETER_CHARS, self.max_length)
+        longest = min(limit for limit in limits if limit is not None)
         if len(value) > longest:
             return f"must have at most {longest} characters, got {len(value)}"
         if len(value) < (self.min_length or 0):
@@ -118,13 +113,10 @@ class Parameter:
             return "must be text in UTF-8"
         if self.pattern is not None and not re.fullmatch(self.pattern, value):
             return f"must match the pattern {self.pattern}"
-        if self._looks_like_option(value):
+        admitted = self.pattern is not None or self.enum is not None
+        if value.startswith("-") and not admitted:
             return 'must not begin with "-": it could be taken for an option'
         return _format_fault(self.format, value)
-
-    def _looks_like_option(self, value: str) -> bool:
-        admitted = self.pattern is not None or self.enum is not None
-        return value.startswith("-") and not admitted
 
     def from_text(self, text: str) -> Json:
         """Return the value that `text` from a command line stands for.

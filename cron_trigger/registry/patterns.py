@@ -187,7 +187,6 @@ class _Judge:
     def _steps(
         self, body: _Part, single: bool, low: int, high: int, follow: Follow
     ) -> int:
-        """Return the work of one entry into a repeated part."""
         if single and body.lead == (ALL,) and follow == (END, END):
             # The text's whole rest matches: it is gone through once.
             return low + 1 if high == PARAMETER_CHARS else high + 1

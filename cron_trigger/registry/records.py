@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields
-from typing import Any, Dict, Mapping, Optional, TypeVar
+from typing import Any, Dict, Mapping, NamedTuple, Optional, TypeVar
 
 from cron_trigger.registry.parameters import ParameterValue
 from cron_trigger.registry.strict_json import Json
@@ -33,17 +32,11 @@ R = TypeVar("R")
 
 
 def replace(record: R, **changes: Any) -> R:
-    """Do as `dataclasses.replace`, which sets each field by a call of its own.
-
-    Each run is changed some eight times, four of them before its script starts.
-    """
-    changed = object.__new__(type(record))
-    vars(changed).update(vars(record), **changes)
+    changed: R = record._replace(**changes)  # type: ignore[attr-defined]
     return changed
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One execution of a cron: a row of `cron_executions`.  Times are ISO 8601, UTC."""
 
     id: int
@@ -58,7 +51,7 @@ class Run:
     requested_by: Optional[str] = None
     client: Optional[str] = None
     pid: Optional[int] = None
-    params: Mapping[str, ParameterValue] = field(default_factory=dict)
+    params: Mapping[str, ParameterValue] = {}
     log_file: Optional[str] = None
     cpu_seconds: Optional[float] = None
     max_rss_bytes: Optional[int] = None
@@ -83,9 +76,7 @@ class Run:
         return self.status == RUNNING and self.end_reason is not None
 
     def view(self) -> Dict[str, Json]:
-        """Return the run as clients see it."""
-        # A dataclass keeps its values in the order of its fields.
-        number, cron_name, status, *others = vars(self).values()
+        number, cron_name, status, *others = self
         values = (number, cron_name, status, self.stopping, *others)
         return dict(zip(RUN_SHOWN, values))
 
@@ -107,7 +98,7 @@ class Run:
         return f"{source}, requested by {printable(self.requested_by)}"
 
 
-RUN_COLUMNS = tuple(f.name for f in fields(Run))
+RUN_COLUMNS = Run._fields
 #: What a client sees of these, the first ones, as it sees them named; `stopping`, which
 #: is no column, stands after `status`.
 RUN_SHOWN = (
@@ -117,15 +108,14 @@ RUN_SHOWN = (
 )
 
 
-@dataclass(frozen=True)
-class Scheduled:
+class Scheduled(NamedTuple):
     """A scheduled trigger: a row of `scheduled_triggers`."""
 
     id: int
     cron_name: str
     run_at: str
     status: str = PENDING
-    params: Mapping[str, ParameterValue] = field(default_factory=dict)
+    params: Mapping[str, ParameterValue] = {}
     requested_by: Optional[str] = None
     run_id: Optional[int] = None
     reason: Optional[str] = None
@@ -137,21 +127,19 @@ class Scheduled:
         return epoch_of(self.run_at)
 
     def view(self) -> Dict[str, Json]:
-        """Return the scheduled trigger as clients see it."""
         shown = SCHEDULED_COLUMNS[: SCHEDULED_COLUMNS.index("client")]
         return {camel(name): getattr(self, name) for name in shown}
 
 
-SCHEDULED_COLUMNS = tuple(f.name for f in fields(Scheduled))
+SCHEDULED_COLUMNS = Scheduled._fields
 
 
-@dataclass(frozen=True)
-class Trigger:
+class Trigger(NamedTuple):
     """A request for a run, from whichever side."""
 
     cron_name: str
     source: str
-    params: Mapping[str, Json] = field(default_factory=dict)
+    params: Mapping[str, Json] = {}
     requested_by: Optional[str] = None
     client: Optional[str] = None
     idempotency_key: Optional[str] = None
@@ -169,8 +157,7 @@ class Trigger:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened, as `/events` tells it.  `data` is JSON."""
 
     id: int
@@ -178,13 +165,11 @@ class Event:
     data: str
 
     def run(self) -> Dict[str, Json]:
-        """Return the run that it tells of, as clients see it."""
         run: Dict[str, Json] = json.loads(self.data)["run"]
         return run
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """An idempotency key and what its first request led to."""
 
     cron_name: str

@@ -13,7 +13,6 @@ import re
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
 from typing import (
     Dict,
@@ -26,7 +25,7 @@ from typing import (
     Tuple,
 )
 
-from cron_trigger.registry.texts import printable
+from cron_trigger.registry.texts import printable, whole_number
 
 #: None is the host's local time.
 Zone = Optional[tzinfo]
@@ -86,8 +85,7 @@ _FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(NamedTuple):
     """The moments at which cron starts a job; made by `parse_schedule`."""
 
     #: As it was written, with single spaces.
@@ -148,7 +146,6 @@ class Schedule:
     def _stretches(
         self, after_s: float, until_s: float, zone: Zone
     ) -> Iterator[_Stretch]:
-        """Yield what cron goes through between two moments."""
         # A day earlier: what a change of the clock leaves out depends on it.
         spans = _spans(math.floor(after_s) - _DAY_S, math.floor(until_s) + 1, zone)
         for stretch in _cron_clock(spans, self.wall_clock):
@@ -169,7 +166,6 @@ class Schedule:
                 yield midnight, self.times[low:high]
 
     def _has_day(self, day: int) -> bool:
-        """Return whether a day, counted from 1970-01-01, matches."""
         on = date.fromordinal(_EPOCH + day)
         if on.month not in self.months:
             return False
@@ -288,7 +284,6 @@ def _split(text: str) -> List[str]:
 
 
 def _five(written: str) -> Sequence[str]:
-    """Return the texts of the five fields."""
     texts = _split(WORDS.get(written, written))
     if len(texts) == 5:
         return texts
@@ -305,7 +300,6 @@ def _five(written: str) -> Sequence[str]:
 
 
 def _values(field: _Field, text: str) -> FrozenSet[int]:
-    """Return the numbers of a list of ranges."""
     return frozenset(
         number for part in text.split(",") for number in _range(field, part)
     )
@@ -314,7 +308,7 @@ def _values(field: _Field, text: str) -> FrozenSet[int]:
 def _range(field: _Field, text: str) -> range:
     """Return what `*`, `5`, `1-5`, `*/10` or `1-5/2` stands for."""
     span, slash, step = text.partition("/")
-    if slash and not (re.fullmatch("[0-9]{1,9}", step) and int(step)):
+    if slash and not whole_number(step, 1, 10**9):
         raise field.fault(text, 'a step of 1 or more after "/"')
     if span == "*":
         return range(field.low, field.high + 1, int(step or 1))
@@ -334,11 +328,10 @@ def _number(field: _Field, text: str) -> int:
     """Return a value that is written as a number or, in two fields, as a name."""
     if text.lower() in field.names:
         return field.names[text.lower()]
-    if not re.fullmatch("[0-9]{1,9}", text):
+    number = whole_number(text, field.low, field.high)
+    if number is None:
         raise field.value_fault(text)
-    if not field.low <= int(text) <= field.high:
-        raise field.value_fault(text)
-    return int(text)
+    return number
 
 
 def _exists(month_days: FrozenSet[int], months: FrozenSet[int]) -> bool:

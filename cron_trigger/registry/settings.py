@@ -14,16 +14,28 @@ import os
 import re
 import socket
 import urllib.parse
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 from cron_trigger import HOME, SERVICE
 from cron_trigger.registry.crons import VARIABLE_NAME
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.secret import read_secret
-from cron_trigger.registry.texts import nearest, printable
+from cron_trigger.registry.texts import nearest, printable, whole_number
 
+T = TypeVar("T")
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 LOOPBACK: Tuple[Network, ...] = (
     ipaddress.IPv4Network("127.0.0.0/8"),
@@ -60,8 +72,7 @@ ENVIRONMENT_FILE = Path("/etc/default") / SERVICE
 SERVICE_FOLDER = Path("/etc") / SERVICE
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """All that the environment and the flags decide.  Paths are absolute."""
 
     registry: Path
@@ -84,7 +95,6 @@ class Settings:
 
     @property
     def kept_registry(self) -> Path:
-        """The copy of the last registry that was taken."""
         return self.state_dir / "registry-last-good.json"
 
     def pid_file(self, cron_name: str) -> str:
@@ -100,30 +110,26 @@ def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
             value if value is not None else environ.get(f"CRON_TRIGGER_{name.upper()}")
         )
 
-    def folder(name: str, default: Callable[[], Path]) -> Path:
-        return Path(os.path.abspath(given(name) or default()))
+    def folder(name: str, roots: Path, users: Path) -> Path:
+        default = roots if os.geteuid() == 0 else users
+        return Path(os.path.abspath(given(name) or default))
 
-    root = os.geteuid() == 0
     state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     user_state = Path(state) / SERVICE
+    state_dir = folder("state_dir", Path("/var/lib") / SERVICE, user_state)
     runtime = environ.get("XDG_RUNTIME_DIR")
-    state_dir = folder(
-        "state_dir", lambda: Path("/var/lib") / SERVICE if root else user_state
-    )
     user_run = Path(runtime) / SERVICE if runtime else state_dir / "run"
     return Settings(
         registry=_registry_path(given("registry")),
-        log_dir=folder(
-            "log_dir", lambda: Path("/var/log/qadhya") if root else user_state / "log"
-        ),
+        log_dir=folder("log_dir", Path("/var/log/qadhya"), user_state / "log"),
         state_dir=state_dir,
-        run_dir=folder("run_dir", lambda: Path("/run") / SERVICE if root else user_run),
+        run_dir=folder("run_dir", Path("/run") / SERVICE, user_run),
         host=given("host") or all_interfaces(),
         port=number_setting("CRON_TRIGGER_PORT", given("port") or "9998", 0, 65535),
         secret=read_secret(given("secret"), given("secret_file"), environ),
         allow=_networks(given("allow")),
-        allowed_hosts=_hosts(given("allowed_hosts")),
-        allowed_origins=_origins(given("allowed_origins")),
+        allowed_hosts=_listed("ALLOWED_HOSTS", given("allowed_hosts"), _host),
+        allowed_origins=_listed("ALLOWED_ORIGINS", given("allowed_origins"), _origin),
         history_days=number_setting(
             "CRON_TRIGGER_HISTORY_DAYS", given("history_days") or "90", 1, 36500
         ),
@@ -155,17 +161,36 @@ def _registry_path(given: Optional[str]) -> Path:
 
 
 def number_setting(name: str, text: str, low: int, high: int) -> int:
-    if re.fullmatch(r"\d{1,9}", text, re.ASCII) and low <= int(text) <= high:
-        return int(text)
-    raise ConfigError(
-        f'{name} must be a whole number from {low} to {high}, got "{printable(text)}".'
-    )
+    number = whole_number(text, low, high)
+    if number is None:
+        raise ConfigError(
+            f"{name} must be a whole number from {low} to {high}, got "
+            f'"{printable(text)}".'
+        )
+    return number
 
 
-def _items(text: Optional[str]) -> List[str]:
-    return (
-        re.split(r"[\s,]+", text.strip(" ,\t\n")) if text and text.strip(", ") else []
-    )
+#: What the settings that are lists have in them.
+LISTS = {
+    "ALLOW": 'networks such as "10.1.0.0/16 fd00::/8"',
+    "ALLOWED_HOSTS": 'names such as "crons.example.org"',
+    "ALLOWED_ORIGINS": 'origins such as "https://admin.example.org"',
+}
+
+
+def _listed(name: str, text: Optional[str], read: Callable[[str], T]) -> Tuple[T, ...]:
+    """Return what `read` makes of each item; ConfigError where it raises ValueError."""
+    items = []
+    for item in re.split(r"[\s,]+", (text or "").strip(" ,\t\n")):
+        try:
+            items += [read(item)] if item else []
+        except ValueError as error:
+            why = f" ({error})" if str(error) else ""
+            raise ConfigError(
+                f"CRON_TRIGGER_{name} must be a list of {LISTS[name]}, got "
+                f'"{printable(item)}"{why}.'
+            ) from None
+    return (*items,)
 
 
 def all_interfaces() -> str:
@@ -180,15 +205,7 @@ def all_interfaces() -> str:
 def _networks(text: Optional[str]) -> Optional[Tuple[Network, ...]]:
     if text is None:
         return None
-    networks: List[Network] = []
-    for item in _items(text):
-        try:
-            networks.append(ipaddress.ip_network(item))
-        except ValueError as error:
-            raise ConfigError(
-                "CRON_TRIGGER_ALLOW must be a list of networks such as "
-                f'"10.1.0.0/16 fd00::/8", got "{printable(item)}" ({error}).'
-            ) from None
+    networks = _listed("ALLOW", text, ipaddress.ip_network)
     if not networks:
         raise ConfigError(
             "CRON_TRIGGER_ALLOW must name at least one network, such as 10.1.0.0/16; "
@@ -197,34 +214,22 @@ def _networks(text: Optional[str]) -> Optional[Tuple[Network, ...]]:
     return (*LOOPBACK, *networks)
 
 
-def _hosts(text: Optional[str]) -> Tuple[str, ...]:
-    """Return names as they stand in a Host header, which may add any port."""
-    hosts = []
-    for item in _items(text):
-        match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252})(:\d{1,5})?", item)
-        if not match:
-            raise ConfigError(
-                "CRON_TRIGGER_ALLOWED_HOSTS must be a list of names such as "
-                f'"crons.example.org", got "{printable(item)}".'
-            )
-        hosts.append(match[1].rstrip(".").lower())
-    return tuple(hosts)
+def _host(item: str) -> str:
+    """Return a name as it stands in a Host header, which may add any port."""
+    match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252})(:\d{1,5})?", item)
+    if not match:
+        raise ValueError
+    return match[1].rstrip(".").lower()
 
 
-def _origins(text: Optional[str]) -> Tuple[str, ...]:
-    """Return origins as browsers send them: in lower case, without a default port."""
-    origins = []
-    for item in _items(text):
-        match = re.fullmatch(r"(?i)(https?)://([^/?#\s@]+?)(:\d{1,5})?", item)
-        if not match:
-            raise ConfigError(
-                "CRON_TRIGGER_ALLOWED_ORIGINS must be a list of origins such as "
-                f'"https://admin.example.org", got "{printable(item)}".'
-            )
-        scheme, host, port = (part or "" for part in match.groups())
-        default = {"http": ":80", "https": ":443"}[scheme.lower()]
-        origins.append(f"{scheme}://{host}{port if port != default else ''}".lower())
-    return tuple(origins)
+def _origin(item: str) -> str:
+    """Return an origin as browsers send it: in lower case, without a default port."""
+    match = re.fullmatch(r"(?i)(https?)://([^/?#\s@]+?)(:\d{1,5})?", item)
+    if not match:
+        raise ValueError
+    scheme, host, port = (part or "" for part in match.groups())
+    default = {"http": ":80", "https": ":443"}[scheme.lower()]
+    return f"{scheme}://{host}{port if port != default else ''}".lower()
 
 
 def _notify_url(text: Optional[str]) -> Optional[str]:
@@ -244,7 +249,6 @@ def _notify_url(text: Optional[str]) -> Optional[str]:
 
 
 def variable_of(setting: str) -> str:
-    """Return the environment variable of a setting such as `log-dir`."""
     return "CRON_TRIGGER_" + setting.upper().replace("-", "_")
 
 
@@ -264,6 +268,14 @@ def unknown_settings(
             meant = nearest(name[head.end() :], tails)
             found.append((name, meant and f"CRON_TRIGGER_{meant}"))
     return found
+
+
+def misspelt(environ: Mapping[str, str]) -> List[str]:
+    """Return a sentence's end for each variable that looks like a setting."""
+    return [
+        f"{printable(name)} is no setting" + (f": did you mean {near}?" if near else "")
+        for name, near in unknown_settings(environ)
+    ]
 
 
 def service_variables() -> Dict[str, str]:

@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import re
-from typing import Any, Dict, Iterable, List, NoReturn, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NoReturn, Sequence, Tuple
 
 #: Levels of JSON: a registry has five, a request three.
 NESTING = 20
@@ -44,11 +44,20 @@ class JsonObject(Dict[str, Json]):
     def __init__(self, pairs: Sequence[Tuple[str, Json]]) -> None:
         super().__init__(pairs)
         self.twice: List[str] = []
+        #: Of each pair of `all_items`, its key's line; only where a key is given twice.
+        self.lines: List[int] = []
         self._pairs: Sequence[Tuple[str, Json]] = ()
         if len(self) < len(pairs):
             counts = collections.Counter(key for key, _ in pairs)
             self.twice = [key for key, count in counts.items() if count > 1]
             self._pairs = pairs
+
+    def twice_where(self, key: str) -> str:
+        """Return what is wrong with a key that is given twice."""
+        pairs = zip(self._pairs, self.lines)
+        lines = list(dict.fromkeys(str(n) for (name, _), n in pairs if name == key))
+        where = f"lines {' and '.join(lines)}" if lines[1:] else f"line {lines[0]}"
+        return f"is given twice ({where}); keep one of them"
 
     def all_items(self) -> Iterable[Tuple[str, Json]]:
         """Return keys and values in the order of the text, repeated ones, too."""
@@ -66,6 +75,16 @@ def _finite_number(text: str) -> float:
     return number
 
 
+#: What the reader says, and what a person does about it.
+REMEDIES = {
+    "Invalid \\escape": "write \\\\ for a backslash",
+    "Invalid control character": "write \\n for a new line in a text, \\t for a tab",
+    "Unterminated string": "the double quote at the end of this text is missing",
+    "Expecting property name": "write the name of a key in double quotes",
+    "Extra data": "nothing may follow the last }",
+}
+#: A text; a colon follows it where that is a key.
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?')
 #: Made once: `json.loads` makes a decoder for each call with options.
 STRICT_READER = json.JSONDecoder(
     object_pairs_hook=JsonObject, parse_float=_finite_number, parse_constant=_no_json
@@ -81,7 +100,8 @@ def parse_json(text: str) -> Json:
     text = text[1:] if text.startswith(BYTE_ORDER_MARK) else text
     try:
         value = STRICT_READER.decode(text)
-        _check_depth(value)
+        if _check_depth(value):
+            _set_lines(value, _key_lines(text))
         # A lone surrogate ("\ud800") parses, and fails wherever it is written.
         if "\\" in text:
             _written(value).encode("utf-8")
@@ -90,12 +110,13 @@ def parse_json(text: str) -> Json:
     except UnicodeEncodeError:
         raise ValueError("it holds half of a surrogate pair") from None
     except json.JSONDecodeError as error:
-        raise ValueError(_mistake(text, error.pos) or str(error)) from None
+        raise ValueError(_mistake(text, error)) from None
     return value
 
 
-def _mistake(text: str, place: int) -> str:
-    """Return what people often write where JSON ends to be JSON; "" for the rest."""
+def _mistake(text: str, error: json.JSONDecodeError) -> str:
+    """Return where a text ends to be JSON, and what people do about it."""
+    place = error.pos
     before, rest = text[:place].rstrip(), text[place:].lstrip()
     if rest.startswith(","):  # where Python 3.13 sees a comma before an end
         before, rest = text[: place + 1], rest[1:].lstrip()
@@ -105,9 +126,20 @@ def _mistake(text: str, place: int) -> str:
         return f"JSON has no comments; take it away ({_line(text, place + 1)})"
     if rest.startswith("'"):
         return f"""write " instead of ' ({_line(text, place + 1)})"""
-    if before[-1:] in ('"', "}", "]", "e", "l") and rest.startswith(('"', "{", "[")):
+    comma = before[-1:] in ('"', "}", "]", "e", "l") and rest.startswith(
+        ('"', "{", "[")
+    )
+    if comma and error.msg != "Extra data":
         return f"a comma is missing ({_line(text, len(before))})"
-    return ""
+    if not rest:
+        ends = f"it ends too early ({_line(text, len(before))})"
+        return ends if before else "it is empty; write at least {}"
+    for message, remedy in REMEDIES.items():
+        if error.msg.startswith(message):
+            return f"{remedy} ({_line(text, place + 1)})"
+    if rest[:1].isalpha() or rest[:1] in "~/.":
+        return f'write a text in double quotes, as "x" ({_line(text, place + 1)})'
+    return f"{error.msg[:1].lower()}{error.msg[1:]} ({_line(text, place + 1)})"
 
 
 def _line(text: str, length: int) -> str:
@@ -116,13 +148,39 @@ def _line(text: str, length: int) -> str:
     return f"line {len(lines)}, column {len(lines[-1])}"
 
 
-def _check_depth(value: Json) -> None:
-    """Refuse what is nested so deeply that it could not be written again."""
-    level = [value]
+def _check_depth(value: Json) -> bool:
+    """Refuse what is nested so deeply that it could not be written again.
+
+    Return whether a key is given twice somewhere.
+    """
+    level, twice = [value], False
     for _ in range(NESTING):
-        objects = [inner.values() for inner in level if isinstance(inner, dict)]
+        objects = [inner for inner in level if isinstance(inner, JsonObject)]
         arrays = [inner for inner in level if isinstance(inner, list)]
-        level = list(itertools.chain(*objects, *arrays))
+        twice = twice or any(inner.twice for inner in objects)
+        pairs = itertools.chain.from_iterable(inner.all_items() for inner in objects)
+        level = [*(inner for _, inner in pairs), *itertools.chain(*arrays)]
         if not level:
-            return
+            return twice
     raise ValueError("it is nested too deeply")
+
+
+def _key_lines(text: str) -> Iterator[int]:
+    """Yield the line of each key, in the order of the text."""
+    line, place = 1, 0
+    for match in STRING.finditer(text):
+        if match[1]:
+            line += text.count("\n", place, match.start())
+            place = match.start()
+            yield line
+
+
+def _set_lines(value: Json, lines: Iterator[int]) -> None:
+    """Note the lines of all keys, in the same order."""
+    if isinstance(value, JsonObject):
+        for _, inner in value.all_items():
+            value.lines.append(next(lines))
+            _set_lines(inner, lines)
+    elif isinstance(value, list):
+        for inner in value:
+            _set_lines(inner, lines)

@@ -1,23 +1,27 @@
 """Texts for people and logs: made safe, short, and in one spelling.
 
 Knows how a foreign text is shown on one line, how a refused value is, which names look
-alike, and what a signal is called.  Promises never to raise and never to send a control
-character on.  Pure functions, called from every room.
+alike, what a signal is called, and which digits are a number.  Promises never to raise
+and never to send a control character on.  Pure functions, called from every room.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import signal
+import urllib.parse
 from typing import Iterable, Optional
 
-from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.strict_json import SURROGATE, Json
 
 CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
 #: What ends a line, or turns the order of what follows, in some programs' eyes.
 LINE_CONTROL = re.compile("[\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+FILE_URL = "file://"
+
 
 #: Exit statuses above 128 that programs do not end with by themselves.
 SIGNAL_STATUSES = (*range(132, 138), 139, 143, 152, 159)
@@ -41,6 +45,35 @@ def printable(text: str, limit: int = 500) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut
     )
+
+
+def path_text(path: str) -> str:
+    """Return a path as text; one that is not UTF-8 as a `file:` URL (RFC 8089).
+
+    An absolute path begins with a slash, so `path_of` knows which of the two it has.
+    """
+    if not SURROGATE.search(path):
+        return path
+    return FILE_URL + urllib.parse.quote_from_bytes(os.fsencode(path))
+
+
+def path_of(text: str) -> str:
+    """Return the path that `path_text` has made a text of."""
+    if not text.startswith(FILE_URL):
+        return text
+    return os.fsdecode(urllib.parse.unquote_to_bytes(text[len(FILE_URL) :]))
+
+
+def whole_number(text: str, low: int, high: int) -> Optional[int]:
+    """Return the number that decimal digits stand for, None where it is out of bounds.
+
+    No sign, no blanks, no other script's digits, all of which `int` takes; and at most
+    19 of them, since `int` takes the longer the more it gets (CVE-2020-10735).
+    """
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        return None
+    number = int(text)
+    return number if low <= number <= high else None
 
 
 def article(word: str) -> str:

@@ -28,21 +28,25 @@ def writable_by_others(path: str, *trusted: int, what: str = "script") -> Option
     Looks at the file, and at every folder and link on the way to it: whoever may
     write one of them may put another file in this place.
     A sticky folder (/tmp) is held to be safe for what trusted users own in it.
-    `trusted` are user ids beside root's; `what` is script, registry or interpreter.
+    `trusted` are user ids beside root's; `what` is script, registry, interpreter or
+    secret.
     """
     ids = {0, *trusted}
     for place, status in places_of(path):
-        fault = _place_fault(place, status, ids)
+        # Who may read a secret's file knows it, and gains nothing by writing it.
+        group = what != "secret" or not stat.S_ISREG(status.st_mode)
+        fault = _place_fault(place, status, ids, group)
         if fault:
             remedy = _chmod(place, status, ids) or _elsewhere(what, path, status.st_uid)
             return f"{fault}: {remedy}"
     return None
 
 
-def folder_fault(folder: str) -> Optional[str]:
+def folder_fault(folder: str, of_logs: bool = False) -> Optional[str]:
     """Return who else may put links into a folder of root's, and the remedy; or None.
 
-    A folder above it may be its group's: Ubuntu's /var/log is that of syslog.
+    Above a folder of logs one may be its group's (Ubuntu's /var/log is that of syslog):
+    logs are opened by a descriptor, so that no link is met there.
     """
     other = "name another folder, one that root alone may write"
     with contextlib.suppress(OSError):
@@ -54,7 +58,7 @@ def folder_fault(folder: str) -> Optional[str]:
         if status.st_uid != 0:
             return f"{folder} belongs to {_user(status.st_uid)}: {other}"
     for place, status in places_of(folder):
-        fault = _place_fault(place, status, {0}, group=False)
+        fault = _place_fault(place, status, {0}, group=not of_logs)
         if fault:
             return f"{fault}: {_chmod(place, status, {0}) or other}"
     return None
@@ -140,10 +144,10 @@ def _elsewhere(what: str, path: str, owner: int) -> str:
     if what == "interpreter":
         return "use one that is installed for the whole host"
     folder, mode = "/usr/local/sbin/", 755
-    if what == "registry":
-        folder, mode = "/etc/cron-trigger-server/", 644
+    if what != "script":
+        folder, mode = "/etc/cron-trigger-server/", 600 if what == "secret" else 644
     copy = f"sudo install -D -m {mode} -t {folder} {shlex.quote(path)}"
-    if what == "registry":
+    if what != "script":
         return f"keep a copy that is root's ({copy})"
     name = _name(owner)
     setting = f'"user": "{name}"' if owner and name else "another user"

@@ -11,6 +11,7 @@ that is being cancelled, or whose keeper was killed, keeps every other run out.
     ground     what all of them stand on
     active     the runs that this process watches
     folders    the folders; PID files that somebody removed
+    recorder   what is recorded of an end
     ending     how a run ends: by itself, cancelled, timed out, interrupted
     recovery   runs that others began, or this server in an earlier life
     launch     all checks, then the lock, then the start

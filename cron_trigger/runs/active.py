@@ -54,7 +54,7 @@ class ActiveRun:
     ) -> None:
         # Replaced as a whole, under `mutex`; to read it is one look at one value.
         self.run = run
-        self._pid_file = pid_file
+        self.pid_file = pid_file
         self.kill_after_s = kill_after_s
         self.timeout_s = timeout_s
         #: Our copy of the keeper's lock: the cron stays locked until it is closed.
@@ -62,39 +62,46 @@ class ActiveRun:
         #: The keeper, where it is this process's child; kept until it is reaped, or
         #: subprocess would reap it by itself and with it the resource usage.
         self.child = child
+        self.started = started = started_of(run.keeper_started)
         #: On the boot clock; None where it began before this boot, or nobody knows.
-        self.began_s = began_s
-        self.started = started_of(run.keeper_started)
-        if began_s is None and self.started is not None:
-            self.began_s = self.started / TICKS
-        self.family = Family(run.pid or 0, self.started)
+        self.began_s = started / TICKS if began_s is None and started else began_s
+        self.family = Family(run.pid or 0, started)
+        self._noted = 0
         if run.end_reason is not None:
             self._recall_family()
+        #: Further locks, on files that took the place of a removed PID file.
+        self.more_locks: List[int] = []
+        self._begin()
+
+    def _begin(self) -> None:
         self.mutex = threading.Lock()
         self.done = threading.Event()
         #: True once somebody records the end; it is not asked for twice.
         self.ending = False
+        #: The script, while it stands still for a decision.
+        self.held: Optional[Process] = None
         self.pidfd: Optional[int] = None
         self.timeout: Optional[Timer] = None
         #: Who has got SIGTERM, and when on the boot clock the first of them did.
         #: One thread at a time: who decided the end, then the one that ends them.
         self.told: Set[Process] = set()
         self.told_s: Optional[float] = None
-        #: Further locks, on files that took the place of a removed PID file.
-        self.more_locks: List[int] = []
 
     def note(self, kind: str) -> Path:
         """Return a place beside the PID file, where a note of this run may stand."""
         # A dot, which no cron's name begins with.
-        return Path(self._pid_file).with_name(f".{self.run.cron_name}.{kind}")
+        return Path(self.pid_file).with_name(f".{self.run.cron_name}.{kind}")
 
     def note_family(self) -> None:
         """Keep whom we saw, for a successor: one that has lost its parent and has a
         session of its own can't be found a second time.
         """
-        known = json.dumps([self.run.id, boot_id(), self.family.known()])
-        with contextlib.suppress(OSError):
-            self.note("family").write_text(known)
+        known = self.family.known()
+        if len(known) > self._noted:
+            with contextlib.suppress(OSError):
+                text = json.dumps([self.run.id, boot_id(), known])
+                self.note("family").write_text(text)
+                self._noted = len(known)
 
     def _recall_family(self) -> None:
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -103,7 +110,7 @@ class ActiveRun:
                 self.family.learn((int(pid), int(start)) for pid, start in known)
 
     def alive(self) -> bool:
-        """Return True while the keeper lives."""
+        """Return True while the keeper lives.  Raises OSError where none can look."""
         # Its descriptors are closed, and its number may be another's.
         if self.done.is_set():
             return False
@@ -113,12 +120,13 @@ class ActiveRun:
 
     def written(self) -> PidFile:
         """Return what the keeper wrote, in the file that it has open, whatever its
-        name is by now; nothing where another keeper wrote it.
+        name is by now; nothing where another keeper wrote it.  Raises OSError where no
+        descriptor is free to look.
         """
         # First our own descriptor: the name may have another file by now.
         found = read_lock(self.lock) if self.lock is not None else PidFile()
         if found.pid is None:
-            found = read_pid_file(self._pid_file)
+            found = read_pid_file(self.pid_file)
         # The lock may be a later run's by now, or our descriptor's number another
         # file's.
         return found if found.pid == self.run.pid else PidFile()
@@ -132,6 +140,12 @@ class ActiveRun:
                 if (held.st_dev, held.st_ino) == (file.st_dev, file.st_ino):
                     return True
         return False
+
+    def take_over(self, lock: Optional[int]) -> None:
+        """Hold the keeper's lock as well, until the end is recorded."""
+        self.lock = lock
+        if self.closed:  # it has ended meanwhile
+            self.close()
 
     def add_lock(self, lock: int) -> None:
         """Hold one more lock until the end is recorded; from any thread."""

@@ -1,12 +1,12 @@
 """How a run ends: by itself, by a cancel or its time limit, with its keeper killed.
 
-    pidfd -> read what the keeper wrote, once -> history.end -> log line -> events
+    pidfd -> thread "ending ID": read what the keeper wrote, once -> Recorder -> events
 
-A script that ended by itself is recorded by the loop's thread, in `keeper_gone`,
-without a look at any other process.  A run that is to be ended gets a thread of its
-own, which sends SIGTERM to the whole family, SIGKILL after the cron's `killAfter`, and
-records the end when nobody is left; until then the run counts as running, and its lock
-is held.
+The loop only tells that a keeper has gone; each end has a thread of its own, which may
+wait for a log on a disk that hangs: nobody else's end does.  Where the script ended by
+itself, no other process is looked at.  A run that is to be ended gets SIGTERM, its
+whole family, SIGKILL after the cron's `killAfter`, and is recorded when nobody is left;
+until then it counts as running, and its lock is held.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import resource
 import select
 import signal
 import threading
 import time
-from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from cron_trigger.host.lock import PidFile
+from cron_trigger.host.keeper import copy_of_lock
+from cron_trigger.host.loop import is_ready
 from cron_trigger.host.processes import (
     TICKS,
     Process,
@@ -30,57 +29,32 @@ from cron_trigger.host.processes import (
     held_still,
     process,
     send,
-    started_of,
 )
-from cron_trigger.registry.records import (
-    CANCELLED,
-    COMPLETED,
-    FAILED,
-    INTERRUPTED,
-    TIMED_OUT,
-    Run,
-    replace,
-)
-from cron_trigger.registry.texts import signal_name
-from cron_trigger.registry.times import epoch_of, now_text
+from cron_trigger.host.shortage import insist, is_shortage
+from cron_trigger.registry.records import CANCELLED, INTERRUPTED, TIMED_OUT
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ground import Ground
-from cron_trigger.runs.output import RunLog
+from cron_trigger.runs.recorder import Recorder
 
-KEEPER_KILLED = "The run's keeper was killed; what was left of the run was ended."
-HOST_DOWN = "The host went down while it ran."
-NO_PROCESS = "Not started: the system could make no further process for it."
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What the kernel tells the parent of a keeper that has ended."""
-
-    exit_code: Optional[int] = None
-    exited: bool = False
-    cpu_seconds: Optional[float] = None
-    max_rss_bytes: Optional[int] = None
+#: How an end is recorded, where it is not by what the keeper has just written.
+Record = Callable[[], None]
 
 
 class Ending:
-    """Ends runs and records their ends, each once."""
+    """Ends runs and has their ends recorded, each once."""
 
     #: A family that is being ended is looked at again after so long, at least.
     LOOK_S = 0.02
     LOOK_LIMIT_S = 0.5
     #: A keeper without a script has so long to write the status and go.
     KEEPER_S = 5.0
-    #: An end seen later than this is dated by what the keeper wrote: the loop was busy,
-    #: or stopped.  Below, our own clock is the finer one.
-    LAG_S = 0.05
+    #: What could not be done just now is tried again after so long.
+    AGAIN_S = 1.0
 
-    def __init__(
-        self,
-        ground: Ground,
-        running: Running,
-    ) -> None:
+    def __init__(self, ground: Ground, running: Running, recorder: Recorder) -> None:
         self._on = ground
         self._running = running
+        self._recorder = recorder
         self._lock = threading.Lock()  # guards the table below
         self._threads: Dict[int, threading.Thread] = {}
         # Set at a stop; the threads that end families look at it.
@@ -89,27 +63,66 @@ class Ending:
     # ---- a keeper goes
 
     def keeper_gone(self, active: ActiveRun) -> None:
-        """Record the end of a run whose keeper is gone; in the loop's thread.
-
-        Where the run is being ended, or its keeper was killed, a thread sees to what
-        is left of it first.
-        """
-        if active.alive():
-            # A descriptor's number may be another's by now: the loop was told of it
-            # before a thread closed it, and had it given anew for this run.
-            return
-        with active.mutex:
-            if active.pidfd is not None:
-                self._on.loop.unwatch(active.pidfd)
-            if active.run.end_reason is not None or active.ending:
+        """Have the end of a run recorded whose keeper is gone; in the loop's thread."""
+        pidfd = active.pidfd
+        if pidfd is not None:
+            if not is_ready(pidfd):
+                # A descriptor's number may be another's by now: the loop was told of it
+                # before a thread closed it, and had it given anew for this run.
                 return
+            self._on.loop.unwatch(pidfd)
+        self.go_on(active)
+
+    def go_on(self, active: ActiveRun, record: Optional[Record] = None) -> None:
+        """Bring a run to its end in a thread of its own, where it has none.
+
+        Its keeper is gone, or its end was decided, by this process or one before it.
+        """
+        with self._lock:
+            if active.run.id in self._threads:
+                return
+            work = functools.partial(self._end, active, record)
+            name = f"ending {active.run.id}"
+            thread = threading.Thread(target=work, name=name, daemon=True)
+            # In the table before `_end` can take it out: that waits for `_lock`.
+            try:
+                thread.start()
+            except RuntimeError:  # no memory, say: the next moment may have some
+                self._again(active, record)
+                return
+            self._threads[active.run.id] = thread
+
+    def _again(self, active: ActiveRun, record: Optional[Record]) -> None:
+        self._on.loop.call_later(self.AGAIN_S, lambda: self.go_on(active, record))
+
+    def _end(self, active: ActiveRun, record: Optional[Record]) -> None:
+        """Record a run's end, once nobody is left of a family that is to be ended."""
+        try:
+            if record is None and not insist(lambda: self._ended_by_itself(active)):
+                self._empty(active)
+            active.ending = True
+            self._finish(active, record)
+        except Exception as error:  # an end is never lost
+            self._on.say("error", f"run {active.run.id} can't be ended yet: {error!r}")
+            if not active.done.is_set():
+                self._again(active, record)
+        finally:
+            with self._lock:
+                self._threads.pop(active.run.id, None)
+
+    def _ended_by_itself(self, active: ActiveRun) -> bool:
+        """Tell whether a run has ended, with nobody to be ended before it is recorded.
+
+        A keeper that was killed decides the end of what it has left.
+        """
+        with active.mutex:
             # Under the mutex: of a cancel that comes now and this end one is first.
-            if not self._was_killed(active):
-                active.ending = True
-        if active.ending:
-            self._finish(active)
-        else:
-            self.interrupt(active)
+            if active.run.end_reason is None and not active.ending:
+                if self._was_killed(active):
+                    self._interrupted(active)
+                else:
+                    active.ending = True
+            return active.ending
 
     def _was_killed(self, active: ActiveRun) -> bool:
         """Return True where a keeper that is gone went before its script."""
@@ -122,15 +135,46 @@ class Ending:
         peeked = os.waitid(os.P_PID, active.child.pid, options)
         return peeked is None or peeked.si_code != os.CLD_EXITED
 
+    def _interrupted(self, active: ActiveRun) -> None:
+        # The caller holds the mutex.
+        if active.run.end_reason is None:
+            reason = INTERRUPTED
+            active.run = self._on.history.set_end_reason(active.run, reason, None)
+
+    def _finish(self, active: ActiveRun, record: Optional[Record]) -> None:
+        """Record an end, and let go of the lock.  Once for each run."""
+        if active.done.is_set():
+            return
+        try:
+            if record:
+                record()
+            else:
+                self._recorder.end(active)
+        finally:
+            if active.timeout:
+                active.timeout.cancel()
+            if active.pidfd is not None:
+                self._on.loop.unwatch(active.pidfd)
+            # Recorded, then out of the table, unlocked, and told: whoever finds the
+            # lock free finds the end in the history.
+            self._running.remove(active)
+            active.close()
+            active.done.set()
+            self._on.changed(active.run.cron_name)
+            self._on.loop.call_soon(lambda: None)  # `run` looks at `done` in there
+
     # ---- a run is to be ended
 
     def cancel(self, active: ActiveRun, by: Optional[str]) -> bool:
-        """Have a run end.  Return False where its script has ended by itself."""
+        """Have a run end.  Return False where its script has ended by itself.
+
+        Raises OSError where no descriptor is free to look; nothing is decided then.
+        """
         return self._stop(active, CANCELLED, by)
 
     def _reach_limit(self, active: ActiveRun) -> None:
-        """End a run that has reached its time limit."""
-        if self._stop(active, TIMED_OUT, None):
+        """End a run that has reached its time limit; in a thread of its own."""
+        if insist(lambda: self._stop(active, TIMED_OUT, None)):
             run = active.run
             self._on.say(
                 "warning",
@@ -141,9 +185,7 @@ class Ending:
     def interrupt(self, active: ActiveRun) -> None:
         """End what a killed keeper has left, then record the run."""
         with active.mutex:
-            if active.run.end_reason is None:
-                reason = INTERRUPTED
-                active.run = self._on.history.set_end_reason(active.run, reason, None)
+            self._interrupted(active)
         self.go_on(active)
 
     def _stop(self, active: ActiveRun, reason: str, by: Optional[str]) -> bool:
@@ -162,9 +204,13 @@ class Ending:
                 # Before the signal is sent: whoever records the end, this process or
                 # its successor, finds the reason there.
                 active.run = self._on.history.set_end_reason(active.run, reason, by)
-            left = active.family.look()
-            active.note_family()  # first: we may be killed between the two
-            self._terminate(active, left)
+            try:
+                left = active.family.look()
+                active.note_family()  # first: we may be killed between the two
+                self._terminate(active, left)
+            except OSError as error:  # then by the thread below
+                if not is_shortage(error):
+                    raise
         self._on.changed(active.run.cron_name)
         self.go_on(active)
         return True
@@ -190,67 +236,29 @@ class Ending:
         note = active.note("held")
         try:
             note.write_text(str(script.pid))
-        except OSError:  # no room
+        except OSError as error:  # no room
+            if is_shortage(error):
+                raise
             yield True
             return
+        active.held = script
         try:
             with held_still(script) as living:
                 yield living
         finally:
+            active.held = None
             note.unlink(missing_ok=True)
-
-    def go_on(self, active: ActiveRun) -> None:
-        """End a run whose end was decided, by this process or one before it."""
-        with self._lock:
-            if active.run.id in self._threads:
-                return
-            # In the table before `_end` can take it out: that waits for `_lock`.
-            name, work = f"ending {active.run.id}", functools.partial(self._end, active)
-            thread = threading.Thread(target=work, name=name, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # no memory, say: the next moment may have some
-                self._on.loop.call_later(1.0, lambda: self.go_on(active))
-                return
-            self._threads[active.run.id] = thread
-
-    def _end(self, active: ActiveRun) -> None:
-        """End a family, and record its run when nobody of it is left.
-
-        What came after the first SIGTERM is somebody's clean-up: it has until the
-        SIGKILL.
-        """
-        try:
-            self._empty(active)
-            with active.mutex:
-                # The keeper's end, seen by the loop, may have been recorded already.
-                first, active.ending = not active.ending, True
-            if first:
-                self._finish(active)
-        finally:
-            with self._lock:
-                self._threads.pop(active.run.id, None)
 
     def _empty(self, active: ActiveRun) -> None:
         """Return when the family is gone, and its keeper."""
         deadline_s = time.monotonic() + active.kill_after_s
         pause_s = self.LOOK_S
         lonely_s: Optional[float] = None
-        noted = 0
         while True:
-            left, kept = active.family.look(), active.alive()
-            if len(active.family.known()) > noted:
-                noted = len(active.family.known())
-                active.note_family()
+            left, kept = insist(lambda: self._look(active, deadline_s))
             now_s = time.monotonic()
             if not left and not kept:
                 return
-            # At a stop the lock goes with us, where no keeper holds it.
-            if now_s >= deadline_s or (self._hurry.is_set() and not kept):
-                for one in left:
-                    send(one, signal.SIGKILL)
-            else:
-                self._terminate(active, left)
             lonely_s = (lonely_s or now_s) if not left else None
             if lonely_s is not None and now_s - lonely_s > self.KEEPER_S:
                 self._kill_keeper(active)
@@ -260,6 +268,27 @@ class Ending:
             pids = [*keeper, *(one.pid for one in left[:16])]
             wait_for_any(pids, min(pause_s, limit_s))
             pause_s = min(pause_s * 1.5, self.LOOK_LIMIT_S)
+
+    def _look(self, active: ActiveRun, deadline_s: float) -> Tuple[List[Process], bool]:
+        """Look who is left, and signal them; return them, and whether the keeper lives.
+
+        Nobody is left only where a second look in a row says so, at which the family
+        stood still: a process may be born during a look, or take turns with others
+        faster than that.
+        """
+        left, kept = active.family.look(), active.alive()
+        # At a stop the lock goes with us, where no keeper holds it.
+        hurry = self._hurry.is_set() and not kept
+        kill = time.monotonic() >= deadline_s or hurry
+        if kill or not (left or kept):
+            with active.family.standing_still() as left:
+                # The youngest first: the end of a shell has its stopped jobs go on.
+                for one in reversed(left) if kill else ():
+                    send(one, signal.SIGKILL)
+        active.note_family()
+        if not kill:
+            self._terminate(active, left)
+        return left, kept
 
     def _terminate(self, active: ActiveRun, left: Sequence[Process]) -> None:
         """SIGTERM whoever has not got it and was there when the first one did."""
@@ -271,99 +300,16 @@ class Ending:
             # clean-up's, which that signal has begun.
             before = first or one.began_s + 1 / TICKS <= active.told_s
             if before and one not in active.told:
-                active.told.add(one)
                 send(one, signal.SIGTERM)
                 # What somebody has stopped would take notice of it never.
                 one.state in "Tt" and send(one, signal.SIGCONT)
+                # Last: where no descriptor was free, it is told at the next look.
+                active.told.add(one)
 
     def _kill_keeper(self, active: ActiveRun) -> None:
-        keeper = process(active.run.pid or 0)
+        keeper = insist(lambda: process(active.run.pid or 0))
         if keeper and keeper.started == active.started:
-            send(keeper, signal.SIGKILL)
-
-    # ---- the record
-
-    def _finish(self, active: ActiveRun) -> None:
-        """Record an end, and let go of the lock.  Called once for each run."""
-        try:
-            self.record(self._ended(active, active.written(), self._reap(active)))
-        finally:
-            if active.timeout:
-                active.timeout.cancel()
-            if active.pidfd is not None:
-                self._on.loop.unwatch(active.pidfd)
-            # Recorded, then out of the table, unlocked, and told: whoever finds the
-            # lock free finds the end in the history.
-            self._running.remove(active)
-            active.close()
-            active.done.set()
-            self._on.changed(active.run.cron_name)
-            self._on.loop.call_soon(lambda: None)  # `run` looks at `done` in there
-
-    def _reap(self, active: ActiveRun) -> Usage:
-        """Return what the kernel tells of a keeper, where this is its parent."""
-        if active.child is None:
-            return Usage()
-        try:
-            # It is gone: no wait; and nobody else reaps a keeper in the table.
-            _, status, usage = os.wait4(active.child.pid, 0)
-        except ChildProcessError:
-            return Usage()
-        active.child.returncode = os.waitstatus_to_exitcode(status)
-        # A process begins with the mark of the one that it was made from (execve(2)
-        # keeps it): a small script's own peak can't be told from the server's.
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return Usage(
-            active.child.returncode,
-            os.WIFEXITED(status),
-            round(usage.ru_utime + usage.ru_stime, 6),
-            usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None,
-        )
-
-    def _ended(self, active: ActiveRun, written: PidFile, usage: Usage) -> Run:
-        run = active.run
-        now_s, boot_s = self._on.clock(), boot_time_s()
-        known, exit_code = written.exit_code is not None, written.exit_code
-        if written.pid is None and usage.exited:
-            exit_code = usage.exit_code  # a full disk took neither number nor status
-        lag_s = now_s - written.written_s if known else 0.0
-        if active.began_s is None:
-            took_s = now_s - lag_s - epoch_of(run.started_at)
-        else:
-            took_s = boot_s - active.began_s
-            # Taken off only where it can be true: the wall clock may have been set.
-            lag_s = lag_s if self.LAG_S < lag_s < took_s else 0.0
-            took_s -= lag_s
-        return replace(
-            with_outcome(run, exit_code, usage.exited),
-            completed_at=now_text(now_s - lag_s),
-            duration_ms=max(0, round(took_s * 1000)),
-            cpu_seconds=usage.cpu_seconds,
-            max_rss_bytes=usage.max_rss_bytes,
-        )
-
-    def record(self, run: Run) -> None:
-        """Record, log and tell a run's end, unless somebody did so before."""
-        if run.error == NO_PROCESS:  # a retry with its key starts it
-            self._on.history.release(run, began=True)
-        log = RunLog(run)
-        try:
-            if log.descriptor is not None:
-                run = replace(run, log_end=log.end())
-            run = replace(run, error=run.error or log.fault())
-            # None where another process was first: it has written the line, too.
-            ended = self._on.history.end(run)
-            if ended is None:
-                return
-            text = f"run {ended.id} {ended.status}: {ended.outcome()}"
-            log.write_line(text)
-        finally:
-            log.close()
-        level = "info" if ended.status == COMPLETED else "warning"
-        self._on.say(
-            level,
-            f"run {ended.id} of {ended.cron_name} {ended.status}: {ended.outcome()}",
-        )
+            insist(lambda: send(keeper, signal.SIGKILL))
 
     # ---- watching
 
@@ -382,11 +328,14 @@ class Ending:
         if active.done.is_set():
             return
         try:
-            active.pidfd = os.pidfd_open(active.run.pid or 0)
+            if active.pidfd is None:
+                active.pidfd = os.pidfd_open(active.run.pid or 0)
+            if active.lock is None:
+                active.take_over(copy_of_lock(active.pidfd, active.pid_file))
         except ProcessLookupError:
             self._on.loop.call_soon(lambda: self.keeper_gone(active))
         except OSError:
-            self._on.loop.call_later(1.0, lambda: self._open(active))
+            self._on.loop.call_later(self.AGAIN_S, lambda: self._open(active))
         else:
             self._on.loop.watch(active.pidfd, lambda _events: self.keeper_gone(active))
 
@@ -402,36 +351,28 @@ class Ending:
             try:
                 threading.Thread(target=work, name=name, daemon=True).start()
             except RuntimeError:
-                active.timeout = self._on.loop.call_later(1.0, reached)
+                active.timeout = self._on.loop.call_later(self.AGAIN_S, reached)
 
         left_s = max(0.0, active.timeout_s - used_s)
         active.timeout = self._on.loop.call_later(left_s, reached)
 
     def close(self, patience_s: float = 3.0) -> None:
-        """At a stop: end at once what only our own copy of a lock keeps others from."""
+        """At a stop: end at once what only our own copy of a lock keeps others from.
+
+        Nobody stands still any longer.
+        """
         self._hurry.set()
         deadline_s = time.monotonic() + patience_s
-        with self._lock:
-            threads = list(self._threads.items())
-        for run_id, thread in threads:
-            active = self._running.get(run_id)
-            if active and not active.alive():
+        for active in self._running.by_cron().values():
+            with self._lock:
+                thread = self._threads.get(active.run.id)
+            if thread and not insist(active.alive):
                 thread.join(max(0.0, deadline_s - time.monotonic()))
-
-
-def with_outcome(run: Run, exit_code: Optional[int], exited: bool = False) -> Run:
-    """Return a run as its exit status says; without one, with the reason.
-
-    `exited`: the keeper was not killed, but wrote nothing, since it had no script.
-    """
-    if exit_code is not None:
-        status = COMPLETED if exit_code == 0 else FAILED
-        name = signal_name(exit_code)
-        return replace(run, status=status, exit_code=exit_code, signal=name)
-    if exited and run.end_reason is None:
-        return replace(run, status=FAILED, error=NO_PROCESS)
-    down = run.keeper_started is not None and started_of(run.keeper_started) is None
-    return replace(run, status=INTERRUPTED, error=HOST_DOWN if down else KEEPER_KILLED)
+            while active.held and time.monotonic() < deadline_s:
+                time.sleep(0.005)
+            held = active.held  # by a thread that hangs with a disk
+            if held:
+                send(held, signal.SIGCONT)
 
 
 def wait_for_any(pids: Sequence[int], timeout_s: float) -> None:

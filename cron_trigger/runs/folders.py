@@ -50,7 +50,8 @@ def make_folders(settings: Settings) -> None:
                     "name another (--run-dir, --state-dir, --log-dir)."
                 ) from None
             continue
-        unsafe = folder_fault(str(path)) if os.geteuid() == 0 else None
+        of_logs = path == settings.log_dir
+        unsafe = folder_fault(str(path), of_logs) if os.geteuid() == 0 else None
         if unsafe:
             raise ConfigError(
                 f"The folder {path} is refused, where others could put links, because "

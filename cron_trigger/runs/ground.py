@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
@@ -12,8 +11,7 @@ from cron_trigger.registry.file import Registry
 from cron_trigger.registry.settings import Settings
 
 
-@dataclass(frozen=True)
-class Ground:
+class Ground(NamedTuple):
     """The parts below, and how to tell of something; any thread may use them."""
 
     settings: Settings

@@ -5,8 +5,8 @@ run has begun since, by whichever way, or the lock is held just now; a `flock` l
 came and went unseen can't be told.  Each missed time is one `cron.late`; after a time
 without a server, one for each cron says how many there were.
 
-The loop's thread judges, any may ask.  `Lateness._lock` guards the table and is not
-held while the history is asked.
+One thread at a time judges, beside the loop; any may ask.  `Lateness._lock` guards the
+table and is not held while the history is asked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import bisect
 import threading
 import time
-from dataclasses import replace
 from datetime import datetime
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -24,6 +23,7 @@ from cron_trigger.host.loop import Loop
 from cron_trigger.host.walltimer import WallTimer
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import Registry
+from cron_trigger.registry.records import replace
 from cron_trigger.registry.schedules import Schedule
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.runner import Runner
@@ -71,7 +71,7 @@ class Lateness:
         self._lock = threading.Lock()  # to change the two below; one look needs none
         self._judged: Dict[str, Judged] = {}
         self._next: Dict[str, Tuple[Schedule, float, Optional[str]]] = {}
-        self._timer = WallTimer(loop, self.tick)
+        self._timer = WallTimer(loop, lambda: loop.aside(self.tick))
 
     # ---- asked by anybody
 
@@ -97,7 +97,7 @@ class Lateness:
         """Return True from a missed time until a run begins."""
         return is_late(cron, self._judged, self._history)
 
-    # ---- the loop's thread
+    # ---- beside the loop
 
     def start(self) -> None:
         """Judge what was due while no server ran, then each time as it comes."""

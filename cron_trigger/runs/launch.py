@@ -20,17 +20,18 @@ import stat
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
-from typing import DefaultDict, Dict, Iterator, List, Mapping, Optional
+from typing import DefaultDict, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 from cron_trigger.host import keeper
 from cron_trigger.host.lock import LockTable, empty_pid_file, take_lock
 from cron_trigger.host.processes import boot_time_s, process
+from cron_trigger.host.shortage import insist, is_shortage
 from cron_trigger.host.users import User
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.errors import LaunchError, Refusal
 from cron_trigger.registry.parameters import ParameterValue, value_text
 from cron_trigger.registry.records import FAILED, RUNNING, Key, Run, Trigger, replace
+from cron_trigger.registry.texts import path_text, printable
 from cron_trigger.registry.times import now_text
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
@@ -41,8 +42,7 @@ from cron_trigger.runs.recovery import Recovery, write_note
 from cron_trigger.runs.scripts import Scripts
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """All that a launch needs of the registry and the host, checked."""
 
     cron: Cron
@@ -91,8 +91,16 @@ class Launch:
         """Start a cron; return its run.  Refusals say why not.
 
         `already_running`, `unknown_cron`, `invalid_params`, `launch_failed`,
-        `idempotency_mismatch`.
+        `idempotency_mismatch`, `overloaded`.
         """
+        try:
+            return self._triggered(request)
+        except (OSError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
+            raise out_of_room(request.cron_name) from None
+
+    def _triggered(self, request: Trigger) -> Run:
         try:
             # Before any lock: it may wait for the registry's file.
             cron = self._on.registry.get(request.cron_name)
@@ -189,6 +197,8 @@ class Launch:
                 # Tried, never waited for: a holder may run for hours.
                 lock = take_lock(path)
             except OSError as error:
+                if is_shortage(error):
+                    raise
                 why = f"its PID file {path} cannot be opened ({error.strerror})"
                 if error.errno == errno.ELOOP:
                     why += ": it is a link, which is not followed; remove it"
@@ -271,7 +281,7 @@ class Launch:
             requested_by=request.requested_by,
             client=request.client,
             params=cron.shown(values),
-            log_file=cron.log_path,
+            log_file=path_text(cron.log_path),
         )
 
     def _launch(self, prepared: Prepared, run: Run, request: Trigger, lock: int) -> Run:
@@ -286,7 +296,7 @@ class Launch:
         except LaunchError as error:
             raise self._not_started(run, request, str(error)) from None
         if not_kept:
-            run = replace(run, error=f"Its output was not kept: {not_kept}.")
+            run = replace(run, error=f"Its output was not kept: {printable(not_kept)}.")
         try:
             # From here on the PID file speaks of this run, or says nothing.
             empty_pid_file(lock)
@@ -298,8 +308,12 @@ class Launch:
             # before the script begins.
             child = self._start_keeper(prepared, run, lock, log)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
+            short = is_shortage(error)
+            if short and not run.id:
+                raise
             why = f"the system refused to start it ({error})"
-            raise self._not_started(run, request, why) from None
+            refusal = self._not_started(run, request, why)
+            raise (out_of_room(run.cron_name, run.id) if short else refusal) from None
         finally:
             # The keeper has its own copy.
             os.close(log)
@@ -313,7 +327,9 @@ class Launch:
         child: subprocess.Popen[bytes],
         began_s: float,
     ) -> Run:
-        own = process(child.pid)  # a zombie at the worst: it is not reaped yet
+        # A zombie at the worst: it is not reaped yet.  Without its start nobody could
+        # tell its family.
+        own = insist(lambda: process(child.pid))
         run = replace(run, pid=child.pid, keeper_started=own.mark if own else None)
         active = ActiveRun(
             run,
@@ -380,6 +396,7 @@ class Launch:
 
     def _not_started(self, run: Run, request: Trigger, why: str) -> Refusal:
         """Record a run that failed to start; return what to tell the client."""
+        why = printable(why, 2000)  # a path in it may not be UTF-8
         if not run.id:
             # Without its key: a retry is to try again.
             run = self._on.history.begin(run, None, request.scheduled)
@@ -391,13 +408,14 @@ class Launch:
             duration_ms=0,
             error=f"Not started: {why}.",
         )
-        log = RunLog(ended)  # there if the launch came as far as its first line
+        # There if the launch came as far as its first line.
+        log = insist(lambda: RunLog(ended))
         if log.descriptor is not None:
             ended = replace(ended, log_end=log.end())
         # The lock is still ours: nobody starts the cron between its end and this
         # record.
         self._on.history.end(ended)
-        log.write_line(f"run {run.id} failed: {ended.error}")
+        insist(lambda: log.write_line(f"run {run.id} failed: {ended.error}"))
         log.close()
         self._on.say(
             "error",
@@ -408,3 +426,14 @@ class Launch:
         return Refusal(
             "launch_failed", f'"{run.cron_name}" was not started: {why}.', runId=run.id
         )
+
+
+def out_of_room(cron_name: str, run_id: Optional[int] = None) -> Refusal:
+    """Return what to say where the system has nothing left for one more process."""
+    return Refusal(
+        "overloaded",
+        f'"{cron_name}" was not started: the system has no descriptor, process or '
+        "memory left just now; try again in 1 s.",
+        {"Retry-After": "1"},
+        **({"runId": run_id} if run_id else {}),
+    )

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+from cron_trigger.host.shortage import is_shortage
 from cron_trigger.registry.errors import LaunchError
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import now_text
@@ -102,12 +103,15 @@ class Logs:
         """Return a descriptor that appends to a cron's log, and why it keeps nothing.
 
         Where a disk takes no output it is that of /dev/null: the run matters more.
-        Raises LaunchError for a place where a log must not be written.
+        Raises LaunchError for a place where a log must not be written, and OSError
+        where no descriptor is free: the log is well.
         """
         folder, name = os.path.split(path)
         try:
             descriptor = self._opened(folder, name)
         except OSError as error:
+            if is_shortage(error):
+                raise
             own = folder == self._path and error.errno not in WRONG_PLACES
             if error.errno not in DISK_FAULTS and not own:
                 raise LaunchError(log_fault(path, error)) from None
@@ -142,7 +146,7 @@ class Logs:
                 # Under the lock: another thread may close this folder for one that was
                 # made anew.
                 return open_log(self._own_folder(), name)
-        unsafe = folder_fault(folder) if os.geteuid() == 0 else None
+        unsafe = folder_fault(folder, True) if os.geteuid() == 0 else None
         if unsafe:
             raise LaunchError(f"its log folder is not safe, because {unsafe}")
         descriptor = open_folder(folder)

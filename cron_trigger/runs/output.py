@@ -13,7 +13,9 @@ import os
 from datetime import datetime, timezone
 from typing import Iterator, Optional
 
+from cron_trigger.host.shortage import is_shortage
 from cron_trigger.registry.records import Run
+from cron_trigger.registry.texts import path_of
 
 
 def framing_line(text: str) -> str:
@@ -26,39 +28,57 @@ class RunLog:
     """One run's part of a log."""
 
     def __init__(self, run: Run) -> None:
-        """Open the file; `descriptor` is None where the output is not kept."""
+        """Open the file; `descriptor` is None where the output is not kept.
+
+        Raises OSError where only a free descriptor is missing.
+        """
         self.run = run
         self.descriptor: Optional[int] = None
+        #: Why a file that is there can't be read.
+        self._error: Optional[OSError] = None
         self.start = 0
         if run.log_file and run.log_inode is not None and run.log_start is not None:
-            self._find(run.log_file, run.log_start)
+            self._find(path_of(run.log_file), run.log_start)
 
     def _find(self, path: str, log_start: int) -> None:
         # A rotation may come between the name and the opening: the inode decides,
         # below.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         for candidate in self._candidates(path):
-            with contextlib.suppress(OSError):
-                descriptor = os.open(
-                    candidate,
-                    os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK,
-                )
+            descriptor = None
+            try:
+                descriptor = os.open(candidate, flags)
                 # Looked at through the descriptor: what stands under the name may
                 # change.
                 head = self._head(descriptor, log_start)
-                if head is not None:
-                    self.descriptor, self.start = descriptor, log_start + head
-                    return
+            except OSError as error:
+                head = None
+                self._note(error)
+            if head is not None:
+                self.descriptor, self.start = descriptor, log_start + head
+                return
+            if descriptor is not None:
                 os.close(descriptor)
+
+    def _note(self, error: OSError) -> None:
+        """Keep an error that is more than a file which is not there."""
+        if is_shortage(error):
+            raise error
+        if not isinstance(error, FileNotFoundError):
+            self._error = error
 
     def _candidates(self, path: str) -> Iterator[str]:
         """Yield the log, then its rotated names (`x.log.1`, `x.log-20261123`)."""
         yield path
         folder, name = os.path.split(path)
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                rotated = entry.name.startswith(name) and entry.name != name
-                if rotated and entry.inode() == self.run.log_inode:
-                    yield entry.path
+        try:
+            with os.scandir(folder) as entries:
+                found = [e for e in entries if e.inode() == self.run.log_inode]
+        except OSError as error:
+            return self._note(error)
+        for entry in found:
+            if entry.name.startswith(name) and entry.name != name:
+                yield entry.path
 
     def _head(self, descriptor: int, log_start: int) -> Optional[int]:
         """Return the length of the run's first line if it stands at `log_start`."""
@@ -119,6 +139,8 @@ class RunLog:
         if self.run.log_inode is None:
             return None
         if self.descriptor is None:
+            if self._error is not None:
+                return f"Its output cannot be read: {self._error.strerror}."
             return "Its output is gone: its log was removed while it ran."
         with contextlib.suppress(OSError):
             if not os.fstatvfs(self.descriptor).f_bavail:
@@ -126,22 +148,25 @@ class RunLog:
         return None
 
     def write_line(self, text: str) -> None:
-        """Append a framing line to the file that has the output, wherever it is now."""
+        """Append a framing line to the file that has the output, wherever it is now.
+
+        Raises OSError where only a free descriptor is missing.
+        """
         if self.descriptor is None:
             return
-        with contextlib.suppress(OSError):
-            # The file, not its name: a rotation takes the last line with the output.
-            path = f"/proc/self/fd/{self.descriptor}"
+        # The file, not its name: a rotation takes the last line with the output.
+        path = f"/proc/self/fd/{self.descriptor}"
+        try:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-            try:
-                size = os.fstat(descriptor).st_size
-                # What is left of the script may write in between: then a line too many
-                # ends.
-                partial = size and os.pread(self.descriptor, 1, size - 1) != b"\n"
-                line = ("\n" if partial else "") + framing_line(text)
-                os.write(descriptor, line.encode())
-            finally:
-                os.close(descriptor)
+        except OSError as error:
+            return self._note(error)
+        with contextlib.suppress(OSError), open(descriptor, "wb", 0) as file:
+            size = os.fstat(descriptor).st_size
+            # What is left of the script may write in between: then a line too many
+            # ends.
+            partial = size and os.pread(self.descriptor, 1, size - 1) != b"\n"
+            line = ("\n" if partial else "") + framing_line(text)
+            file.write(line.encode())
 
     def close(self) -> None:
         """Close the file; may be called again."""

@@ -6,21 +6,23 @@ as its standard input.  What is left of a family whose keeper is gone is ended b
 anybody else gets the lock.
 
 Called at a server's start, at a message of `run NAME`, before runs are shown, and by a
-launch that found the lock free.  Any thread may call, the loop's too: what takes time
-goes to a thread of `Ending`.
+launch that found the lock free.  Any thread may call but the loop's: the history is
+asked.  What takes longer, a run's log too, goes to a thread of `Ending`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Optional, Set
 
-from cron_trigger.host.keeper import copy_of_lock, keeps
+from cron_trigger.host.keeper import keeps
 from cron_trigger.host.lock import PidFile, read_lock, read_pid_file, take_lock
 from cron_trigger.host.processes import (
     TICKS,
@@ -30,12 +32,14 @@ from cron_trigger.host.processes import (
     send,
     started_of,
 )
+from cron_trigger.host.shortage import insist
 from cron_trigger.registry.records import INTERRUPTED, Run, replace
 from cron_trigger.registry.strict_json import json_text
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.active import ActiveRun, Running
-from cron_trigger.runs.ending import Ending, with_outcome
+from cron_trigger.runs.ending import Ending
 from cron_trigger.runs.ground import Ground
+from cron_trigger.runs.recorder import Recorder, with_outcome
 
 NEVER_BEGAN = "The server was killed before the script began."
 
@@ -49,16 +53,20 @@ class Recovery:
     AGAIN_LIMIT_S = 5.0
     LEFT_ALONE_S = 3.0
     KILL_AFTER_S = 10.0
+    #: A start waits so long for the records of what ended before it.
+    START_S = 2.0
 
     def __init__(
         self,
         ground: Ground,
         running: Running,
         ending: Ending,
+        recorder: Recorder,
     ) -> None:
         self._on = ground
         self._running = running
         self._ending = ending
+        self._recorder = recorder
         # One look at a time: two threads would each adopt the same run.
         # Reentrant: `_find` settles under it.
         self._lock = threading.RLock()
@@ -70,6 +78,11 @@ class Recovery:
         for run in self._on.history.running():
             self._find(run)
         self._adopt_unrecorded()
+        # Who asks at once finds what had ended recorded, unless a log's disk hangs.
+        deadline_s = time.monotonic() + self.START_S
+        for active in self._running.by_cron().values():
+            if active.ending:
+                active.done.wait(max(0.0, deadline_s - time.monotonic()))
 
     def sync(self) -> None:
         """Learn of runs that a command line has begun or ended."""
@@ -152,23 +165,21 @@ class Recovery:
         self._on.history.note_under_way(known)
         # Its pidfd is opened here, and the lock's copy comes through that.
         self._ending.watch(active)
-        if active.pidfd is not None:
-            active.lock = copy_of_lock(active.pidfd, path)
-            if active.closed:  # it has ended meanwhile
-                active.close()
-        self._let_go(active)
+        self._let_go(active, keeper)
         if known.end_reason:
             # A server before us had decided the end, and was killed before it came.
             self._ending.go_on(active)
         self._on.changed(run.cron_name)
 
-    def _let_go(self, active: ActiveRun) -> None:
-        """Have a script go on that a server held still when it was killed."""
+    def _let_go(self, active: ActiveRun, keeper: Process) -> None:
+        """Have go on what a server held still when it was killed."""
+        if keeper.state in "Tt":
+            insist(lambda: send(keeper, signal.SIGCONT))
         note = active.note("held")
         # Taken from the kernel, not from the note: a number may be another's by now.
-        script = active.family.script() if note.exists() else None
+        script = insist(active.family.script) if note.exists() else None
         if script:
-            send(script, signal.SIGCONT)
+            insist(lambda: send(script, signal.SIGCONT))
             note.unlink(missing_ok=True)
 
     def _active(self, run: Run, lock: Optional[int]) -> ActiveRun:
@@ -188,15 +199,19 @@ class Recovery:
             return
         self._looking.add(run.id)
 
-        # In the loop's thread, which has no lock then.
+        # Beside the loop, with no lock.
         def look() -> None:
             with self._lock:
                 self._looking.discard(run.id)
-            self._find(run)
+            try:
+                self._find(run)
+            except OSError:  # no descriptor is free
+                with self._lock:
+                    self._find_again(run)
 
         age_s = self._on.clock() - epoch_of(run.started_at)
         delay_s = min(max(self.AGAIN_S, age_s / 10), self.AGAIN_LIMIT_S)
-        self._on.loop.call_later(delay_s, look)
+        self._on.loop.call_later(delay_s, lambda: self._on.loop.aside(look))
 
     # ---- nobody holds the lock but we
 
@@ -204,8 +219,8 @@ class Recovery:
         """Record a run whose keeper let go of the lock.  Return True if all is over.
 
         `lock` is ours (or nobody's to have, None): the caller closes it.  Where the
-        run goes on without it, or something of it is left that must end first, a copy
-        of it stays taken.  `at_once` allows a look at all processes in this thread.
+        run goes on without it, or its end takes its time, a copy of it stays taken.
+        `at_once`: this thread may look at all processes, and wait for the run's log.
         """
         path = self._on.settings.pid_file(run.cron_name)
         with self._lock:
@@ -224,16 +239,27 @@ class Recovery:
             # The file may speak of a later run, whose keeper is not this one's.
             ours = run.pid is None or written.pid == run.pid
             written = written if ours else PidFile()
-            if self._may_be_left(run, written, at_once):
-                # The lock's copy first, then the table: from here on others wait for
-                # this end.
-                active = self._active(run, os.dup(lock) if lock is not None else None)
-                self._running.add(active)
-                self._ending.interrupt(active)
+            left = self._may_be_left(run, written, at_once)
+            if left or not at_once:
+                self._settle_later(run, lock, None if left else written)
                 return False
         # Without `_lock`: of two who come here, the history lets one record.
         self._record(run, written)
         return True
+
+    def _settle_later(
+        self, run: Run, lock: Optional[int], written: Optional[PidFile]
+    ) -> None:
+        """Have a thread record a run; without `written`, end what is left of it."""
+        # The lock's copy first, then the table: from here on others wait for this end.
+        active = self._active(run, os.dup(lock) if lock is not None else None)
+        active.ending = written is not None
+        self._running.add(active)
+        if written is None:
+            self._ending.interrupt(active)
+        else:
+            work = functools.partial(self._record, run, written)
+            self._ending.go_on(active, work)
 
     def _may_be_left(self, run: Run, written: PidFile, at_once: bool) -> bool:
         """Tell whether processes of a run must be ended before it is recorded.
@@ -244,7 +270,7 @@ class Recovery:
         by_itself = written.exit_code is not None and run.end_reason is None
         if by_itself or run.pid is None or started is None:
             return False
-        return not at_once or bool(self._active(run, None).family.look())
+        return not at_once or not self._active(run, None).family.is_empty()
 
     def _record(self, run: Run, written: PidFile) -> None:
         """Record the end of a run by what its PID file said."""
@@ -260,7 +286,7 @@ class Recovery:
             )
         else:
             run = self._without_status(run)
-        self._ending.record(run)
+        self._recorder.record(run)
         self._on.changed(run.cron_name)
 
     def _without_status(self, run: Run) -> Run:
@@ -323,7 +349,7 @@ def write_note(pid_file: str, run: Run) -> None:
         try:
             # One writer: the cron's lock is ours.  A kill leaves half a note, which is
             # none.
-            os.write(descriptor, json_text(vars(run)).encode("utf-8", "replace"))
+            os.write(descriptor, json_text(run._asdict()).encode("utf-8", "replace"))
         finally:
             os.close(descriptor)
 

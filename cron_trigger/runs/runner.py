@@ -24,6 +24,7 @@ from cron_trigger.runs.folders import RunFolder
 from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.launch import Launch
 from cron_trigger.runs.logs import Logs
+from cron_trigger.runs.recorder import Recorder
 from cron_trigger.runs.recovery import Recovery
 from cron_trigger.runs.scripts import Scripts
 
@@ -58,8 +59,9 @@ class Runner:
         ground = Ground(settings, registry, history, loop, say, on_change, clock)
         self._running = running = Running()
         self._folder = RunFolder(settings, running, say)
-        self._ending = ending = Ending(ground, running)
-        self._recovery = Recovery(ground, running, ending)
+        recorder = Recorder(ground)
+        self._ending = ending = Ending(ground, running, recorder)
+        self._recovery = Recovery(ground, running, ending, recorder)
         self._launch = Launch(
             ground, running, ending, self._recovery, scripts, logs, lock_table
         )

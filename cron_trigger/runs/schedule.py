@@ -1,9 +1,9 @@
 """Planned triggers: each fires once, at its time, or says why not.
 
-Called by requests, which plan and cancel, and by the loop at a due time.  They survive
-in the history; what is kept here is kept for the timer's sake.  `Schedule._lock` guards
-that, and is never held while anything is started; the history is asked and written
-under it where a client's share must hold.
+Called by requests, which plan and cancel, and beside the loop at a due time.  They
+survive in the history; what is kept here is kept for the timer's sake.
+`Schedule._lock` guards that, and is never held while anything is started; the history
+is asked and written under it where a client's share must hold.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ class Schedule:
     comes first wins.
     """
 
+    #: What could not be done just now is tried again after so long.
+    AGAIN_S = 1.0
+
     def __init__(
         self,
         runner: Runner,
@@ -74,7 +77,7 @@ class Schedule:
         #: The crons whose triggers a thread fires just now.
         self._firing: Set[str] = set()
         self._rates = Rates(SCHEDULED_SHARE, PLANNED_EVERY_S)
-        self._timer = WallTimer(loop, self.tick)
+        self._timer = WallTimer(loop, self._tick_aside)
 
     def start(self) -> None:
         """Take up what is pending; give up what came due over an hour ago.
@@ -93,6 +96,10 @@ class Schedule:
                 with self._lock:
                     self._pending[entry.id] = entry
         self.tick()
+
+    def _tick_aside(self) -> None:
+        # `_lock` may be held while the history is written, which the loop never awaits.
+        self._loop.aside(self.tick)
 
     def tick(self) -> None:
         """See to what is due, and arm the timer for what comes next.
@@ -116,7 +123,7 @@ class Schedule:
             except RuntimeError:  # no memory, say: a second later there may be some
                 with self._lock:
                     self._firing -= {name, *names}
-                self._loop.call_later(1.0, self.tick)
+                self._loop.call_later(self.AGAIN_S, self._tick_aside)
                 return
         self._arm()
 
@@ -172,7 +179,10 @@ class Schedule:
             if refusal.code == "shutting_down":
                 return
             recorded = refusal.extra.get("runId") is not None
-            if refusal.code != "launch_failed" or not recorded:
+            if refusal.code == "overloaded" and not recorded:
+                # Still pending: tried again in a moment, by this thread.
+                return time.sleep(self.AGAIN_S)
+            if refusal.code not in ("launch_failed", "overloaded") or not recorded:
                 return self._end(replace(entry, status=SKIPPED, reason=refusal.message))
         except Exception as error:  # one that fails must not keep the others waiting
             why = f"The server met a fault of its own: {error!r}."

@@ -16,6 +16,7 @@ import stat
 import subprocess
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from cron_trigger.host.shortage import is_shortage
 from cron_trigger.host.users import User, own_user, surroundings, user_named
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.errors import LaunchError
@@ -233,7 +234,9 @@ def _first_line(program: str) -> bytes:
     """Return a file's first line, as far as the kernel looks; b"" if unreadable."""
     try:
         descriptor = os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return b""  # execute permission alone is enough for a binary
     try:
         return os.read(descriptor, 256).partition(b"\n")[0]

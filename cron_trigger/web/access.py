@@ -24,21 +24,26 @@ from typing import Callable, Iterable, Optional, Sequence, Tuple
 
 from cron_trigger.host.networks import (
     HOST_IN_CONTAINERS,
+    Address,
+    Interface,
     Network,
     address_of,
     container_bridges,
+    own_address_towards,
 )
 from cron_trigger.host.rates import Rates
 from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.texts import printable
 from cron_trigger.web.routes import Route
 from cron_trigger.web.wire import Request
 
-#: Wrong secrets of one client: ten at once, then one in six seconds.
-WRONG_SECRETS, WRONG_SECRET_EVERY_S, WRONG_SECRETS_OF_ALL = 10, 6.0, 10
 DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Name or address, and port.
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?", re.ASCII)
+
+#: Scheme, name and port, the default one where none is named.
+Place = Tuple[str, str, int]
 
 
 def same_secret(given: bytes, secret: bytes) -> bool:
@@ -48,7 +53,7 @@ def same_secret(given: bytes, secret: bytes) -> bool:
 
 
 class Sources:
-    """Which addresses may connect: loopback, and containers or the networks listed."""
+    """Which addresses may connect: this host, and containers or the networks listed."""
 
     #: A network that is made later is let in after so long.
     KEPT_S = 2.0
@@ -56,41 +61,43 @@ class Sources:
     def __init__(
         self,
         listed: Optional[Sequence[Network]],
-        bridges: Callable[[], Iterable[Tuple[str, Network]]],
+        bridges: Callable[[], Iterable[Tuple[str, Interface]]] = container_bridges,
+        towards: Callable[[Address], Optional[Address]] = own_address_towards,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`listed` is CRON_TRIGGER_ALLOW, None where it is not set."""
         self._listed = listed
         self._bridges = bridges
+        self._towards = towards
         self._monotonic = monotonic
         self._lock = threading.Lock()  # guards the two below; the look takes 1 ms
-        self._containers: Tuple[Network, ...] = ()
+        self._containers: Tuple[Interface, ...] = ()
         self._looked_s = -math.inf
 
     def allow(self, address: str) -> bool:
-        """Return True where a peer may connect."""
         peer = address_of(address)
-        if peer.is_loopback:
-            return True
+        if peer.is_loopback or self._towards(peer) == peer:
+            return True  # nobody else can call from an address of this host
         if self._listed is not None:
             return any(peer in network for network in self._listed)
         return self.is_container(address)
 
     def is_container(self, address: str) -> bool:
-        """Return True where a peer is in a network of this host's containers."""
+        """Return True where a peer is in a network of this host's containers.
+
+        And behind their bridge: a neighbour can have an address of its network.  The
+        bridge's own address is the host's, from which its browsers call.
+        """
         peer = address_of(address)
         with self._lock:
             now_s = self._monotonic()
             if now_s - self._looked_s >= self.KEPT_S:
                 self._looked_s = now_s
                 with contextlib.suppress(OSError):  # no descriptor is free
-                    self._containers = tuple(network for _, network in self._bridges())
-            return any(peer in network for network in self._containers)
-
-
-def container_networks() -> Iterable[Tuple[str, Network]]:
-    """Yield name and network of this host's container bridges, as they are now."""
-    return ((name, interface.network) for name, interface in container_bridges())
+                    self._containers = tuple(bridge for _, bridge in self._bridges())
+            found = [bridge for bridge in self._containers if peer in bridge.network]
+        own = self._towards(peer) if found else None
+        return own != peer and any(bridge.ip == own for bridge in found)
 
 
 class Access:
@@ -98,19 +105,17 @@ class Access:
 
     def __init__(
         self,
-        secret: Optional[bytes],
+        settings: Settings,
         sources: Sources,
         host_names: Iterable[str],
-        origins: Iterable[str] = (),
-        wrong: Optional[Rates] = None,
+        wrong: Rates,
     ) -> None:
-        self._secret = secret
+        """`wrong` slows those down who send a wrong secret."""
+        self._secret = settings.secret
         self.sources = sources
-        names = (re.sub(r":\d+$", "", name).lower() for name in host_names)
-        self._hosts = frozenset(("localhost", *names))
-        self._origins = frozenset(map(_plain_origin, origins))
-        if wrong is None:
-            wrong = Rates(WRONG_SECRETS, WRONG_SECRET_EVERY_S, WRONG_SECRETS_OF_ALL)
+        names = (*host_names, *settings.allowed_hosts)
+        self._hosts = frozenset(("localhost", *map(str.lower, names)))
+        self._origins = frozenset(map(_place_of_origin, settings.allowed_origins))
         self._wrong = wrong
 
     def check(self, request: Request, route: Optional[Route]) -> None:
@@ -154,9 +159,8 @@ class Access:
     def origin_listed(self, request: Request) -> Optional[str]:
         """Return the request's Origin if it is one of CRON_TRIGGER_ALLOWED_ORIGINS."""
         origin = request.headers.get("origin")
-        if origin is not None and _plain_origin(origin) in self._origins:
-            return origin
-        return None
+        place = _place_of_origin(origin)
+        return origin if place is not None and place in self._origins else None
 
     def _check_origin(self, request: Request, route: Optional[Route]) -> None:
         # CSRF: a foreign page has its visitor's browser send a request here.  The
@@ -201,7 +205,6 @@ class Access:
 
 
 def _given_secret(request: Request, basic: bool) -> Optional[bytes]:
-    """Return the request's secret as the bytes that were sent."""
     given = request.headers.get("x-trigger-secret")
     if given is not None:
         return given.encode("latin-1")
@@ -242,26 +245,20 @@ def _is_address(text: str) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _place_of(scheme: str, authority: str) -> Optional[Tuple[str, int]]:
-    """Return name and port, the default one where none is named."""
+def _place_of(scheme: str, authority: str) -> Optional[Place]:
+    """Return the place, None where it is none of HTTP."""
     match = AUTHORITY.fullmatch(authority) if len(authority) <= 300 else None
     if not match or not match[1] or scheme not in DEFAULT_PORTS:
         return None
-    return match[1].lower(), int(match[2] or DEFAULT_PORTS[scheme])
+    return scheme, match[1].lower(), int(match[2] or DEFAULT_PORTS[scheme])
+
+
+def _place_of_origin(origin: Optional[str]) -> Optional[Place]:
+    scheme, _, authority = (origin or "").partition("://")
+    return _place_of(scheme, authority)
 
 
 def _same_place(origin: str, host: Optional[str]) -> bool:
-    """Return True where an Origin is the server's own.
-
-    By http or, behind a proxy, https; a default port may be named or left out.
-    """
-    scheme, _, authority = origin.partition("://")
-    place = _place_of(scheme, authority)
-    return place is not None and host is not None and place == _place_of(scheme, host)
-
-
-def _plain_origin(origin: str) -> str:
-    """Return an origin without the port that its scheme has anyway."""
-    scheme, _, authority = origin.partition("://")
-    port = f":{DEFAULT_PORTS.get(scheme, '')}"
-    return origin[: -len(port)] if authority.endswith(port) else origin
+    """Return True where an Origin is the server's own, by http or https (a proxy's)."""
+    place = _place_of_origin(origin)
+    return place is not None and place == _place_of(place[0], host or "")

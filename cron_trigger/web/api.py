@@ -8,25 +8,20 @@ the parts that it asks guard themselves.
 from __future__ import annotations
 
 import functools
+import itertools
 import socket
 import time
 from typing import Dict, Optional
 
 from cron_trigger.history.answers import RUNS_PAGE, RUNS_PAGE_LIMIT
-from cron_trigger.history.store import Store
 from cron_trigger.registry.crons import CRON_NAME
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.registry.file import Registry
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import Run, Trigger
 from cron_trigger.registry.strict_json import Json, json_text
-from cron_trigger.registry.texts import printable
-from cron_trigger.runs.lateness import Lateness
-from cron_trigger.runs.runner import Runner
-from cron_trigger.runs.schedule import Schedule
-from cron_trigger.web.events import Broadcaster
+from cron_trigger.registry.texts import path_text, printable, whole_number
+from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.fields import (
-    invalid,
     query_flag,
     query_number,
     query_statuses,
@@ -35,24 +30,26 @@ from cron_trigger.web.fields import (
     read_requested_by,
     read_trigger,
 )
-from cron_trigger.web.metrics import Metrics
+from cron_trigger.web.metrics import metrics
 from cron_trigger.web.outputs import Outputs
 from cron_trigger.web.page import Page
-from cron_trigger.web.places import Place, Places, overloaded
-from cron_trigger.web.views import Views
+from cron_trigger.web.places import Place, Places
+from cron_trigger.web.views import Known, Views
 from cron_trigger.web.wire import (
     UNBUFFERED,
     Answer,
     Body,
     Request,
+    invalid,
     json_answer,
     json_text_answer,
-    whole_number,
 )
 
 #: How long the end of a run may be waited for, and how often the client is looked at.
 WAIT_S, WAIT_POLL_S, FIND_S = 60, 0.2, 0.05
 LAST_EVENT_ID = 10**18 - 1
+#: A page of the history ends here, lest a crowd that reads none fills the memory.
+RUNS_PAGE_CHARS = 1 << 19
 
 
 class Api:
@@ -61,26 +58,19 @@ class Api:
     def __init__(
         self,
         port: int,
-        registry: Registry,
-        store: Store,
-        runner: Runner,
-        schedule: Schedule,
+        known: Known,
         broadcaster: Broadcaster,
         views: Views,
-        lateness: Lateness,
         page: Page,
         followers: Places,
     ) -> None:
         self.port = port
-        self._registry = registry
-        self._store = store
-        self._runner = runner
-        self._schedule = schedule
+        self._known = known
+        self._registry, self._store, self._runner, self._schedule, _ = known
         self._broadcaster = broadcaster
         self._views = views
-        self._lateness = lateness
         self._followers = followers
-        self._outputs = Outputs(store, runner, self._run, followers)
+        self._outputs = Outputs(known, self._run, followers)
         self.page, self.page_file = page.index, page.file
         self.interface = page.interface
 
@@ -91,6 +81,7 @@ class Api:
 
     def trigger(self, request: Request) -> Answer:
         trigger = read_trigger(request)
+        request.waits()
         # Asked before, which tells a retry from the first one: afterwards both are
         # the same run.
         replay = {"Idempotent-Replay": "true"} if self._runner.replay(trigger) else {}
@@ -120,7 +111,7 @@ class Api:
             "cronName": trigger.cron_name,
             "description": cron.description if cron else None,
             "message": message,
-            "logFile": log_file or (cron.log_path if cron else None),
+            "logFile": log_file or (path_text(cron.log_path) if cron else None),
         }
 
     def scheduled(self, request: Request) -> Answer:
@@ -163,8 +154,10 @@ class Api:
         found = self._store.run_texts(
             cron_name, statuses, before, limit + 1, since, until
         )
-        page = found[:limit]
-        following = json_text(page[-1][0] if len(found) > limit else None)
+        sizes = itertools.accumulate(len(text) for _, text in found)
+        fits = sum(size <= RUNS_PAGE_CHARS for size in sizes)
+        page = found[: min(limit, max(1, fits))]
+        following = json_text(page[-1][0] if len(found) > len(page) else None)
         listed = ", ".join(text for _, text in page)
         return json_text_answer(
             f'{{"success": true, "runs": [{listed}], "next": {following}}}'
@@ -175,9 +168,9 @@ class Api:
         run = self._run(request.id)
         if not wait_s or not run.running:
             return self._run_answer(run)
-        place = self._followers.take(request.client)
-        if place is None:
-            raise overloaded("Too many clients wait for runs to end", 1)
+        place = self._followers.claim(
+            request.client, "Too many clients wait for runs to end", 1
+        )
         return Answer(
             200,
             later=functools.partial(
@@ -244,9 +237,12 @@ class Api:
         if text is not None and last is None:
             raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")
         place = self._broadcaster.reserve(request.client)
+        # From before the answer begins: its client may already rely on it.
+        position = self._broadcaster.newest() if last is None else last
 
         def hand_over(connection: socket.socket) -> None:
-            self._broadcaster.join(connection, last, place)
+            stream = Stream(connection, place, chunked=not request.old)
+            self._broadcaster.join(stream, position)
 
         return Answer(
             200,
@@ -259,8 +255,6 @@ class Api:
         )
 
     def metrics(self, request: Request) -> Answer:
-        figures = Metrics(
-            self._registry, self._store, self._runner, self._views, self._lateness
-        )
-        body = Body(figures.text().encode())
+        text = metrics(self._known, self._views)
+        body = Body(text.encode())
         return Answer(200, body, "text/plain; version=0.0.4; charset=utf-8")

@@ -1,44 +1,55 @@
 """Events: what happens, sent to every client of `/events` as it happens.
 
-One thread, the loop's, serves all streams and never waits: a slow reader fills its own
-backlog until it is dropped.  A connection's thread sends what its client missed, then
-hands its socket over by `join`.  `Broadcaster._lock` guards the streams and what each
-has been sent; nothing that waits for a client is done while it is held.
+Beside the loop, events are read and sent to all streams, and never waited for: a slow
+reader fills its own backlog until it is dropped, and the loop sends the rest.  A
+connection's thread sends what its client missed, then hands its socket over by `join`.
+`Broadcaster._lock` guards the streams and what each has been sent; nothing that waits
+for a client, or for the history, is done while it is held.
 """
 
 from __future__ import annotations
 
+import functools
 import select
 import socket
 import threading
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Sequence, Set
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.records import Event
 from cron_trigger.registry.strict_json import json_text
-from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Views
+from cron_trigger.web.wire import LAST_CHUNK, chunk
 
 STREAM_BACKLOG_BYTES = 1 << 20
-STREAM_COMMENT_S = 15.0
 
 
 class Stream:
     """A client of `/events`: its socket, and what it did not take yet."""
 
-    def __init__(self, connection: socket.socket, position: int, place: Place) -> None:
+    def __init__(self, connection: socket.socket, place: Place, chunked: bool) -> None:
         self.connection = connection
         self.place = place
+        #: Some clients show nothing of a body without length or chunks until its end.
+        self.chunked = chunked
         self.descriptor = connection.fileno()
         #: The id of the last event that was sent or queued.
-        self.position = position
+        self.position = 0
         self.backlog = bytearray()
         #: What the loop watches it for.
         self.watched = 0
 
-    def send(self, data: bytes) -> bool:
+    def framed(self, data: bytes) -> bytes:
+        """Return text as it goes over the wire."""
+        return chunk(data) if self.chunked else data
+
+    def send(self, text: bytes) -> bool:
         """Send or queue; never wait.  Return False where it is to be dropped."""
+        return self._send(self.framed(text))
+
+    def _send(self, data: bytes) -> bool:
         if not self.backlog:
             try:
                 data = data[self.connection.send(data) :]
@@ -52,7 +63,12 @@ class Stream:
     def flush(self) -> bool:
         """Send what is queued, as far as it goes; return False as `send`."""
         queued, self.backlog = bytes(self.backlog), bytearray()
-        return self.send(queued)
+        return self._send(queued)
+
+    def end(self) -> None:
+        """Tell a client that nothing more comes, if it has taken all else."""
+        if self.chunked and not self.backlog:
+            self._send(LAST_CHUNK)
 
     def gone(self) -> bool:
         """Return True if the client has closed, or sent what nobody asked for.
@@ -84,25 +100,31 @@ class Broadcaster:
         loop: Loop,
         views: Views,
         places: Places,
-        look: Callable[[], Any] = lambda: None,
+        comment_s: float,
+        look: Callable[[], Any],
     ) -> None:
-        """`look` is called in the loop's thread each second while there are streams."""
+        """`look` is called each second while there are streams, beside the loop."""
         self._store = store
         self._loop = loop
         self._views = views
         self._places = places
-        self._look_now = look
         self._lock = threading.Lock()
         self._streams: Dict[int, Stream] = {}
         self._listeners: List[Callable[[Event], None]] = []
         self._cursor = store.last_event_id()
         # Set by any thread, taken back by the loop's; one wake-up too many is harmless.
         self._pumping = False
-        self._commenting = False
-        self._looking = False
+        # What is done again and again while there are streams, and after how long.
+        aside = functools.partial(loop.aside, look)
+        self._often: Dict[Callable[[], Any], float] = {
+            self._comment: comment_s,
+            aside: self.LOOK_S,
+        }
+        # Those of them that are under way.  Begun under the lock, ended by the loop.
+        self._going: Set[Callable[[], Any]] = set()
 
     def listen(self, listener: Callable[[Event], None]) -> None:
-        """Call with each event, in the loop's thread."""
+        """Call with each event, in their order, beside the loop."""
         self._listeners.append(listener)
 
     def wake(self) -> None:
@@ -112,32 +134,33 @@ class Broadcaster:
             return
         self._pumping = True
         if self._loop.is_here():
-            self._loop.call_soon(self._pump)
+            self._loop.aside(self._pump)
         else:
-            self._loop.call_later(self.PAUSE_S, self._pump)
+            pump = functools.partial(self._loop.aside, self._pump)
+            self._loop.call_later(self.PAUSE_S, pump)
 
     def _pump(self) -> None:
         self._pumping = False
-        if not self._streams and not self._listeners:
-            return
-        with self._lock:
-            while True:
-                events = self._store.events_after(self._cursor)
-                for event in events:
+        while self._streams or self._listeners:
+            events = self._store.events_after(self._cursor)
+            if not events:
+                return
+            for event in events:
+                # Before the lock: an end's asks the history, which may hang.
+                data = self.sse(event) if self._streams else b""
+                with self._lock:
                     self._cursor = event.id
-                    self._send(event)
-                if not events:
-                    return
+                    self._send(event, data)
+                for listener in self._listeners:
+                    listener(event)
 
-    def _send(self, event: Event) -> None:
-        data = b""
+    def _send(self, event: Event, data: bytes) -> None:
         for stream in list(self._streams.values()):
             if stream.position < event.id:
                 stream.position = event.id
+                # Without, where the first stream has joined at this moment.
                 data = data or self.sse(event)
                 self._keep(stream, stream.send(data))
-        for listener in self._listeners:
-            listener(event)
 
     def sse(self, event: Event) -> bytes:
         """Return an event as the HTML standard has it (9.2.6).  JSON has no newline.
@@ -152,6 +175,9 @@ class Broadcaster:
             data += f', "cron": {entry or "null"}'
         data += f', "host": {json_text(self._views.host)}}}'
         return f"id: {event.id}\nevent: {event.name}\ndata: {data}\n\n".encode()
+
+    def _text_of(self, events: Sequence[Event]) -> bytes:
+        return b"".join(map(self.sse, events))
 
     def _keep(self, stream: Stream, well: bool) -> None:
         """Drop a stream that is not well; wait for room where it has a backlog."""
@@ -181,10 +207,9 @@ class Broadcaster:
         Whoever reads nothing can't be told from one to whom nothing was sent; so the
         oldest of the greediest client goes, once it has had its place for a while.
         """
-        place = self._places.take(client)
-        if place is None:
-            raise overloaded("Too many event streams are open; close one", 15)
-        return place
+        return self._places.claim(
+            client, "Too many event streams are open; close one", 15
+        )
 
     def release(self, place: Place) -> None:
         """Give a place back, unless its stream has joined and counts by itself."""
@@ -192,71 +217,73 @@ class Broadcaster:
             if all(stream.place is not place for stream in self._streams.values()):
                 self._places.give(place)
 
-    def join(
-        self, connection: socket.socket, last_event_id: Optional[int], place: Place
-    ) -> None:
-        """Send what a client missed, then take its socket over.
+    def newest(self) -> int:
+        """Return the id of the last event."""
+        return self._store.last_event_id()
+
+    def join(self, stream: Stream, position: int) -> None:
+        """Send what came after an event's id, then take the client's socket over.
 
         Called in the connection's thread, which may wait for the client; only the
         last look, under the lock, makes sure that nothing falls in between.
         """
-        position = last_event_id
-        while position is not None:
+        position = min(position, self.newest())
+        while True:
+            cursor = self._cursor
             events = self._store.events_after(position)
-            if not events:
-                break
-            connection.sendall(b"".join(map(self.sse, events)))
-            position = events[-1].id
-        with self._lock:
-            newest = self._store.last_event_id()
-            position = newest if position is None else min(position, newest)
-            missed = self._store.events_after(position)
-            position = missed[-1].id if missed else position
-            stream = Stream(connection, position, place)
-            connection.setblocking(False)
-            if not self._streams and not self._listeners:
-                self._cursor = stream.position
-            self._streams[stream.descriptor] = stream
-            place.leave = lambda: self._loop.call_soon(lambda: self._push_out(stream))
-            sent = stream.send(b": joined\n\n" + b"".join(map(self.sse, missed)))
-            # It may have been pushed out before it could be told so.
-            self._keep(stream, sent and not place.lost)
-            self._start_comments()
-            self._start_looks()
+            if events:
+                stream.connection.sendall(stream.framed(self._text_of(events)))
+                position = events[-1].id
+                continue
+            # Nothing is left between the two: the cursor was seen before the history.
+            position = max(position, cursor)
+            with self._lock:
+                if self._cursor <= position:
+                    stream.position = position
+                    self._add(stream)
+                    break
         self.wake()
+
+    def _add(self, stream: Stream) -> None:
+        # The caller holds `_lock`.
+        stream.connection.setblocking(False)
+        if not self._streams and not self._listeners:
+            self._cursor = stream.position
+        self._streams[stream.descriptor] = stream
+        leave = functools.partial(self._push_out, stream)
+        stream.place.leave = lambda: self._loop.call_soon(leave)
+        sent = stream.send(b": joined\n\n")
+        # It may have been pushed out before it could be told so.
+        self._keep(stream, sent and not stream.place.lost)
+        for work in self._often.keys() - self._going:
+            self._going.add(work)
+            self._after_a_while(work)
 
     def _push_out(self, stream: Stream) -> None:
         """End a stream whose place another one has; its client may come again."""
         with self._lock:
             if self._streams.get(stream.descriptor) is stream:
+                stream.end()
                 self._keep(stream, False)
 
-    def _start_comments(self) -> None:
-        if not self._commenting:
-            self._commenting = True
-            self._loop.call_later(STREAM_COMMENT_S, self._comment)
+    def _after_a_while(self, work: Callable[[], Any]) -> None:
+        self._loop.call_later(self._often[work], lambda: self._again(work))
+
+    def _again(self, work: Callable[[], Any]) -> None:
+        with self._lock:
+            if not self._streams:
+                self._going.discard(work)
+                return
+        work()
+        self._after_a_while(work)
 
     def _comment(self) -> None:
         with self._lock:
             for stream in list(self._streams.values()):
                 self._keep(stream, stream.send(b":\n\n"))
-            self._commenting = False
-            if self._streams:
-                self._start_comments()
-
-    def _start_looks(self) -> None:
-        if not self._looking:
-            self._looking = True
-            self._loop.call_later(self.LOOK_S, self._look)
-
-    def _look(self) -> None:
-        self._looking = False
-        if self._streams:
-            self._look_now()
-            self._start_looks()
 
     def close(self) -> None:
-        """End every stream."""
         with self._lock:
             for stream in list(self._streams.values()):
+                stream.end()
                 self._keep(stream, False)

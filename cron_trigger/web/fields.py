@@ -20,27 +20,22 @@ from cron_trigger.registry.texts import (
     LINE_CONTROL,
     printable,
     shown,
+    whole_number,
 )
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.web.reader import Reader, body_too_large
 from cron_trigger.web.routes import Route
-from cron_trigger.web.wire import BODY_BYTES, Request, whole_number
+from cron_trigger.web.wire import BODY_BYTES, Request, invalid
 
 REQUESTED_BY_CHARS = 200
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,64}")
 TIME_EXAMPLE = "2026-11-23T10:00:00+01:00"
 
 
-def invalid(message: str) -> Refusal:
-    """Return the refusal of a request that is not as it must be."""
-    return Refusal("invalid_request", message)
-
-
 # ---- the query
 
 
 def read_query(request: Request, route: Route) -> Dict[str, str]:
-    """Return the query's parameters; else `invalid_request`."""
     if not request.query_text or route.query is None:
         return {}
     try:
@@ -77,7 +72,6 @@ def query_number(
     high: int,
     default: Optional[int] = None,
 ) -> Optional[int]:
-    """Return a whole number out of a query; else `invalid_request`."""
     if name not in query:
         return default
     number = whole_number(query[name], low, high)
@@ -105,7 +99,6 @@ def query_time(query: Mapping[str, str], name: str) -> Optional[str]:
 
 
 def query_statuses(query: Mapping[str, str]) -> Tuple[str, ...]:
-    """Return the statuses that are asked for, none for all; else `invalid_request`."""
     if "status" not in query:
         return ()
     statuses = tuple(dict.fromkeys(query["status"].split(",")))
@@ -119,7 +112,6 @@ def query_statuses(query: Mapping[str, str]) -> Tuple[str, ...]:
 
 
 def query_flag(query: Mapping[str, str], name: str) -> bool:
-    """Return whether a parameter is `true`; else `invalid_request`."""
     text = query.get(name, "false")
     if text not in ("true", "false"):
         raise invalid(f'"{name}" must be true or false, got "{printable(text, 40)}".')
@@ -243,7 +235,6 @@ def read_requested_by(fields: Mapping[str, Json]) -> Optional[str]:
 
 
 def read_trigger(request: Request) -> Trigger:
-    """Return the trigger that a request's body asks for; else `invalid_request`."""
     fields = read_fields(request, ("cronName", "params", "requestedBy", "runAt"))
     name = fields.get("cronName")
     if not isinstance(name, str) or not name:

@@ -17,6 +17,7 @@ import urllib.parse
 from typing import Callable, Dict, Mapping, Optional
 
 from cron_trigger.registry.file import Registry
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.records import COMPLETED, Event
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.times import duration_text
@@ -25,9 +26,6 @@ from cron_trigger.registry.times import duration_text
 class Notifier:
     """POSTs the end of each run to one URL, from a thread of its own."""
 
-    TIMEOUT_S = 10.0
-    PAUSES_S = (1.0, 5.0)
-    QUEUE = 1000
     #: RuntimeError: no thread could be started.
     FAULTS = (OSError, http.client.HTTPException, ValueError, RuntimeError)
 
@@ -37,41 +35,30 @@ class Notifier:
         host: str,
         registry: Registry,
         say: Callable[[str, str], None],
+        limits: Limits,
     ) -> None:
         self._url = urllib.parse.urlsplit(url)
         self._host = host
         self._registry = registry
         self._say = say
-        self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(self.QUEUE)
+        self._limits = limits
+        self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(limits.notifications)
         self._thread: Optional[threading.Thread] = None
         self._stopping = threading.Event()
 
     def __call__(self, event: Event) -> None:
         """Take an event; called by the loop, so it never waits."""
-        if event.name == "cron.late":
-            late = json.loads(event.data)["cron"]
-            cron = self._registry.crons().get(late["cronName"])
-            return None if cron and cron.notify == "never" else self._put_late(late)
-        if event.name != "run.finished":
+        if event.name not in TOLD:
             return
-        run = event.run()
-        cron = self._registry.crons().get(run["cronName"])
+        key, text_of = TOLD[event.name]
+        told = json.loads(event.data)[key]
+        cron = self._registry.crons().get(told["cronName"])
         wanted = cron.notify if cron else "always"
-        if wanted == "never" or (wanted == "failure" and run["status"] == COMPLETED):
+        fine = told.get("status") == COMPLETED  # a run that did not come has none
+        if wanted == "never" or (wanted == "failure" and fine):
             return
-        body = {
-            "event": event.name,
-            "host": self._host,
-            "run": run,
-            "text": self._text(run),
-        }
-        self._put(body)
-
-    def _put_late(self, late: Mapping[str, Json]) -> None:
-        since = "" if late["missed"] == 1 else f" ({late['missed']} times missed)"
-        text = f"⏰ {late['cronName']} did not run at {late['dueAt']}{since}"
-        head = {"event": "cron.late", "host": self._host}
-        self._put({**head, "cron": late, "text": text})
+        head = {"event": event.name, "host": self._host}
+        self._put({**head, key: told, "text": text_of(told)})
 
     def _put(self, body: Dict[str, Json]) -> None:
         try:
@@ -80,7 +67,7 @@ class Notifier:
             self._say(
                 "error",
                 f"the notification of {_about(body)} was dropped: "
-                f"{self.QUEUE} are waiting",
+                f"{self._limits.notifications} are waiting",
             )
         self._start()
 
@@ -96,22 +83,13 @@ class Notifier:
         else:
             self._thread = thread
 
-    def _text(self, run: Mapping[str, Json]) -> str:
-        mark = "✅" if run["status"] == COMPLETED else "❌"
-        how = run["signal"] or f"exit {run['exitCode']}"
-        if run["exitCode"] is None:
-            how = run["error"] or "exit status unknown"
-        elif run["durationMs"] is not None:
-            how += f" after {duration_text(run['durationMs'])}"
-        return f"{mark} {run['cronName']} {run['status']}: {how}"
-
     def _work(self) -> None:
         while not self._stopping.is_set():
             self._deliver(self._queue.get())
             self._queue.task_done()
 
     def _deliver(self, body: Mapping[str, Json]) -> None:
-        for pause_s in (*self.PAUSES_S, None):
+        for pause_s in (*self._limits.notify_pauses_s, None):
             try:
                 return self._post(json.dumps(body).encode())
             except self.FAULTS as error:
@@ -126,17 +104,15 @@ class Notifier:
 
     def _post(self, body: bytes) -> None:
         """POST once; raises OSError, HTTPException or ValueError."""
-        secure = self._url.scheme == "https"
+        limit_s, secure = self._limits.notify_s, self._url.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(
-            self._url.hostname or "", self._url.port, timeout=self.TIMEOUT_S
-        )
+        connection = kind(self._url.hostname or "", self._url.port, timeout=limit_s)
         target = urllib.parse.urlunsplit(
             ("", "", self._url.path or "/", self._url.query, "")
         )
         # The timeout above is one of each step: a byte now and then would prolong it.
         late = threading.Event()
-        limit = threading.Timer(self.TIMEOUT_S, self._break_off, [connection, late])
+        limit = threading.Timer(limit_s, self._break_off, [connection, late])
         limit.daemon = True
         limit.start()
         try:
@@ -151,7 +127,7 @@ class Notifier:
             limit.cancel()
             connection.close()
         if late.is_set():
-            raise ValueError(f"it did not answer within {self.TIMEOUT_S:g} s")
+            raise ValueError(f"it did not answer within {limit_s:g} s")
         if not 200 <= status < 300:
             raise ValueError(f"it answered {status}")
 
@@ -163,11 +139,29 @@ class Notifier:
             connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give up what waits."""
         self._stopping.set()
         waiting = self._queue.unfinished_tasks
         if waiting:
             self._say("error", f"{waiting} notifications were not sent before the stop")
+
+
+def _run_text(run: Mapping[str, Json]) -> str:
+    mark = "✅" if run["status"] == COMPLETED else "❌"
+    how = run["signal"] or f"exit {run['exitCode']}"
+    if run["exitCode"] is None:
+        how = run["error"] or "exit status unknown"
+    elif run["durationMs"] is not None:
+        how += f" after {duration_text(run['durationMs'])}"
+    return f"{mark} {run['cronName']} {run['status']}: {how}"
+
+
+def _late_text(late: Mapping[str, Json]) -> str:
+    since = "" if late["missed"] == 1 else f" ({late['missed']} times missed)"
+    return f"⏰ {late['cronName']} did not run at {late['dueAt']}{since}"
+
+
+#: The events that are told: what stands in them, and how people read it.
+TOLD = {"run.finished": ("run", _run_text), "cron.late": ("cron", _late_text)}
 
 
 def _about(body: Mapping[str, Json]) -> str:

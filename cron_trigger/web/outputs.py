@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Callable, Iterator, Optional, Tuple
 
-from cron_trigger.history.store import Store
+from cron_trigger.host.shortage import insist
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.records import Run
 from cron_trigger.runs.output import RunLog
-from cron_trigger.runs.runner import Runner
-from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.places import Place, Places
+from cron_trigger.web.views import Known
 from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer
 
 FOLLOW_POLL_S = 0.02
@@ -24,11 +24,11 @@ class Outputs:
     """Answers with what runs printed."""
 
     def __init__(
-        self, store: Store, runner: Runner, find: Callable[[int], Run], places: Places
+        self, known: Known, find: Callable[[int], Run], places: Places
     ) -> None:
         """`find` returns a run as it is now; else `not_found`."""
-        self._store = store
-        self._runner = runner
+        self._store = known.store
+        self._runner = known.runner
         self._find = find
         self._places = places
 
@@ -79,9 +79,9 @@ class Outputs:
         return min(log.start + first, end), end
 
     def _live(self, log: RunLog, start: int, client: str) -> Answer:
-        place = self._places.take(client)
-        if place is None:
-            raise overloaded("Too many logs are being followed; close one", 15)
+        place = self._places.claim(
+            client, "Too many logs are being followed; close one", 15
+        )
 
         def release() -> None:
             log.close()
@@ -108,7 +108,7 @@ class Outputs:
             if active is None:
                 log.run = self._find(log.run.id)
                 end = log.end()
-            elif not active.alive():
+            elif not insist(active.alive):
                 end = start
             for block in log.blocks(start, end):
                 start += len(block)

@@ -33,15 +33,13 @@ TYPES = {
 class Page:
     """Answers with files."""
 
-    def __init__(self, folder: Path, interface: Path) -> None:
-        """`folder` has the page, `interface` is the OpenAPI document."""
-        self._folder = folder
-        self._interface = interface
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "cron_trigger" / "dashboard"
+        self._interface = home / "docs" / "openapi.json"
         #: By path: what tells a changed file, its contents, and their tag.
         self._kept: Dict[Path, Tuple[Any, Body, str]] = {}
 
     def index(self, request: Request) -> Answer:
-        """Return the page."""
         return self._answer(request, self._folder / "index.html", PAGE_POLICY)
 
     def file(self, request: Request) -> Answer:
@@ -51,7 +49,6 @@ class Page:
         return self._answer(request, self._folder / request.part, PAGE_POLICY)
 
     def interface(self, request: Request) -> Answer:
-        """Return the description of the interface."""
         return self._answer(request, self._interface, API_POLICY)
 
     def _names(self) -> Tuple[str, ...]:

@@ -12,43 +12,22 @@ import os
 import resource
 import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.limits import Limit, Limits
 
 #: Descriptors that are kept free: for so many launches, each of which has eight for a
 #: moment, for the history's files, and for runs under way.
 LAUNCHES, KEPT_DESCRIPTORS = 2, 28
-#: Streams have their places so long for sure: a burst of one client is refused, and
-#: does not push out what it has itself just opened.
-STREAM_SAFE_S = 3.0
 
 
-class Limit(NamedTuple):
-    """How many places there are, and how many of them one client may have."""
-
-    share: int
-    total: int
-
-
-class Limits(NamedTuple):
-    """The limits of a server."""
-
-    connections: Limit = Limit(256, 384)
-    #: Requests in work.  Of a stampede of triggers, each is to be told of the one run;
-    #: but not all connections, or none were left that waits, and could be pushed out.
-    work: Limit = Limit(64, 96)
-    triggers: Limit = Limit(208, 304)
-    streams: Limit = Limit(32, 64)
-    #: Logs that are followed, and runs whose end is waited for.
-    followers: Limit = Limit(32, 64)
-
-
-def limits_for(descriptors: Optional[int] = None, used: Optional[int] = None) -> Limits:
-    """Return the limits that so many open files (default: the soft limit) leave room
-    for, where so many are `used` anyway (default: those open now): getrlimit(2).
+def limits_for(
+    limits: Limits, descriptors: Optional[int] = None, used: Optional[int] = None
+) -> Limits:
+    """Return of these limits what so many open files (default: the soft limit) leave
+    room for, where so many are `used` anyway (default: those open now): getrlimit(2).
     """
-    limits = Limits()
     if descriptors is None:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if used is None:
@@ -58,8 +37,13 @@ def limits_for(descriptors: Optional[int] = None, used: Optional[int] = None) ->
     if descriptors == resource.RLIM_INFINITY or room >= wanted:
         return limits
     part = max(0, room) / wanted
-    parts = [Limit(*(max(2, int(n * part)) for n in limit)) for limit in limits]
-    return Limits(*parts)._replace(triggers=Limit(LAUNCHES, LAUNCHES))
+    fewer: Dict[str, Any] = {
+        name: Limit(*(max(2, int(number * part)) for number in limit))
+        for name, limit in limits._asdict().items()
+        if isinstance(limit, Limit)
+    }
+    fewer["triggers"] = Limit(LAUNCHES, LAUNCHES)
+    return limits._replace(**fewer)
 
 
 class Place:
@@ -100,21 +84,17 @@ class Places:
         self,
         client: str,
         leave: Callable[[], None] = lambda: None,
-        limit: Optional[Limit] = None,
     ) -> Optional[Place]:
         """Return a place, if need be another one's; None where there is none."""
-        share, total = limit or self._limit
-        pushed = None
+        (share, total), pushed = self._limit, None
         with self._lock:
             mine = len(self._of.get(client, ()))
             if mine >= share or self._count >= total:
                 # Of one client too many: its own oldest makes room.
                 among = [client] if mine >= share else self._greedier(client, mine)
-                pushed = self._oldest(among)
+                pushed = self._push(among)
                 if pushed is None:
                     return None
-                self._remove(pushed)
-                pushed.lost = True
             place = Place(client, leave)
             if self._safe_s is not None:
                 place.since_s = self._monotonic()
@@ -122,6 +102,13 @@ class Places:
             self._count += 1
         if pushed:
             pushed.leave()
+        return place
+
+    def claim(self, client: str, refused: str, again_s: int) -> Place:
+        """Return a place as `take` does; else `overloaded`, which says `refused`."""
+        place = self.take(client)
+        if place is None:
+            raise overloaded(refused, again_s)
         return place
 
     def _greedier(self, client: str, mine: int) -> List[str]:
@@ -145,15 +132,20 @@ class Places:
                 return min(found, key=lambda item: item[:2])[2]
         return None
 
-    def _remove(self, place: Place) -> bool:
+    def _push(self, clients: List[str]) -> Optional[Place]:
+        found = self._oldest(clients)
+        if found is not None:
+            self._remove(found)
+            found.lost = True
+        return found
+
+    def _remove(self, place: Place) -> None:
         places = self._of.get(place.client, {})
-        if place not in places:
-            return False
-        del places[place]
-        self._count -= 1
+        if place in places:
+            del places[place]
+            self._count -= 1
         if not places:
-            del self._of[place.client]
-        return True
+            self._of.pop(place.client, None)
 
     def give(self, place: Place) -> None:
         """Give a place back; it may have been lost, or given back, before."""
@@ -174,12 +166,9 @@ class Places:
     def push_out(self) -> None:
         """Push out the oldest of the greediest: something else is short."""
         with self._lock:
-            found = self._oldest(self._greedier("", 0))
-            if found is None:
-                return
-            self._remove(found)
-            found.lost = True
-        found.leave()
+            found = self._push(self._greedier("", 0))
+        if found:
+            found.leave()
 
     def since(self) -> List[Optional[float]]:
         """Return since when each may be pushed out; None: not now."""

@@ -1,4 +1,4 @@
-"""Reading: bytes of a connection become requests, each within 10 s as a whole.
+"""Reading: bytes of a connection become requests, each within a time as a whole.
 
 Python's own `BaseHTTPRequestHandler.parse_request` is not used: it takes bare line
 feeds, folded lines, spaces before a colon and the last of two lengths, any of which
@@ -16,12 +16,11 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from cron_trigger.host.networks import client_of
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.web.wire import BODY_BYTES, Request
+from cron_trigger.web.wire import BODY_BYTES, Request, invalid
 
 REQUEST_LINE_BYTES = 8192
 HEADER_COUNT = 100
 HEAD_BYTES = 65536
-REQUEST_S = 10.0
 REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}) (\S+) HTTP/1\.([01])")
 HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What no header's value may hold: control characters but the tab.
@@ -46,8 +45,9 @@ class Reader:
     ever (slowloris).
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, request_s: float) -> None:
         self._connection = connection
+        self._request_s = request_s
         self._buffer = bytearray()
         self._deadline_s = 0.0
 
@@ -56,11 +56,10 @@ class Reader:
         if not self._buffer:
             self._connection.settimeout(timeout_s)
             self._buffer += self._connection.recv(HEAD_BYTES)
-        self._deadline_s = time.monotonic() + REQUEST_S
+        self._deadline_s = time.monotonic() + self._request_s
         return bool(self._buffer)
 
     def has_more(self) -> bool:
-        """Return True if bytes of a next request are here already."""
         return bool(self._buffer)
 
     def _receive(self) -> None:
@@ -72,8 +71,8 @@ class Reader:
         except socket.timeout:
             raise Refusal(
                 "request_timeout",
-                f"The request did not arrive completely within {REQUEST_S:g} s; send "
-                "it again.",
+                "The request did not arrive completely within "
+                f"{self._request_s:g} s; send it again.",
             ) from None
         if not data:
             raise ConnectionError
@@ -107,13 +106,10 @@ class Reader:
         if (len(self._buffer) if line < 0 else line) > REQUEST_LINE_BYTES:
             raise _line_too_long()
         if len(self._buffer) > HEAD_BYTES:
-            raise Refusal(
-                "invalid_request",
-                f"The head of a request must have at most {HEAD_BYTES >> 10} KiB.",
-            )
+            limit = HEAD_BYTES >> 10
+            raise invalid(f"The head of a request must have at most {limit} KiB.")
 
     def body(self, length: int) -> bytes:
-        """Return the next `length` bytes."""
         while len(self._buffer) < length:
             self._receive()
         return self._taken(length)
@@ -147,14 +143,13 @@ class Reader:
 
 def _line_too_long() -> Refusal:
     limit = REQUEST_LINE_BYTES >> 10
-    return Refusal("invalid_request", f"A request line must have at most {limit} KiB.")
+    return invalid(f"A request line must have at most {limit} KiB.")
 
 
 def _bad_chunk() -> Refusal:
-    return Refusal(
-        "invalid_request",
+    return invalid(
         "A body in chunks must be of the form of RFC 9112, section 7.1, without "
-        "trailers; or send it with a Content-Length.",
+        "trailers; or send it with a Content-Length."
     )
 
 
@@ -174,15 +169,12 @@ def parse_head(lines: Sequence[bytes], address: str) -> Request:
     """
     match = REQUEST_LINE.fullmatch(lines[0])
     if not match:
-        raise Refusal(
-            "invalid_request",
-            "The request line must be of the form: GET /health HTTP/1.1.",
-        )
+        raise invalid("The request line must be of the form: GET /health HTTP/1.1.")
     headers = _parse_headers(lines[1:])
     old = match[3] == b"0"
     path, query, authority = _parse_target(match[2].decode("latin-1"))
     if "host" not in headers and not old:
-        raise Refusal("invalid_request", "An HTTP/1.1 request must have a Host.")
+        raise invalid("An HTTP/1.1 request must have a Host.")
     if authority is not None:
         headers["host"] = authority
     wishes = headers.get("connection", "").lower().split(",")
@@ -193,16 +185,14 @@ def parse_head(lines: Sequence[bytes], address: str) -> Request:
 
 def _parse_headers(lines: Sequence[bytes]) -> Dict[str, str]:
     if len(lines) > HEADER_COUNT:
-        raise Refusal(
-            "invalid_request", f"A request must have at most {HEADER_COUNT} headers."
-        )
+        raise invalid(f"A request must have at most {HEADER_COUNT} headers.")
     headers: Dict[str, str] = {}
     for line in lines:
         name, value = _parse_header(line)
         if name not in headers:
             headers[name] = value
         elif name in SINGLE_HEADERS:
-            raise Refusal("invalid_request", f'The header "{name}" is given twice.')
+            raise invalid(f'The header "{name}" is given twice.')
         else:  # one list in two lines (RFC 9110, 5.3), such as Connection
             headers[name] += f", {value}"
     return headers
@@ -213,9 +203,8 @@ def _parse_header(line: bytes) -> Tuple[str, str]:
     # header of 60000 blanks, and nothing else runs meanwhile (ReDoS, CWE-1333).
     name, colon, value = line.partition(b":")
     if not colon or not HEADER_NAME.fullmatch(name) or HEADER_CONTROL.search(value):
-        raise Refusal(
-            "invalid_request",
-            "A header must be of the form Name: value, without control characters.",
+        raise invalid(
+            "A header must be of the form Name: value, without control characters."
         )
     return name.decode().lower(), value.strip(b" \t").decode("latin-1")
 

@@ -8,31 +8,23 @@ thread call; the lock guards the count.
 from __future__ import annotations
 
 import threading
-from typing import Callable, Optional
+from typing import Callable
 
 from cron_trigger.host.rates import Rates
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.texts import printable
 
-#: Lines of one client: so many at once, then one in so many seconds; of all, twice.
-REFUSALS_LOGGED, REFUSAL_EVERY_S = 1000, 1.0
-
 
 class RefusalLog:
     """Writes refusals into the server's log."""
 
-    def __init__(
-        self, say: Callable[[str, str], None], rates: Optional[Rates] = None
-    ) -> None:
+    def __init__(self, say: Callable[[str, str], None], rates: Rates) -> None:
         self._say = say
-        if rates is None:
-            rates = Rates(REFUSALS_LOGGED, REFUSAL_EVERY_S)
         self._rates = rates
         self._lock = threading.Lock()
         self._left_out = 0
 
     def add(self, address: str, client: str, what: str, refusal: Refusal) -> None:
-        """Write one line, or count it."""
         with self._lock:
             if self._rates.take(client):
                 self._left_out += 1

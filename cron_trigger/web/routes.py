@@ -8,14 +8,12 @@ Access, fields and api ask it; it is made at the import and never changes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 Routes = Dict[str, "Route"]
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """A method and a path, and what they need."""
 
     method: str
@@ -95,6 +93,5 @@ def find_routes(path: str) -> Tuple[Routes, str]:
 
 
 def methods_of(routes: Routes) -> str:
-    """Return the methods of a path, as a header lists them."""
     also = {"GET": "GET, HEAD"}
     return ", ".join(also.get(method, method) for method in routes)

@@ -18,9 +18,15 @@ import time
 from typing import Callable, Iterator, List, Optional, Tuple
 
 from cron_trigger import SERVICE
-from cron_trigger.web.wire import BODY_BYTES, PACKED_BYTES, Answer, Request
+from cron_trigger.web.wire import (
+    BODY_BYTES,
+    LAST_CHUNK,
+    PACKED_BYTES,
+    Answer,
+    Request,
+    chunk,
+)
 
-SEND_S = 10.0
 COMMON_HEADERS = (
     f"Server: {SERVICE}\r\n"
     "X-Content-Type-Options: nosniff\r\n"
@@ -48,7 +54,6 @@ def takes_gzip(request: Optional[Request]) -> bool:
 
 
 def head_of(answer: Answer, more: List[str]) -> bytes:
-    """Return status line and headers, up to the empty line."""
     lines = [
         f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}\r\n"
         f"{COMMON_HEADERS}Cache-Control: {answer.cache}\r\n"
@@ -73,7 +78,6 @@ def short_answer(answer: Answer) -> bytes:
 
 
 def _encoded(request: Optional[Request], answer: Answer) -> Tuple[bytes, List[str]]:
-    """Return the body as it is to be sent, and the headers that say so."""
     if len(answer.body) < PACKED_BYTES:
         return answer.body.plain, []
     vary = "Vary: Accept-Encoding\r\n"
@@ -93,10 +97,12 @@ class Sender:
         connection: socket.socket,
         on_wait: Callable[[], None],
         is_closing: Callable[[], bool],
+        send_s: float,
     ) -> None:
         self._connection = connection
         self._on_wait = on_wait
         self._is_closing = is_closing
+        self._send_s = send_s
 
     def go_on(self) -> None:
         """Tell a client that asked first to send its body."""
@@ -114,12 +120,13 @@ class Sender:
         Head and body go in one piece where there is no stream.
         """
         body, more = _encoded(request, answer)
-        length = len(body) if answer.stream is None else answer.length
+        whole = answer.stream is None and answer.hand_over is None
+        length = len(body) if whole else answer.length
         chunked = length is None and not (request and request.old)
         close = close or bool(answer.hand_over) or (length is None and not chunked)
         if chunked:
             more.append("Transfer-Encoding: chunked\r\n")
-        elif length is not None and not (answer.hand_over or answer.status in BODILESS):
+        elif length is not None and answer.status not in BODILESS:
             more.append(f"Content-Length: {length}\r\n")
         if origin:
             more.append(f"Access-Control-Allow-Origin: {origin}\r\n{EXPOSED}")
@@ -127,24 +134,30 @@ class Sender:
             more.append("Connection: close\r\n")
         head = head_of(answer, more)
         bodiless = answer.status in BODILESS or (request and request.method == "HEAD")
-        self._push(head if bodiless or answer.stream is not None else head + body)
+        body = chunk(body) if chunked and body else body
+        self._push(head, b"" if bodiless else body)
         if answer.stream is not None and not bodiless:
             self._send_stream(answer.stream, chunked, length)
         return not close
 
-    def _push(self, data: bytes) -> None:
-        """Send; raises OSError where the client does not take it within 10 s.
+    def _push(self, *parts: bytes) -> None:
+        """Send; raises OSError where the client does not take it in time.
 
         Who reads slowly has no place in work any more, or 64 of them would keep all
         others out.  The connection waits for its client, so it may be pushed out.
         """
         self._connection.setblocking(False)
+        sent = 0
         with contextlib.suppress(BlockingIOError):
-            data = data[self._connection.send(data) :]
-        if data:
+            sent = self._connection.sendmsg(parts)
+        if sent < sum(map(len, parts)):
             self._on_wait()
-            self._connection.settimeout(SEND_S)
-            self._connection.sendall(data)
+            self._connection.settimeout(self._send_s)
+        for part in parts:
+            # Without a copy: hundreds may wait here, each with all of its answer.
+            if sent < len(part):
+                self._connection.sendall(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
     def _send_stream(
         self, stream: Iterator[bytes], chunked: bool, length: Optional[int]
@@ -154,14 +167,14 @@ class Sender:
             if not block:
                 self.check_client()
             else:
-                self._push(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+                self._push(chunk(block) if chunked else block)
                 sent += len(block)
         if length not in (None, sent):
             # The script has cut its log meanwhile.  The next answer on this connection
             # would be read as the rest of this one.
             raise ConnectionError
         if chunked:
-            self._push(b"0\r\n\r\n")
+            self._push(LAST_CHUNK)
 
     def check_client(self) -> None:
         """Raise ConnectionError if the client has gone or the server is to stop."""

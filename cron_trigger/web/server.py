@@ -23,27 +23,26 @@ from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
 
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.networks import address_of, client_of
+from cron_trigger.host.rates import Rates
+from cron_trigger.host.shortage import SHORT, is_shortage
 from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.texts import printable
 from cron_trigger.web.access import Access
 from cron_trigger.web.api import Api
 from cron_trigger.web.fields import read_body, read_query
-from cron_trigger.web.places import Limit, Limits, Place, Places, overloaded
-from cron_trigger.web.reader import REQUEST_S, Reader, parse_head
+from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.reader import Reader, parse_head
 from cron_trigger.web.refusals import RefusalLog
 from cron_trigger.web.routes import PREFLIGHT, ROUTES, Route, find_routes, methods_of
-from cron_trigger.web.sender import SEND_S, Sender, short_answer
+from cron_trigger.web.sender import Sender, short_answer
+from cron_trigger.web.turns import Turns
 from cron_trigger.web.wire import Answer, Request, json_answer, refusal_answer
 
-IDLE_S = 60.0
-#: A stop waits this long for the request of a connection that was just let in.
-ARRIVAL_S = 0.3
 SEND_BUFFER_BYTES = 1 << 17
 #: A refused connection is closed so long after its answer, which would be lost if it
 #: were closed at once; of a flood, only so many are kept.
 REFUSED_S, REFUSED_KEPT = 1.0, 16
-#: What the system says where it has no descriptor or memory left.
-SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Headers": "Content-Type, X-Trigger-Secret, Authorization, "
     "Idempotency-Key, Last-Event-ID",
@@ -60,21 +59,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection = self.request
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = str(address_of(self.client_address[0]))
-        self.place = self.server.place_of(self.connection)
-        self.work: Optional[Place] = None
-        self.reader = Reader(self.connection)
-        self.sender = Sender(self.connection, self._wait, lambda: self.server.closing)
+        self.place = self.server.places[self.connection]
+        self.work: Optional[Tuple[Places, Place]] = None
+        self.has_turn = False
+        self.limits = self.server.limits
+        self.reader = Reader(self.connection, self.limits.request_s)
+        self.sender = Sender(
+            self.connection,
+            self._wait,
+            lambda: self.server.closing,
+            self.limits.send_s,
+        )
 
     def finish(self) -> None:
         """Nothing to flush: the base class would, on files that we do not make."""
 
     def handle(self) -> None:
         """Serve requests until the connection is to be closed."""
-        idle_s = REQUEST_S
+        idle_s = self.limits.request_s
         # The client may go, or its connection be closed in its wait.
         with contextlib.suppress(OSError, ValueError):
             while self._serve_one(idle_s):
-                idle_s = IDLE_S
+                idle_s = self.limits.idle_s
 
     def _serve_one(self, idle_s: float) -> bool:
         """Read and answer one request.  Return True if another may follow."""
@@ -84,7 +90,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         request: Optional[Request] = None
         unread = False
         try:
-            request = parse_head(self.reader.head(), self.address)
+            head = self.reader.head()
+            self._take_turn()
+            request = parse_head(head, self.address)
+            request.waits = self._give_turn
             answer = self._answer(request)
         except Refusal as refusal:
             answer = self._refused(request, refusal)
@@ -93,11 +102,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self._send(request, answer, unread)
         finally:
             self._leave_work()
+            self._give_turn()
             if answer.release:
                 answer.release()
 
     def _answer(self, request: Request) -> Answer:
-        """Check a request, read its body and do what it asks for; else a Refusal."""
         access, method = self.server.access, request.method
         routes, request.part = find_routes(request.path)
         route = routes.get("GET" if method == "HEAD" else method)
@@ -107,7 +116,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if route is None:
             raise _no_route(request, routes)
         request.query = read_query(request, route)
+        if request.has_body:
+            self._give_turn()  # a body may be slow in coming
         request.body = read_body(request, route, self.reader, self.sender.go_on)
+        self._take_turn()
         if route is PREFLIGHT:
             allowed = {"Access-Control-Allow-Methods": methods_of(routes)}
             return Answer(204, headers={**allowed, **PREFLIGHT_HEADERS})
@@ -123,8 +135,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise
         except Exception as error:
             self.server.say("error", f"internal error: {error!r} at {_trace(error)}")
-            short = isinstance(error, OSError) and error.errno in SHORT
-            if short or isinstance(error, MemoryError):
+            if is_shortage(error):
                 raise _out_of_room() from None
             return json_answer(
                 500,
@@ -143,6 +154,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, request: Optional[Request], answer: Answer, unread: bool) -> bool:
         """Send an answer; return True if another request may follow."""
         if answer.later:
+            self._give_turn()
             self._leave_work()  # but not its connection: a stop lets it be answered
             answer = self._awaited(answer.later)
         elif answer.lasting:
@@ -170,7 +182,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.forget(self.connection)
         given = socket.socket(fileno=self.connection.detach())
         try:
-            given.settimeout(SEND_S)
+            given.settimeout(self.limits.send_s)
             take(given)
         except BaseException:
             given.close()
@@ -184,17 +196,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise ConnectionError  # pushed out just now, before anything was done
         if route.action == "health":
             return
-        self.work = self.server.take_work(self.place.client, route)
+        # A stampede of triggers is counted by itself: it must not use up what the
+        # requests of all others have.
+        places, limit = self.server.work, self.limits.work
+        if route.action == "trigger":
+            places, limit = self.server.triggers, self.limits.triggers
+        refused = (
+            f"Too many requests in progress (at most {limit.share} of one client and "
+            f"{limit.total} of all)"
+        )
+        self.work = places, places.claim(self.place.client, refused, 1)
 
     def _leave_work(self) -> None:
         if self.work:
-            self.server.work.give(self.work)
+            places, place = self.work
+            places.give(place)
             self.work = None
 
     def _wait(self) -> None:
         """The request is worked on no more; its connection waits for its client."""
+        self._give_turn()
         self._leave_work()
         self.server.connections.wait(self.place)
+
+    def _take_turn(self) -> None:
+        """Wait until one more thread of this client may work, unless this one does."""
+        if not self.has_turn:
+            self.server.turns.take(self.place.client)
+            self.has_turn = True
+
+    def _give_turn(self) -> None:
+        """Let another one of this client work: this one waits, or has done."""
+        if self.has_turn:
+            self.has_turn = False
+            self.server.turns.give(self.place.client)
 
 
 def _no_route(request: Request, routes: Mapping[str, Route]) -> Refusal:
@@ -255,15 +290,16 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.api = api
         self.access = access
         self.say = say
-        self.refusals = RefusalLog(say)
+        self.refusals = RefusalLog(say, Rates(*limits.refusals_logged))
         self.closing = False
         #: Open connections; those that wait for their client may be pushed out.
         self.connections = Places(limits.connections, safe_s=0.0)
-        self.work = Places(limits.work)
-        self._limits = limits
+        self.work, self.triggers = Places(limits.work), Places(limits.triggers)
+        self.turns = Turns()
+        self.limits = limits
         self._loop = loop
         #: By connection, its place; each key is used by one thread at a time.
-        self._places: Dict[socket.socket, Place] = {}
+        self.places: Dict[socket.socket, Place] = {}
         #: Refused ones that are closed a moment later; the accepting thread adds, the
         #: loop's takes away, and an end of a deque is safe for both.
         self._refused: Deque[socket.socket] = Deque()
@@ -271,7 +307,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
     # ---- the accepting thread
 
     def accept(self) -> None:
-        """Take the next connection, if there still is one."""
         self._handle_request_noblock()  # type: ignore[attr-defined]
 
     def get_request(self) -> Tuple[socket.socket, Any]:
@@ -293,7 +328,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         if place is None:
             refusal = overloaded("Too many requests are in progress", 1)
             return self._turn_away(request, address, client, refusal)
-        self._places[request] = place
+        self.places[request] = place
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no thread could be started
@@ -324,26 +359,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     # ---- connections' threads
 
-    def place_of(self, connection: socket.socket) -> Place:
-        """Return the place that a connection was given when it was accepted."""
-        return self._places[connection]
-
-    def take_work(self, client: str, route: Route) -> Place:
-        """Take a place in work; else `overloaded`."""
-        limits = self._limits
-        limit: Limit = limits.triggers if route.action == "trigger" else limits.work
-        place = self.work.take(client, limit=limit)
-        if place is None:
-            raise overloaded(
-                f"Too many requests in progress (at most {limit.share} of one client "
-                f"and {limit.total} of all)",
-                1,
-            )
-        return place
-
     def forget(self, connection: socket.socket) -> None:
         """Count a connection no more: it is closed, or somebody else's."""
-        place = self._places.pop(connection, None)
+        place = self.places.pop(connection, None)
         if place:
             self.connections.give(place)
 
@@ -367,12 +385,11 @@ class HttpServer(http.server.ThreadingHTTPServer):
         """Tell whether a request is in work, or a connection so fresh that its own
         request may still come: whoever was let in is served, not told to come again.
         """
-        fresh_s = time.monotonic() - ARRIVAL_S
+        fresh_s = time.monotonic() - self.limits.arrival_s
         return any(s is None or s > fresh_s for s in self.connections.since())
 
     def close_connections(self) -> None:
-        """Close what is still open."""
-        for connection in list(self._places):
+        for connection in list(self.places):
             _shut(connection)
         while self._refused:
             self._close_refused()

@@ -8,7 +8,7 @@ kept under an older mark is made again; the worst of a race is that it is made t
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from cron_trigger import SERVICE
 from cron_trigger.history.answers import Figures
@@ -16,8 +16,10 @@ from cron_trigger.history.store import Store
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.strict_json import Json, json_text
+from cron_trigger.registry.texts import path_text
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
+from cron_trigger.runs.schedule import Schedule
 from cron_trigger.web.wire import Body
 
 #: What a cron does that somebody else has locked, as by `flock` in a crontab's line.
@@ -37,7 +39,7 @@ def cron_view(
         "description": cron.description,
         "estimatedDuration": cron.estimated_duration,
         "parameters": {n: p.view() for n, p in cron.parameters.items()},
-        "logFile": cron.log_path,
+        "logFile": path_text(cron.log_path),
         "user": cron.user,
         "running": running,
         "lastRun": figures.recent[-1].view() if figures.recent else None,
@@ -59,22 +61,22 @@ def cron_view(
     }
 
 
+class Known(NamedTuple):
+    """The parts below whom answers are asked of; each guards itself."""
+
+    registry: Registry
+    store: Store
+    runner: Runner
+    schedule: Schedule
+    lateness: Lateness
+
+
 class Views:
     """The answers that many ask for often."""
 
-    def __init__(
-        self,
-        host: str,
-        registry: Registry,
-        store: Store,
-        runner: Runner,
-        lateness: Lateness,
-    ) -> None:
+    def __init__(self, host: str, known: Known) -> None:
         self.host = host
-        self._registry = registry
-        self._store = store
-        self._runner = runner
-        self._lateness = lateness
+        self._registry, self._store, self._runner, _, self._lateness = known
         #: By cron, an object that is another one after each change; "": of any.
         self._marks: Dict[str, object] = {}
         #: By cron, its mark and entry; and the body of `/crons` likewise.
@@ -88,7 +90,6 @@ class Views:
     # ---- health
 
     def health(self, port: int) -> Dict[str, Json]:
-        """Return what `/health` says."""
         value: Dict[str, Json] = {
             "status": "healthy",
             "service": SERVICE,
@@ -110,7 +111,6 @@ class Views:
     # ---- crons
 
     def crons(self) -> Body:
-        """Return the body of `/crons`."""
         crons = self._registry.crons()
         external = self._runner.external()
         times = [self._times(cron) for cron in crons.values() if cron.schedule]

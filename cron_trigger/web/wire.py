@@ -10,8 +10,7 @@ import functools
 import re
 import socket
 import zlib
-from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterator, Mapping, Optional
+from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.strict_json import Json, json_text
@@ -26,23 +25,37 @@ PACKED_BYTES = 1400
 UNBUFFERED = {"X-Accel-Buffering": "no"}
 
 
-@dataclass
 class Request:
     """A request as it was read.  Header names are lower case, values as latin-1."""
 
-    method: str
-    path: str
-    query_text: str
-    headers: Dict[str, str]
-    #: The peer's address, and whom it counts as.
-    address: str
-    client: str
-    keep_alive: bool = True
-    old: bool = False  # HTTP/1.0
-    body: bytes = b""
-    #: What its route makes of the path and the query.
-    part: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
+    #: What its route makes of the path and of the query.
+    part = ""
+    query: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query_text: str,
+        headers: Dict[str, str],
+        address: str,
+        client: str,
+        keep_alive: bool = True,
+        old: bool = False,
+        body: bytes = b"",
+    ) -> None:
+        """`address` is the peer's, `client` whom it counts as; `old` is HTTP/1.0."""
+        self.method = method
+        self.path = path
+        self.query_text = query_text
+        self.headers = headers
+        self.address = address
+        self.client = client
+        self.keep_alive = keep_alive
+        self.old = old
+        self.body = body
+        #: To be called before what may wait for a process or a disk: its turn is over.
+        self.waits: Callable[[], None] = lambda: None
 
     @property
     def chunked(self) -> bool:
@@ -55,7 +68,6 @@ class Request:
 
     @property
     def id(self) -> int:
-        """The number in the path."""
         return int(self.part)
 
 
@@ -74,17 +86,25 @@ class Body:
         return len(self.plain)
 
 
-@dataclass
-class Answer:
+def chunk(data: bytes) -> bytes:
+    """Return a part of a body whose length nobody knows yet (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+#: The end of such a body: the chunk without anything in it.
+LAST_CHUNK = chunk(b"")
+
+
+class Answer(NamedTuple):
     """What goes back.  `stream` instead of `body`, with `length` where it is known."""
 
     status: int
-    body: Body = field(default_factory=Body)
+    body: Body = Body()
     content_type: str = JSON_TYPE
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     stream: Optional[Iterator[bytes]] = None
     length: Optional[int] = None
-    #: Takes the connection over after the head was sent.
+    #: Takes the connection over after the head was sent; the body goes on.
     hand_over: Optional[Callable[[socket.socket], None]] = None
     #: Called when the answer was sent, or could not be.
     release: Optional[Callable[[], None]] = None
@@ -100,7 +120,6 @@ class Answer:
 def json_answer(
     status: int, value: Json, headers: Optional[Mapping[str, str]] = None
 ) -> Answer:
-    """Return an answer that carries JSON."""
     return json_text_answer(json_text(value), status, headers)
 
 
@@ -117,13 +136,5 @@ def refusal_answer(refusal: Refusal) -> Answer:
     return json_answer(refusal.status, refusal.answer(), refusal.headers)
 
 
-def whole_number(text: str, low: int, high: int) -> Optional[int]:
-    """Return the number that decimal digits stand for, None where it is out of bounds.
-
-    No sign, no blanks, no other script's digits, all of which `int` takes; and at most
-    19 of them, since `int` takes the longer the more it gets (CVE-2020-10735).
-    """
-    if not re.fullmatch(r"[0-9]{1,19}", text):
-        return None
-    number = int(text)
-    return number if low <= number <= high else None
+def invalid(message: str) -> Refusal:
+    return Refusal("invalid_request", message)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import ipaddress
 import unittest
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+from unittest import mock
 
 from cron_trigger.host.networks import address_of, client_of
+from cron_trigger.host.rates import Rates
 from cron_trigger.registry.errors import ConfigError, Refusal
+from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import read_settings
 from cron_trigger.web.access import Access, Sources
 from cron_trigger.web.routes import ROUTES, Route
 from cron_trigger.web.wire import Request
+
+
+def gateway(network: str) -> Any:
+    """Return the interface of a bridge: the first address of its network."""
+    made = ipaddress.ip_network(network)
+    return ipaddress.ip_interface(f"{made[1]}/{made.prefixlen}")
+
+
+def way_to(*networks: str) -> Callable[[Any], Any]:
+    """Return a host's word on which of its addresses a peer would be answered from."""
+    gateways = [gateway(network) for network in networks]
+    return lambda peer: next((g.ip for g in gateways if peer in g.network), None)
 
 
 def access_with(
@@ -21,13 +36,13 @@ def access_with(
     **settings: str,
 ) -> Access:
     """Return an Access whose host has these container networks."""
-    bridges = [("docker0", ipaddress.ip_network(network)) for network in networks]
+    bridges = [("docker0", gateway(network)) for network in networks]
     read = read_settings(settings, {})
     return Access(
-        secret.encode() if secret else None,
-        Sources(read.allow, lambda: bridges),
-        [*host_names, *read.allowed_hosts],
-        read.allowed_origins,
+        read._replace(secret=secret.encode() if secret else None),
+        Sources(read.allow, lambda: bridges, way_to(*networks)),
+        host_names,
+        Rates(*Limits().wrong_secrets),
     )
 
 
@@ -201,6 +216,22 @@ class SourceTest(unittest.TestCase):
         ):  # fmt: skip
             self.assertFalse(self.allowed(address), address)
 
+    def test_a_neighbour_with_an_address_of_a_bridge_s_network_is_none_of_its(
+        self,
+    ) -> None:
+        bridges = [("docker0", gateway("172.18.0.0/16"))]
+        for way in (None, ipaddress.ip_address("10.0.0.7")):  # down; a nearer route
+            sources = Sources(None, lambda: bridges, mock.Mock(return_value=way))
+            self.assertFalse(sources.allow("172.18.0.5"))
+            self.assertFalse(sources.is_container("172.18.0.5"))
+
+    def test_each_address_of_this_host_is_this_host(self) -> None:
+        own = ipaddress.ip_address("10.0.0.7")
+        for allow in (None, [ipaddress.ip_network("10.9.0.0/16")]):
+            sources = Sources(allow, list, lambda _peer: own)
+            self.assertTrue(sources.allow("10.0.0.7"))
+            self.assertFalse(sources.allow("10.0.0.8"))
+
     def test_a_list_replaces_the_containers_and_loopback_stays(self) -> None:
         self.assertTrue(self.allowed("10.1.2.3", "10.0.0.0/8, fd00::/16"))
         self.assertTrue(self.allowed("fd00::7", "10.0.0.0/8 fd00::/16"))
@@ -221,11 +252,12 @@ class SourceTest(unittest.TestCase):
             looks.append(clock[0])
             return bridges
 
-        sources = Sources(None, look, lambda: clock[0])
+        way = way_to("172.18.0.0/16")
+        sources = Sources(None, look, way, lambda: clock[0])
         for _ in range(100):  # a stranger has us look once, not a hundred times
             self.assertFalse(sources.allow("172.18.0.5"))
         self.assertEqual(len(looks), 1)
-        bridges.append(("docker0", ipaddress.ip_network("172.18.0.0/16")))
+        bridges.append(("docker0", gateway("172.18.0.0/16")))
         clock[0] += sources.KEPT_S
         self.assertTrue(sources.allow("172.18.0.5"))
         bridges.clear()

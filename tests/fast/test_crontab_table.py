@@ -23,7 +23,7 @@ from crontabs import (
 
 from cron_trigger.crontab.table import (
     merged_registry,
-    print_table,
+    table_lines,
     to_json,
     write_registry,
 )
@@ -59,7 +59,7 @@ class OutputTest(unittest.TestCase):
     def table(self, text: str, user: str = "root", width: int = 100) -> str:
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
-            print_table(converted(text, user), width)
+            print("\n".join(table_lines(converted(text, user), width)))
         return output.getvalue()
 
     def test_entry_and_new_line_stand_side_by_side(self) -> None:
@@ -123,10 +123,10 @@ class WriteTest(unittest.TestCase):
     def test_a_registry_with_a_fault_is_not_touched(self) -> None:
         table = {
             "[]": "expected an object",
-            '{"x": 1, "x": 2}': '"x" is given twice',
+            '{"x": 1,\n"x": 2}': '"x" is given twice \\(lines 1 and 2\\); keep one',
             '{"a": {}}': '"a" is in the registry already',
-            '{"x": }': "Expecting value",
-            "": "Expecting value",
+            '{"x": }': "expecting value",
+            "": "it is empty; write at least {}",
         }
         for text, why in table.items():
             with self.subTest(text), self.assertRaisesRegex(ValueError, why):

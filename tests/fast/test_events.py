@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import unittest
-from dataclasses import replace
 from pathlib import Path
 
 from cron_trigger.history.store import Store
-from cron_trigger.registry.records import COMPLETED, RUNNING, Run
+from cron_trigger.registry.records import COMPLETED, RUNNING, Run, replace
 from cron_trigger.registry.times import now_text
 
 

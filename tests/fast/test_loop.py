@@ -41,6 +41,24 @@ class Stepped(unittest.TestCase):
     def note(self, what: str) -> Callable[..., None]:
         return lambda *_: self.done.append(what)
 
+    def test_what_may_wait_is_done_aside_in_order_and_reported(self) -> None:
+        go = threading.Event()
+
+        def hang() -> None:
+            go.wait(10)
+
+        self.loop.aside(hang)
+        self.loop.aside(self.note("second"))
+        self.loop.aside(lambda: 1 // 0)  # type: ignore[arg-type]
+        self.loop.call_soon(self.note("meanwhile"))
+        self.loop.step(0)
+        self.assertEqual(self.done, ["meanwhile"])
+        self.loop.finish_aside(0.01)  # a disk that hangs holds nobody for longer
+        go.set()
+        self.loop.finish_aside(10)
+        self.assertEqual(self.done, ["meanwhile", "second"])
+        self.assertIn("ZeroDivisionError", self.said[0][1])
+
     def advance(self, by_s: float) -> List[str]:
         """Let time pass, and return what was done in the step that follows."""
         self.done.clear()

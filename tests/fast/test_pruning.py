@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 import unittest
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, List, Optional
 
@@ -26,6 +25,7 @@ from cron_trigger.registry.records import (
     RUNNING,
     Run,
     Scheduled,
+    replace,
 )
 from cron_trigger.registry.times import now_text
 

@@ -89,11 +89,12 @@ class Job:
         return found
 
     def matches(self, at: time.struct_time) -> bool:
+        if at.tm_min not in self.minute or at.tm_hour not in self.hour:
+            return False
         day = at.tm_mday in self.day
         week_day = (at.tm_wday + 1) % 7 in self.week_day
         on_day = (day and week_day) if self.both_days else (day or week_day)
-        in_hour = at.tm_min in self.minute and at.tm_hour in self.hour
-        return in_hour and at.tm_mon in self.month and on_day
+        return at.tm_mon in self.month and on_day
 
 
 class CronLoop:
@@ -132,8 +133,8 @@ class CronLoop:
     def start(self, moment_s: int, wall_minute: int, wild: bool, fixed: bool) -> None:
         at = time.gmtime(wall_minute * MINUTE_S)
         for job, started in zip(self.jobs, self.started):
-            again = started[-1:] == [moment_s]
-            if not again and (wild if job.wild else fixed) and job.matches(at):
+            runs = (wild if job.wild else fixed) and job.matches(at)
+            if runs and started[-1:] != [moment_s]:
                 started.append(float(moment_s))
 
 
@@ -352,7 +353,7 @@ class OtherClocksTest(unittest.TestCase):
             for day in days:
                 texts = [
                     *self.AIMED,
-                    *(random_schedule(chance) for _ in range(12 if FULL else 3)),
+                    *(random_schedule(chance) for _ in range(12 if FULL else 1)),
                 ]
                 middle = datetime(*day, 12, tzinfo=timezone.utc)
                 begin_s = int(middle.timestamp()) - 30 * HOUR_S
@@ -365,7 +366,8 @@ class OtherClocksTest(unittest.TestCase):
     def test_a_change_counts_by_its_minutes(self) -> None:
         """Woken late, summer time, or a correction: cron tells them by their size."""
         texts = ("* * * * *", "*/7 * * * *", "0-59/7 * * * *", "30 0-23/3 * * *")
-        for minutes in (1, 3, 4, 5, 6, 60, 178, 179, 180, 181, 182, 240, 1380):
+        more = (3, 4, 178, 182, 240, 1380) if FULL else ()
+        for minutes in (1, 5, 6, 60, 179, 180, 181, *more):
             for change in (minutes, -minutes):
                 zone = OneChange(20 * DAY_S + 5 * HOUR_S, change)
                 begin_s, end_s = 20 * DAY_S, 22 * DAY_S

@@ -18,6 +18,7 @@ from support import (
 
 from cron_trigger import cli
 from cron_trigger.registry.errors import EX_CONFIG, ConfigError
+from cron_trigger.registry.secret import read_secret
 from cron_trigger.registry.settings import (
     SETTINGS,
     environment_file,
@@ -112,6 +113,35 @@ class SettingsTest(CommandCase):
             with self.assertRaises(ConfigError) as caught:
                 read_settings({"secret_file": str(path)}, {})
             self.assertIn(f"others may: chmod 600 '{path}'.", str(caught.exception))
+
+    def test_a_file_that_somebody_else_could_exchange_is_refused(self) -> None:
+        folder = self.server.folder / "kept"
+        folder.mkdir()
+        path = folder / "secret"
+        path.write_text(GOOD_SECRET)
+        path.chmod(0o600)
+        flags = {"secret_file": str(path)}
+        self.assertEqual(read_settings(flags, {}).secret, GOOD_SECRET.encode())
+        folder.chmod(0o777)
+        with self.assertRaises(ConfigError) as caught:
+            read_settings(flags, {})
+        self.assertIn(f"chmod o-w {folder}", str(caught.exception))
+        # A client may send what it can read, wherever that is kept.
+        self.assertEqual(
+            read_secret(None, str(path), {}, serves=False), GOOD_SECRET.encode()
+        )
+        folder.chmod(0o700)
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534)
+            with self.assertRaises(ConfigError) as caught:
+                read_settings(flags, {})
+            self.assertIn("install -D -m 600", str(caught.exception))
+
+    def test_a_named_pipe_that_nobody_writes_ends_the_start(self) -> None:
+        path = self.server.folder / "pipe"
+        os.mkfifo(path)
+        with self.assertRaises(ConfigError):
+            read_settings({"secret_file": str(path)}, {})
 
     def test_a_credential_of_systemd_may_have_any_mode(self) -> None:
         path = self.server.folder / "secret"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import sys
 import unittest
@@ -22,7 +23,7 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.faults import Place
 from cron_trigger.registry.parameters import Parameter, value_text
 from cron_trigger.registry.strict_json import JsonObject, parse_json
-from cron_trigger.registry.texts import printable, signal_name
+from cron_trigger.registry.texts import path_of, path_text, printable, signal_name
 from cron_trigger.registry.times import duration_s, duration_text, epoch_of, now_text
 
 
@@ -142,6 +143,14 @@ class PrintableTest(unittest.TestCase):
         self.assertTrue(shown.endswith("é✅"))
         shown.encode("utf-8")
 
+    def test_a_path_that_is_no_text_is_written_as_one_and_read_back(self) -> None:
+        for path, text in (
+            ("/var/log/é.log", "/var/log/é.log"),
+            (os.fsdecode(b"/a b/\xe9%"), "file:///a%20b/%E9%25"),
+        ):
+            self.assertEqual(path_text(path), text)
+            self.assertEqual(path_of(text), path)
+
     def test_a_long_text_is_cut(self) -> None:
         self.assertEqual(printable("x" * 600, 500), "x" * 500 + "…")
 
@@ -168,8 +177,19 @@ class JsonTest(unittest.TestCase):
             '{"a": "x"\n "b": 1}': "a comma is missing (line 1, column 9)",
             '{"a": ["x" "y"]}': "a comma is missing (line 1, column 10)",
             '{"a": {} "b": 1}': "a comma is missing (line 1, column 8)",
-            "{": "Expecting property name",
-            "[1,": "Expecting value",
+            "{": "it ends too early (line 1, column 1)",
+            "[1,\n": "it ends too early (line 1, column 3)",
+            "\n": "it is empty; write at least {}",
+            "{a: 1}": "write the name of a key in double quotes (line 1, column 2)",
+            '{"a": yes}': 'write a text in double quotes, as "x" (line 1, column 7)',
+            '{"a": 1h}': 'write a text in double quotes, as "x" (line 1, column 8)',
+            '{"a": ~/x.sh}': 'write a text in double quotes, as "x" (line 1, column 7)',
+            '{"a": "C:\\dir"}': "write \\\\ for a backslash (line 1, column 10)",
+            '{"a": "x\ty"}': "\\t for a tab (line 1, column 9)",
+            '{"a": "x\n"}': "write \\n for a new line in a text",
+            '{"a": "x}': "the double quote at the end of this text is missing",
+            '{"a": 1} {': "nothing may follow the last } (line 1, column 10)",
+            '{"a" 1}': "expecting ':' delimiter (line 1, column 6)",
         }.items():
             with self.subTest(text), self.assertRaises(ValueError) as caught:
                 parse_json(text)

@@ -5,7 +5,7 @@ import {test} from "node:test";
 
 import {fragmentOf, placeOf} from "../../cron_trigger/dashboard/address.js";
 import {grouped, matches} from "../../cron_trigger/dashboard/filters.js";
-import {isAskedBy, momentsOf} from "../../cron_trigger/dashboard/past.js";
+import {Past, isAskedBy, momentsOf} from "../../cron_trigger/dashboard/past.js";
 import {axisSteps} from "../../cron_trigger/dashboard/plots.js";
 import {State, quantile} from "../../cron_trigger/dashboard/state.js";
 import {EventReader} from "../../cron_trigger/dashboard/stream.js";
@@ -50,6 +50,18 @@ test("a start and an end change the cron, and are told", () => {
   assert.equal(state.cron("a").runs, 1);
   assert.equal(state.cron("a").successRate, 0);
   assert.deepEqual(told, [["run", 1], ["started", 1], ["run", 1], ["ended", 1]]);
+});
+
+test("that a cron became late is told once, by an event or by an answer after a gap", () => {
+  const state = loaded(cron("a"), cron("b"), cron("c", {late: true}));
+  const told = [];
+  state.on("late", ({cronName}) => told.push(cronName));
+  state.take(event("cron.late", {cron: {cronName: "a", dueAt: "2026-11-24T10:00:00+00:00", missed: 1}}));
+  state.take(event("cron.late", {cron: {cronName: "a", dueAt: "2026-11-24T11:00:00+00:00", missed: 1}}));
+  assert.deepEqual(told, ["a"]);
+  state.beginLoad();
+  state.load({crons: [cron("a", {late: true}), cron("b", {late: true}), cron("c", {late: true})]});
+  assert.deepEqual(told, ["a", "b"]);
 });
 
 test("the figures that came with an end are taken as they are", () => {
@@ -159,6 +171,21 @@ test("a person is found by who asked or from where", () => {
   const asked = {requestedBy: "Amina@example.org", client: "172.18.0.5"};
   assert.ok(isAskedBy(asked, "amina") && isAskedBy(asked, "172.18"));
   assert.ok(!isAskedBy(asked, "bob"));
+});
+
+test("a file of the history has all of it, or says that it ends before", async () => {
+  const place = {cron: "", status: "", since: "", until: "", who: ""};
+  const serverOf = (count) => ({
+    getJson: async (address) => {
+      const before = Number(new URLSearchParams(address.split("?")[1]).get("before") ?? count + 1);
+      const runs = Array.from({length: Math.min(500, before - 1)}, (_, n) => run(before - 1 - n));
+      return {runs, next: before > 501 ? before - 500 : null};
+    },
+  });
+  const few = await new Past(serverOf(1200), place).all();
+  assert.deepEqual([few.runs.length, few.runs.at(-1).id, few.whole], [1200, 1, true]);
+  const many = await new Past(serverOf(100_700), place).all();
+  assert.deepEqual([many.runs.length, many.whole], [100_000, false]);
 });
 
 test("an axis has few, round steps", () => {

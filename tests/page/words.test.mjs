@@ -20,8 +20,14 @@ test("what was chosen on the page comes before the browser's languages", () => {
 });
 
 test("dates and numbers are those of the viewer's region", () => {
-  speak("en", ["de-DE", "en-GB", "en-US"]);
+  speak("en", ["en-GB", "en-US"]);
   assert.equal(locale(), "en-GB");
+  speak("en", ["de-DE", "de", "en-US", "en"]);
+  assert.equal(locale(), "en-DE");
+  speak("en", ["de", "en"]);
+  assert.equal(locale(), "en-DE");
+  speak("fr", ["ar-TN", "fr-FR"]);
+  assert.equal(locale(), "fr-FR");
   speak("fr", ["en-GB"]);
   assert.equal(locale(), "fr");
   assert.match(number(12345.5), /^12\s345,5$/u);

@@ -30,7 +30,7 @@ export type Parameter = {
   maxLength?: number;
   pattern?: string;
   format?: "date" | "date-time" | "password";
-  required?: boolean;
+  required?: true;
 };
 
 export type Run = {
@@ -58,7 +58,12 @@ export type Run = {
 /** Somebody outside the server, such as `flock` in a crontab, holds the cron's lock. */
 export type ExternalRun = { id: null; trigger: "external" };
 
-export type RecentRun = Pick<Run, "id" | "status" | "durationMs" | "startedAt">;
+export type RecentRun = {
+  id: number;
+  status: Exclude<RunStatus, "running">;
+  durationMs: number | null;
+  startedAt: string;
+};
 
 export type Cron = {
   cronName: string;
@@ -90,23 +95,21 @@ export type ScheduledTrigger = {
   createdAt: string;
 };
 
-export type TriggerRequest = {
-  cronName: string;
-  params?: Record<string, ParameterValue>;
-  requestedBy?: string;
-  runAt?: string;
-};
-
 /** What `POST /trigger` answers: of a run that began, or of one that is planned. */
 export type Triggered = {
   success: true;
   cronName: string;
-  description: string;
-  message: string;
-  logFile: string;
+  /** Null in a repeated answer, of a cron that has left the registry. */
+  description: string | null;
+  logFile: string | null;
 } & (
-  | { runId: number; pid: number; startedAt: string }
-  | { scheduledId: number; runAt: string }
+  | {
+      message: "Cron execution started in background";
+      runId: number;
+      pid: number | null;
+      startedAt: string;
+    }
+  | { message: "Cron execution scheduled"; scheduledId: number; runAt: string }
 );
 
 export type CronList = { success: true; host: string; crons: Cron[] };
