@@ -134,7 +134,7 @@ class Named(LogCase):
         self.server.start()
         run = self.server.completed("brief")
         self.assertEqual((run["status"], run["error"]), ("completed", None))
-        shown = str(self.server.folder / "log-\\xff\\xe9" / "brief.log")
+        shown = f"file://{self.server.folder}/log-%FF%E9/brief.log"
         self.assertEqual(run["logFile"], shown)
         for path in (f"/runs/{run['id']}/log", "/crons", "/runs", "/events"):
             with self.subTest(path), self.stream(path) as text:
