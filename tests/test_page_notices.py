@@ -1,4 +1,4 @@
-"""What the page tells by itself: a cron that is late, and the browser's notifications."""
+"""What the page tells by itself: that a cron is late, and notifications."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ window.notices = [];
 window.Notification = class extends Notification {
   constructor(title, options) {
     super(title, options);
-    notices.push({title, body: options.body, tag: options.tag, shown: false, notice: this});
+    const {body, tag} = options;
+    notices.push({title, body, tag, shown: false, notice: this});
     const [place] = notices.slice(-1);
     this.addEventListener("show", () => { place.shown = true; });
   }
@@ -96,7 +97,7 @@ class Notifications(WithSchedule):
         self.context.grant_permissions(["notifications"], origin=self.origin)
 
     def notices(self, count: int) -> List[Any]:
-        """Return the notifications that the browser has shown, once there are so many."""
+        """Return the notifications that were shown, once there are so many."""
         wait_until(
             lambda: self.page.evaluate(f"{NOTICES}.length") >= count,
             what=f"notification {count}",
