@@ -10,17 +10,17 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import Callable, Deque, Dict
 
 
-@dataclass
 class _Line:
     """The threads of one client: how many more may work, and who waits for that."""
 
-    free: int
-    moved_s: float  # when a turn was given back
-    waiting: Deque[threading.Lock] = field(default_factory=collections.deque)
+    def __init__(self, free: int, moved_s: float) -> None:
+        self.free = free
+        #: When a turn was given back.
+        self.moved_s = moved_s
+        self.waiting: Deque[threading.Lock] = collections.deque()
 
 
 class Turns:
