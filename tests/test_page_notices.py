@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What the page tells by itself: a late cron, and the browser's notifications."""
-=======
 """What the page tells by itself: that a cron is late, and notifications."""
->>>>>>> clients
 
 from __future__ import annotations
 
@@ -101,11 +97,7 @@ class Notifications(WithSchedule):
         self.context.grant_permissions(["notifications"], origin=self.origin)
 
     def notices(self, count: int) -> List[Any]:
-<<<<<<< HEAD
-        """Return the browser's notifications, once there are so many."""
-=======
         """Return the notifications that were shown, once there are so many."""
->>>>>>> clients
         wait_until(
             lambda: self.page.evaluate(f"{NOTICES}.length") >= count,
             what=f"notification {count}",
