@@ -380,10 +380,10 @@ class KeeperKilled(FamilyCase):
             lambda: (r := self.server.trigger("background")).status == 202 and r
         )
         self.assertEqual(self.server.run(told["runId"])["status"], "interrupted")
-        ids = {
-            (self.server.folder / f"work.{pid}").read_text().split()[0]
-            for pid in working(self.server)
-        }
+        # A worker shows itself by another name before it has written this one.
+        paths = [self.server.folder / f"work.{pid}" for pid in working(self.server)]
+        wait_until(lambda: all(path.exists() for path in paths))
+        ids = {path.read_text().split()[0] for path in paths}
         self.assertEqual(ids, {str(reply.json["runId"])})
 
 
