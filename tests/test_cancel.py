@@ -301,6 +301,7 @@ class CancelAcrossRestartTest(unittest.TestCase):
         self.addCleanup(self.server.__exit__)
         self.server.start()
 
+    @slow
     def test_a_run_that_was_found_again_is_cancelled(self) -> None:
         run = started(self.server, "deaf", "deaf")
         self.server.kill()

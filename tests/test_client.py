@@ -148,6 +148,7 @@ class TriggerTest(ClientCase):
         done = self.call("trigger", "ok", "--at=2100-01-01T10:00", TZ="Asia/Tokyo")
         self.assertRegex(done.stdout, r"^planned trigger 1: 2100-01-01T10:00:00\+09:00")
 
+    @slow
     def test_a_run_is_cancelled_in_the_name_of_who_asks(self) -> None:
         process = self.spawn("trigger", "sleeps", "--wait")
         run = wait_until(

@@ -160,6 +160,7 @@ class EventsTest(unittest.TestCase):
                     wire.receive()
                 self.assertEqual(wire.rest[: len(first)], first)
 
+    @slow
     def test_what_happens_once_the_answer_has_begun_is_told(self) -> None:
         late = (
             "join = m.Broadcaster.join",

@@ -280,6 +280,7 @@ class UnsafePlaceTest(FolderTest):
         above.chmod(0o757)
         self.assertIsNotNone(folder_fault(f"{above}/log", of_logs=True))
 
+    @slow
     def test_a_folder_above_locks_and_history_may_not(self) -> None:
         # A member of the group could put a link in the folder's place, and what the
         # server makes there, or gives a mode, would be something else.

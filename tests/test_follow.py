@@ -58,14 +58,19 @@ class Speaker:
         self.run_id: int = server.trigger("speaker").json["runId"]
 
     def say(self, text: str) -> None:
-        fresh = self.server.folder / "fresh"
-        fresh.write_text(text)
-        os.replace(fresh, self.server.folder / f"say{self.said}")
+        have_said(self.server, self.said, text)
         self.said += 1
 
     def end(self) -> Any:
         self.say("end")
         return self.server.ended(self.run_id)
+
+
+def have_said(server: Server, number: int, text: str) -> None:
+    """Tell the `speaker` what to print next, in one step: it reads what is there."""
+    fresh = server.folder / "fresh"
+    fresh.write_text(text)
+    os.replace(fresh, server.folder / f"say{number}")
 
 
 @contextlib.contextmanager
@@ -229,9 +234,9 @@ class FollowTest(unittest.TestCase):
         rows = "select id from cron_executions where status = 'running' and pid > 0"
         run_id = wait_until(lambda: self.server.rows(rows))[0][0]
         with following(self.server, run_id) as answer:
-            (self.server.folder / "say0").write_text("from the crontab\n")
+            have_said(self.server, 0, "from the crontab\n")
             self.assertEqual(answer.read1(100), b"from the crontab\n")
-            (self.server.folder / "say1").write_text("end")
+            have_said(self.server, 1, "end")
             self.assertEqual(answer.read(), b"")
         self.assertEqual(caller.communicate(timeout=20)[0], "")
         self.assertEqual(caller.returncode, 0)

@@ -124,6 +124,7 @@ class Removed(LogCase):
         self.assertEqual(stat.S_IMODE(self.server.log_dir.stat().st_mode), 0o750)
 
 
+@slow
 class Named(LogCase):
     def test_folders_whose_names_are_not_utf_8_serve_as_well(self) -> None:
         def odd(name: str) -> Path:

@@ -7,7 +7,7 @@ import subprocess
 import unittest
 from typing import List
 
-from support import REPOSITORY, Server, need, need_command
+from support import REPOSITORY, Server, need, need_command, slow
 
 CLIENT = REPOSITORY / "tests" / "seventh_client.pl"
 SECRET = "right-right-right-right"
@@ -29,6 +29,7 @@ exit 3
 """
 
 
+@slow
 class SeventhClient(unittest.TestCase):
     def setUp(self) -> None:
         perl = need_command("perl")

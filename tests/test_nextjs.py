@@ -31,6 +31,7 @@ from support import (
     need_command,
     need_full,
     npm_folder,
+    slow,
     wait_until,
 )
 from test_container import Container
@@ -291,6 +292,7 @@ CHANGES = (
 )
 
 
+@slow
 class Interface(unittest.TestCase):
     """The types by hand, against those that a generator makes of docs/openapi.json."""
 

@@ -116,6 +116,7 @@ class RunTest(CommandCase):
         )
         self.assert_sentence(done, EX_TEMPFAIL, '"hello" is running already')
 
+    @slow
     def test_a_signal_cancels_the_run_and_the_record_says_so(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             with self.subTest(number):

@@ -69,6 +69,7 @@ class ShortageCase(unittest.TestCase):
         return run_id
 
 
+@slow
 class Shortage(ShortageCase):
     def test_a_trigger_is_refused_as_overloaded_and_started_afterwards(self) -> None:
         with self.shortage():

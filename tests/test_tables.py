@@ -244,6 +244,7 @@ class TableTest(CommandCase):
                     with self.subTest(command, reader=reader, status=status):
                         self.assertEqual(server.read_by(reader, command), status)
 
+    @slow
     def test_an_answer_that_can_not_be_written_is_no_success(self) -> None:
         for command in ("history --json", "list", "check"):
             with self.subTest(command):
