@@ -95,9 +95,9 @@ def sees(locator: Locator, text: Any = None) -> Locator:
     """Wait until a person would see it (with this text in it); fail otherwise."""
     from playwright.sync_api import expect
 
-    expect(locator).to_be_visible()
+    expect(locator).to_be_visible(timeout=15000)
     if text is not None:
-        expect(locator).to_contain_text(text)
+        expect(locator).to_contain_text(text, timeout=15000)
     return locator
 
 

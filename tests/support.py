@@ -45,6 +45,16 @@ FULL = os.environ.get("CRON_TRIGGER_TEST_FULL") == "1"
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 
+# A shell starts what it has in the background deaf to these, and so would be every
+# process that a test starts.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
+
+
 def need(condition: object, reason: str) -> None:
     """Skip the test, saying why, unless `condition` holds; fail where NO_SKIP."""
     if condition:

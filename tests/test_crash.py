@@ -505,7 +505,7 @@ class Storm(unittest.TestCase):
         for thread in threads:
             thread.start()
         try:
-            kills = self.rage(45 if FULL else 4)
+            kills = self.rage(30 if FULL else 4)
         finally:
             self.stop.set()
             for thread in threads:

@@ -34,7 +34,7 @@ from cron_trigger.web.views import cron_view
 from cron_trigger.web.wire import Request
 
 SEED = int(os.environ.get("CRON_TRIGGER_TEST_SEED", "20261123"))
-SAMPLES = 30000 if FULL else 400
+SAMPLES = 10000 if FULL else 400
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 

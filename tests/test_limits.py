@@ -877,9 +877,10 @@ class LittleMemoryTest(unittest.TestCase):
         python = [prlimit, f"--as={200 << 20}", sys.executable]
         told: List[int] = []
         codes: Dict[str, int] = {}
+        running = "select id from cron_executions where status = 'running'"
 
         def trigger(name: str) -> None:
-            for _ in range(30):
+            for _ in range(15):
                 with contextlib.suppress(OSError):  # closed before the request came
                     reply = server.trigger(name)
                     code = f"{reply.status} {reply.json.get('code')}"
@@ -902,12 +903,16 @@ class LittleMemoryTest(unittest.TestCase):
                     lambda: (r := server.get("/health")).status == 200 and r.json
                 )
                 self.assertEqual(health["status"], "healthy")
+                # Of a run whose answer could not be sent nobody was told.
+                wait_until(lambda: not server.rows(running))
                 told.append(server.completed("c0")["id"])
             known = {"202 None", "409 already_running", "503 overloaded"}
             self.assertLessEqual(set(codes), known)
-            self.assertGreater(codes["503 overloaded"], 20, "there was enough")
-            rows = server.rows("select id, status from cron_executions")
-            self.assertEqual(sorted(rows), [(i, "completed") for i in sorted(told)])
+            self.assertGreater(codes["503 overloaded"], 5, "there was enough")
+            rows = dict(server.rows("select id, status from cron_executions"))
+            self.assertLessEqual(set(told), set(rows))
+            self.assertEqual(len(set(told)), len(told))
+            self.assertEqual(set(rows.values()), {"completed"})
             self.assertNotIn("internal error", server.log_text())
 
 
