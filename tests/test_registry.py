@@ -166,6 +166,21 @@ class ReloadTest(unittest.TestCase):
         self.assertEqual(self.names(), ["h"])
 
 
+@slow
+class LargeTest(unittest.TestCase):
+    def test_no_request_waits_for_a_registry_that_takes_seconds(self) -> None:
+        names = [f"c{number}" for number in range(40_000)]
+        with Server(GOOD) as server:
+            server.write_registry(dict.fromkeys(names, GOOD["a"]))
+            # What is answered at once is what was in force before.
+            health = server.get("/health").json
+            self.assertEqual(health["available_crons"], len(GOOD))
+            self.assertEqual(server.trigger("a").status, 202)
+            wait_until(
+                lambda: server.get("/health").json["available_crons"] == len(names)
+            )
+
+
 class StartTest(unittest.TestCase):
     def test_with_a_broken_file_it_starts_degraded_and_takes_the_mended_one(
         self,
