@@ -93,6 +93,12 @@ class FullDisks(DiskCase):
         self.assertEqual(len(self.begun()), 2)
 
     @slow
+    def test_a_server_starts_where_no_byte_is_left(self) -> None:
+        self.server.run_dir.mkdir(mode=0o700)
+        self.fill(self.folder)
+        self.server.start()
+        self.assertEqual(self.server.get("/health").json["status"], "degraded")
+
     def test_a_planned_trigger_is_taken_and_survives(self) -> None:
         self.server.start()
         self.once()

@@ -43,9 +43,13 @@ class Place:
                 f"(PID {pid}): end it, or give a second one another --run-dir, and "
                 f"all of its own: {OF_A_SERVER}.",
             )
-        # Under the lock, so no other server's number is overwritten.
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
+        # Under the lock, so no other server's number is overwritten.  Written over what
+        # is there, whose place on the disk is had already: on a full one the lock is
+        # what counts.
+        number = f"{os.getpid()}\n".encode()
+        with contextlib.suppress(OSError):
+            os.pwrite(lock, number, 0)
+            os.ftruncate(lock, len(number))
         return lock
 
     def listen(self, parts: Parts) -> None:
