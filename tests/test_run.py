@@ -352,7 +352,7 @@ class RestartTest(unittest.TestCase):
 
             def work(seed: int) -> None:
                 chance = random.Random(seed)
-                for _ in range(30):
+                for _ in range(15):
                     name = chance.choice(list(registry))
                     told[name].append(made.command("run", name).returncode)
 
