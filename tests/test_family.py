@@ -268,7 +268,7 @@ class Cancel(FamilyCase):
         self.assertEqual(self.server.ended(run_id)["exitCode"], 0)
 
     def test_a_script_that_ended_by_itself_is_not_cancelled(self) -> None:
-        for _ in range(500 if FULL else 15):
+        for _ in range(300 if FULL else 15):
             run_id = self.server.trigger("brief").json["runId"]
             reply = self.cancel(run_id)
             run = self.server.ended(run_id)
