@@ -3,7 +3,7 @@
 Knows /proc, folders, the history and renameat2(2), nothing of commands.  Each question
 prints its answer; what cannot be told is an exit status other than 0.  Called by
 install.sh alone, from the checkout, with whatever Python the host has: nothing here
-needs the rest of the program but the networks.
+needs the rest of the program but the networks and what is fit to be shown.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Callable, Dict, Iterator, List, Set, Tuple
 
 from cron_trigger import SERVICE
 from cron_trigger.host.networks import address_of, container_bridges
+from cron_trigger.registry.texts import printable
 
 ENTRY = "cron_trigger_server.py"
 #: State LISTEN of a socket in /proc/net/tcp: proc(5).
@@ -49,7 +50,11 @@ def port_fault(port: str, *own: str) -> Iterator[str]:
     if holders and str(max(holders)) not in own:
         # Beside the server, systemd holds the socket too: name the server.
         pid = max(holders)
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        name = "a process that has ended"
+        with contextlib.suppress(OSError):
+            # Any user's process names itself: terminal codes, bytes that are no text.
+            comm = Path(f"/proc/{pid}/comm").read_bytes()
+            name = printable(comm.decode("utf-8", "backslashreplace").strip(), 40)
         yield (
             f"Port {port} is used by {name} (process {pid}): stop that, or choose "
             "another port with --port N."

@@ -41,6 +41,15 @@ class AskedTest(unittest.TestCase):
             self.assertEqual(self.ask("port_fault", port, os.getpid()), [])
         self.assertEqual(self.ask("port_fault", port), [])
 
+    def test_whoever_uses_a_port_can_not_write_to_the_terminal_by_its_name(self) -> None:
+        own = Path("/proc/self/comm")
+        before = own.read_bytes().strip()
+        self.addCleanup(own.write_bytes, before)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            own.write_bytes(b"\x1b[2Jx\xff")
+            (fault,) = self.ask("port_fault", taken.getsockname()[1])
+        self.assertTrue(fault.isprintable(), ascii(fault))
+
     def test_two_programs_differ_in_contents_names_modes_and_links(self) -> None:
         def differ() -> bool:
             return self.ask("other_program", self.one, self.other) == ["other"]
