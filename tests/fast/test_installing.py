@@ -41,7 +41,9 @@ class AskedTest(unittest.TestCase):
             self.assertEqual(self.ask("port_fault", port, os.getpid()), [])
         self.assertEqual(self.ask("port_fault", port), [])
 
-    def test_whoever_uses_a_port_can_not_write_to_the_terminal_by_its_name(self) -> None:
+    def test_whoever_uses_a_port_can_not_write_to_the_terminal_by_its_name(
+        self,
+    ) -> None:
         own = Path("/proc/self/comm")
         before = own.read_bytes().strip()
         self.addCleanup(own.write_bytes, before)
