@@ -39,6 +39,7 @@ SOON = "m.Database.RETRY_S = 0.1"
 LOCKER = """
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute(sys.argv[2])
 db.execute("begin exclusive")
 print("locked", flush=True)
 sys.stdin.read()
@@ -46,10 +47,11 @@ sys.stdin.read()
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Have another process hold a history."""
+def locked(path: Path, readable: bool = True) -> Iterator[None]:
+    """Have another process hold a history, for writing or for reading as well."""
+    mode = "normal" if readable else "exclusive"
     with subprocess.Popen(
-        [sys.executable, "-c", LOCKER, str(path)],
+        [sys.executable, "-c", LOCKER, str(path), f"pragma locking_mode={mode}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:
@@ -99,6 +101,7 @@ class FullDisks(DiskCase):
         self.server.start()
         self.assertEqual(self.server.get("/health").json["status"], "degraded")
 
+    @slow
     def test_a_planned_trigger_is_taken_and_survives(self) -> None:
         self.server.start()
         self.once()
@@ -141,6 +144,22 @@ class Locked(DiskCase):
             (i, name, json.loads(data).get("run", {}).get("id"))
             for i, name, data in rows
         ]
+
+    def test_an_end_that_no_server_saw_outlives_the_next_run(self) -> None:
+        self.server.start()
+        first = self.server.trigger("stay").json["runId"]
+        wait_until(lambda: str(first) in self.begun())
+        self.server.kill()
+        (self.server.folder / "stay.sh.go").touch()
+        path = self.server.run_dir / "stay.pid"
+        wait_until(lambda: path.read_bytes().split()[1:2] == [b"3"])
+        with locked(self.server.state_dir / "history.db", readable=False):
+            line = self.server.command("run", "stay")
+            self.assertEqual(line.returncode, 3, line.stderr)
+        self.server.start()
+        wait_until(lambda: not self.degraded())
+        rows = self.server.rows("select status, exit_code from cron_executions")
+        self.assertEqual(rows, [("failed", 3), ("failed", 3)])
 
     def test_each_event_once_though_server_and_crontab_both_wrote(self) -> None:
         self.server.start()

@@ -59,6 +59,7 @@ IS_EMPTY = " and ".join(f"not exists (select 1 from {table})" for table in TABLE
 TICK_NS = 100_000_000
 #: The same told twice is told within moments: among so many numbers.
 NEIGHBOURS = 1000
+STEPS = ("started", "finished")
 
 
 class Second:
@@ -326,13 +327,14 @@ class Second:
             self.to_file()
 
     def _write_over(self, db: sqlite3.Connection, ids: Ids, rows: Rows) -> None:
+        told = _told_of_ended(db, rows["cron_executions"])
         for row in rows["cron_executions"]:
             if not db.execute(RUN_UPSERT, row).rowcount:
                 # Its number is another run's, which is never overwritten.
                 ids.insert(db, "run", RUN_INSERT, row[1:])
         for table in REPLACED:
             db.executemany(PUT[table], rows[table])
-        told = _told_of_runs(_events_about(db, rows["events"]))
+        told |= _told_of_runs(_events_about(db, rows["events"]))
         for event in rows["events"]:
             # Two processes saw the same run begin or end, and each wrote it in another
             # history, since neither could wait for the other: one of the two counts.
@@ -360,6 +362,16 @@ def _events_about(db: sqlite3.Connection, events: List[Row]) -> List[Row]:
     first = min((event[0] for event in events), default=0) - NEIGHBOURS
     query = f"select {EVENT_ROW} from events where id > ? and event like 'run.%'"
     return db.execute(query, [first]).fetchall() if events else []
+
+
+def _told_of_ended(db: sqlite3.Connection, rows: List[Row]) -> Set[Tuple[str, int]]:
+    """Return what was told of those of these runs that a history has ended already."""
+    query = (
+        "select id from cron_executions "
+        "where id = ? and cron_name = ? and status <> 'running'"
+    )
+    found = [run_id for row in rows for (run_id,) in db.execute(query, row[:2])]
+    return {(f"run.{step}", run_id) for run_id in found for step in STEPS}
 
 
 def _told_of_runs(events: List[Row]) -> Set[Tuple[str, int]]:

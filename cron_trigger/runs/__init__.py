@@ -7,6 +7,7 @@ that is being cancelled, or whose keeper was killed, keeps every other run out.
 
     logs       log files and their folder
     output     one run's own bytes in its log
+    notes      a run's note beside its PID file, until its end is recorded
     scripts    what a command becomes; whether it may be run
     ground     what all of them stand on
     active     the runs that this process watches

@@ -37,8 +37,9 @@ from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
 from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.logs import Logs
+from cron_trigger.runs.notes import blank_note, write_note
 from cron_trigger.runs.output import RunLog, framing_line
-from cron_trigger.runs.recovery import Recovery, write_note
+from cron_trigger.runs.recovery import Recovery
 from cron_trigger.runs.scripts import Scripts
 
 
@@ -235,6 +236,8 @@ class Launch:
         # Rows that nobody watches here: their starter was killed, or is a command line
         # that has just let go.
         runs = self._on.history.running(cron_name)
+        if self._on.history.problem:
+            runs = [*runs, *self._recovery.unseen(cron_name)]
         return all(self._recovery.settle(run, lock) for run in runs)
 
     def _busy(self, cron_name: str) -> Refusal:
@@ -415,6 +418,7 @@ class Launch:
         # The lock is still ours: nobody starts the cron between its end and this
         # record.
         self._on.history.end(ended)
+        blank_note(self._on.settings.pid_file(run.cron_name), ended)
         insist(lambda: log.write_line(f"run {run.id} failed: {ended.error}"))
         log.close()
         self._on.say(

@@ -26,6 +26,7 @@ from cron_trigger.registry.texts import signal_name
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.active import ActiveRun
 from cron_trigger.runs.ground import Ground
+from cron_trigger.runs.notes import blank_note
 from cron_trigger.runs.output import RunLog
 
 KEEPER_KILLED = "The run's keeper was killed; what was left of the run was ended."
@@ -90,6 +91,7 @@ class Recorder:
             run = replace(run, error=run.error or log.fault())
             # None where another process was first: it has written the line, too.
             ended = self._on.history.end(run)
+            blank_note(self._on.settings.pid_file(run.cron_name), run)
             if ended is None:
                 return
             text = f"run {ended.id} {ended.status}: {ended.outcome()}"

@@ -12,15 +12,12 @@ asked.  What takes longer, a run's log too, goes to a thread of `Ending`.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import os
 import signal
 import threading
 import time
-from pathlib import Path
-from typing import Optional, Set
+from typing import List, Optional, Set
 
 from cron_trigger.host.keeper import keeps
 from cron_trigger.host.lock import PidFile, read_lock, read_pid_file, take_lock
@@ -34,11 +31,11 @@ from cron_trigger.host.processes import (
 )
 from cron_trigger.host.shortage import insist
 from cron_trigger.registry.records import INTERRUPTED, Run, replace
-from cron_trigger.registry.strict_json import json_text
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
 from cron_trigger.runs.ground import Ground
+from cron_trigger.runs.notes import read_note
 from cron_trigger.runs.recorder import Recorder, with_outcome
 
 NEVER_BEGAN = "The server was killed before the script began."
@@ -215,6 +212,15 @@ class Recovery:
 
     # ---- nobody holds the lock but we
 
+    def unseen(self, cron_name: str) -> List[Run]:
+        """Return the run that nobody recorded the end of, as far as can be read now.
+
+        Where the history can't be read, its note alone tells what the PID file speaks
+        of, and that is about to be emptied.
+        """
+        noted = read_note(self._on.settings.pid_file(cron_name))
+        return [noted] if noted and self._on.history.run(noted.id) is None else []
+
     def settle(self, run: Run, lock: Optional[int], at_once: bool = True) -> bool:
         """Record a run whose keeper let go of the lock.  Return True if all is over.
 
@@ -325,42 +331,12 @@ class Recovery:
             keeper = process(written.pid)
             if keeper is None or not keeper.alive or not keeps(keeper.pid, str(path)):
                 continue
-            noted = read_note(path)
+            noted = read_note(str(path))
             # An end that is recorded stays: the keeper is then about to go.
             known_run = self._on.history.run(noted.id) if noted else None
             if noted is None or (known_run and not known_run.running):
                 continue
             self._adopt(self._on.history.begin(noted), keeper, str(path))
-
-
-def note_of(pid_file: Path) -> Path:
-    """Return where a run is noted beside its PID file; no cron's name has a dot first.
-
-    The history may be lost while a run goes on and no server does.
-    """
-    return pid_file.with_name(f".{pid_file.stem}.run")
-
-
-def write_note(pid_file: str, run: Run) -> None:
-    """Note a run that is about to start; without room it is in the history alone."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.suppress(OSError):
-        descriptor = os.open(note_of(Path(pid_file)), flags, 0o600)
-        try:
-            # One writer: the cron's lock is ours.  A kill leaves half a note, which is
-            # none.
-            os.write(descriptor, json_text(run._asdict()).encode("utf-8", "replace"))
-        finally:
-            os.close(descriptor)
-
-
-def read_note(pid_file: Path) -> Optional[Run]:
-    """Return the run that was noted last for a cron; None without one."""
-    try:
-        run = Run(**json.loads(note_of(pid_file).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return run if run.cron_name == pid_file.stem else None
 
 
 def _try_lock(path: str) -> Optional[int]:
