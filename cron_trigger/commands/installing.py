@@ -3,7 +3,7 @@
 Knows /proc, folders, the history and renameat2(2), nothing of commands.  Each question
 prints its answer; what cannot be told is an exit status other than 0.  Called by
 install.sh alone, from the checkout, with whatever Python the host has: nothing here
-needs the rest of the program but the networks and what is fit to be shown.
+needs the rest of the program but the networks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from typing import Callable, Dict, Iterator, List, Set, Tuple
 
 from cron_trigger import SERVICE
 from cron_trigger.host.networks import address_of, container_bridges
-from cron_trigger.registry.texts import printable
 
 ENTRY = "cron_trigger_server.py"
 #: State LISTEN of a socket in /proc/net/tcp: proc(5).
@@ -54,7 +53,8 @@ def port_fault(port: str, *own: str) -> Iterator[str]:
         with contextlib.suppress(OSError):
             # Any user's process names itself: terminal codes, bytes that are no text.
             comm = Path(f"/proc/{pid}/comm").read_bytes()
-            name = printable(comm.decode("utf-8", "backslashreplace").strip(), 40)
+            name = comm.strip().decode("latin-1")
+            name = name.encode("unicode_escape").decode()
         yield (
             f"Port {port} is used by {name} (process {pid}): stop that, or choose "
             "another port with --port N."
