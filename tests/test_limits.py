@@ -796,13 +796,14 @@ class NoThreadTest(unittest.TestCase):
 
     def test_who_gets_no_thread_is_told_so(self) -> None:
         patch = (
-            "start, fails = cts.threading.Thread.start, [1, 1, 1]\n"
-            "def flaky(self):\n"
-            "    name = getattr(self._target, '__name__', '')\n"
-            "    if 'process_request' in name and fails and fails.pop():\n"
-            '        raise RuntimeError("can\'t start new thread")\n'
-            "    start(self)\n"
-            "cts.threading.Thread.start = flaky"
+            "from cron_trigger.registry import threads\n"
+            "fails = [1, 1, 1]\n"
+            "class Flaky(threads.Thread):\n"
+            "    def __init__(self, name, work):\n"
+            "        if name.startswith('client') and fails and fails.pop():\n"
+            '            raise RuntimeError("can\'t start new thread")\n'
+            "        super().__init__(name, work)\n"
+            "threads.Thread = Flaky"
         )
         with Server(REGISTRY, **patched(patch)) as server:
             for _ in range(3):
@@ -865,9 +866,50 @@ class FewDescriptorsTest(unittest.TestCase):
         self.assertEqual(limits_for(Limits(), -1, 20), Limits())
 
 
+#: Takes all memory but a thread's stack and some KiB, and begins a thread.
+STILLBORN = """
+import contextlib, mmap, os, resource, sys
+from cron_trigger.registry.threads import begin
+limit = 200 << 20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+stack = mmap.mmap(-1, (8 << 20) + (int(sys.argv[1]) << 10))
+held, size = [], 16 << 20
+while size >= 4096:
+    try:
+        held.append(mmap.mmap(-1, size))
+    except OSError:
+        size //= 2
+for size in (3000, 100, 10):
+    with contextlib.suppress(MemoryError):
+        while True:
+            held.append(bytes(size))
+stack.close()
+try:
+    begin("worker", lambda: None)
+    told = b"begun"
+except RuntimeError as error:
+    told = str(error).encode()
+os.write(1, told)
+os._exit(0)
+"""
+
+
 @slow
 class LittleMemoryTest(unittest.TestCase):
     """A host that gives a process 200 MiB of addresses: some 5 threads of glibc's."""
+
+    def test_a_thread_that_dies_at_its_birth_hangs_nobody(self) -> None:
+        """Room for the stack of one, and for little that it does first."""
+        told = set()
+        for spare_kib in range(4, 32, 4):
+            python = [sys.executable, "-c", STILLBORN, str(spare_kib)]
+            output = subprocess.DEVNULL
+            told.add(
+                subprocess.check_output(
+                    python, cwd=REPOSITORY, stderr=output, timeout=60, text=True
+                )
+            )
+        self.assertIn("the thread worker had no memory to begin", told)
 
     def test_what_can_not_be_served_is_told_and_nothing_told_is_lost(self) -> None:
         prlimit = need_command("prlimit")

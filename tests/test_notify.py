@@ -167,11 +167,12 @@ class ThreadTest(unittest.TestCase):
         program = patched(
             "fails = [0] * 1000 + [1] * 3",
             'def no(): raise RuntimeError("can\'t start new thread")',
-            "start = m.threading.Thread.start",
-            "def flaky(self):",
-            "    if self.name == 'notifier' and fails.pop(): no()",
-            "    start(self)",
-            "m.threading.Thread.start = flaky",
+            "from cron_trigger.registry import threads",
+            "class Flaky(threads.Thread):",
+            "    def __init__(self, name, work):",
+            "        if name == 'notifier' and fails.pop(): no()",
+            "        super().__init__(name, work)",
+            "threads.Thread = Flaky",
         )
         environ = {"CRON_TRIGGER_NOTIFY_URL": receiver.url}
         with Server(REGISTRY, environ=environ, program=program) as server:

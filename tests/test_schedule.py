@@ -20,6 +20,7 @@ from support import FULL, Server, need_full, patched, slow, wait_until
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.walltimer import WallTimer
+from cron_trigger.registry import threads
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import FIRED, Run, Scheduled, Trigger
@@ -604,7 +605,7 @@ class ClockTest(unittest.TestCase):
         stage = self.stage(2)
         ids = [stage.plan(10, "c0"), stage.plan(10, "c1")]
         stage.now_s += 10
-        no_thread = mock.patch("threading.Thread.start", side_effect=RuntimeError)
+        no_thread = mock.patch.object(threads, "Thread", side_effect=RuntimeError)
         with no_thread:
             stage.schedule.tick()
         self.assertFalse(stage.schedule.is_firing())

@@ -193,12 +193,16 @@ class Locked(DiskCase):
         tried = self.server.folder / "tried"
         self.server.program = list(
             patched(
-                "import threading",
+                "import traceback",
+                "def role():",
+                "    names = [f.name for f in traceback.extract_stack()]",
+                "    known = {'_retry_till_well': 'history', 'main': 'main'}",
+                "    return [*filter(None, map(known.get, names)), 'another'][0]",
                 "def told(owner, name):",
                 "    inner = getattr(owner, name)",
                 "    def wrapped(*given):",
                 f"        with open({str(tried)!r}, 'a') as file:",
-                "            print(threading.current_thread().name, name, file=file)",
+                "            print(role(), name, file=file)",
                 "        return inner(*given)",
                 "    setattr(owner, name, wrapped)",
                 "told(m.HistoryFile, 'connected')",
@@ -219,7 +223,7 @@ class Locked(DiskCase):
         others = collections.Counter(
             line for line in lines if not line.startswith("history ")
         )
-        self.assertEqual(others.pop("MainThread connected"), 1, others)
+        self.assertEqual(others.pop("main connected"), 1, others)
         self.assertLessEqual(sum(others.values()), 2, others)
 
     def test_a_lock_of_another_on_the_numbers_delays_no_trigger(self) -> None:

@@ -30,6 +30,7 @@ from cron_trigger.registry.file import Registry
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import Settings, misspelt
 from cron_trigger.registry.texts import printable
+from cron_trigger.registry.threads import begin
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.web.server import HttpServer
@@ -120,10 +121,7 @@ class Daemon:
         parts.schedule.start()
         # Lateness judges in one thread only, so not here.
         parts.loop.aside(parts.lateness.start)
-        self._waiter = threading.Thread(
-            target=parts.loop.run, name="waiter", daemon=True
-        )
-        self._waiter.start()
+        self._waiter = begin("waiter", parts.loop.run)
         if self._systemd.watchdog_s:
             self._beat()
         self._prune()
@@ -269,7 +267,7 @@ class Daemon:
         for this one to end.
         """
         try:
-            threading.Thread(target=work, name=name, daemon=True).start()
+            begin(name, work)
         except RuntimeError as error:
             self._parts.say("error", f"the thread {name} did not start: {error}")
 

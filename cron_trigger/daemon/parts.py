@@ -107,9 +107,8 @@ class Parts:
         self.changes.listen(lambda _name: self.broadcaster.wake())
         self.notifier: Optional[Notifier] = None
         if settings.notify_url:
-            self.notifier = Notifier(
-                settings.notify_url, names[0], self.registry, self.say, limits
-            )
+            url, crons = settings.notify_url, self.registry.crons
+            self.notifier = Notifier(url, names[0], crons, self.loop, self.say, limits)
             self.broadcaster.listen(self.notifier)
         self.api = Api(
             settings.port,

@@ -33,6 +33,7 @@ from cron_trigger.history.schema import (
 from cron_trigger.history.second import COLUMNS, PUT, Row, Second
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.records import Run, Scheduled
+from cron_trigger.registry.threads import begin
 
 T = TypeVar("T")
 # A change may be called more than once, each time in another transaction: only the last
@@ -346,10 +347,8 @@ class Database:
         if self._retrying or self._read_only or self._closed.is_set():
             return
         # Under `_lock`: there is at most one, and it can't end before the line below.
-        thread = threading.Thread(target=self._retry_till_well, name="history")
-        thread.daemon = True
         with contextlib.suppress(RuntimeError):
-            thread.start()
+            begin("history", self._retry_till_well)
             self._retrying = True
 
     def _retry_till_well(self) -> None:

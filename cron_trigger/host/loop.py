@@ -19,6 +19,9 @@ import threading
 import time
 from typing import Callable, Deque, Dict, List, Optional, Tuple
 
+from cron_trigger.host.shortage import PAUSE_S, insist
+from cron_trigger.registry.threads import Thread, begin
+
 
 class Timer:
     """A call at a moment of the monotonic clock.  `cancel` from any thread."""
@@ -38,7 +41,8 @@ class Loop:
 
     `watch`, `call_soon` and `call_later` may be called from any thread; callbacks run
     in the thread that runs the loop.  A callback that fails is reported, and the loop
-    goes on: one broken run must not leave the others unwatched.
+    goes on: one broken run must not leave the others unwatched.  One that memory ran
+    out in is called again: what it saw to would be seen to by nobody.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class Loop:
         self._lock = threading.Lock()  # guards _timers and _beside
         self._aside: queue.SimpleQueue[Optional[Callable[[], None]]]
         self._aside = queue.SimpleQueue()
-        self._beside: Optional[threading.Thread] = None
+        self._beside: Optional[Thread] = None
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -104,18 +108,16 @@ class Loop:
         with self._lock:
             if self._beside is not None:
                 return
-            thread = threading.Thread(target=self._do_aside, name="aside", daemon=True)
             # Where there is no memory for it, the next one who asks finds some.
             with contextlib.suppress(RuntimeError):
-                thread.start()
-                self._beside = thread
+                self._beside = begin("aside", self._do_aside)
 
     def _do_aside(self) -> None:
         while True:
             work = self._aside.get()
             if work is None:
                 return
-            self._call(work)
+            self._call(work, self._aside.put)
 
     def finish_aside(self, patience_s: float) -> None:
         """Wait until all is done that was asked for, unless a disk hangs."""
@@ -131,9 +133,9 @@ class Loop:
         for descriptor, events in self._epoll.poll(timeout_s):
             callback = self._callbacks.get(descriptor)
             if callback:
-                self._call(functools.partial(callback, events))
+                self._call(functools.partial(callback, events), self._soon.append)
         for _ in range(len(self._soon)):
-            self._call(self._soon.popleft())
+            self._call(self._soon.popleft(), self._soon.append)
         self._call_due()
 
     def is_here(self) -> bool:
@@ -144,7 +146,7 @@ class Loop:
         """Step until `stop`."""
         self._thread_id = threading.get_ident()
         while not self._stopping:
-            self.step()
+            insist(self.step)
 
     def stop(self) -> None:
         """Have `run` return; from any thread."""
@@ -172,11 +174,17 @@ class Loop:
                     return
                 timer = heapq.heappop(self._timers)[2]
             if timer.callback:
-                self._call(timer.callback)
+                self._call(timer.callback, self._soon.append)
 
-    def _call(self, callback: Callable[[], None]) -> None:
+    def _call(
+        self, callback: Callable[[], None], again: Callable[[Callable[[], None]], None]
+    ) -> None:
+        """Call back; `again` has it called once more, where memory ran out in it."""
         try:
             callback()
+        except MemoryError:
+            time.sleep(PAUSE_S)  # the next moment may have some
+            again(callback)
         except Exception as error:  # reported, never fatal: see the class
             self._say("error", f"internal error in the waiting thread: {error!r}")
 

@@ -8,6 +8,7 @@ SQLite or HTTP; the only thread is the one that reads a registry that has change
     errors       what is refused, with which code and exit status
     strict_json  JSON as registries and requests are written
     texts        foreign texts made safe for people and logs
+    threads      a thread begins, or it is told that it could not
     times        times and durations, read and written
     patterns     which regular expressions are surely fast
     parameters   a parameter's definition, and which values it admits

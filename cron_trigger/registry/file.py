@@ -9,6 +9,7 @@ it is.  Any thread may ask a Registry; `_reading_lock` is held while a file is r
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import threading
@@ -21,6 +22,7 @@ from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.kept import keep_text, kept_text
 from cron_trigger.registry.texts import printable
+from cron_trigger.registry.threads import begin
 from cron_trigger.registry.trust import writable_by_others
 
 REGISTRY_BYTES = 16 << 20
@@ -210,9 +212,7 @@ class Registry:
         """Start the thread; None where there is no room for one: the next look does."""
         reading = self._reading = _Reading(self.PATIENCE_S)
         try:
-            threading.Thread(
-                target=self._read_for, args=(reading,), name="registry", daemon=True
-            ).start()
+            begin("registry", functools.partial(self._read_for, reading))
         except RuntimeError:
             self._reading = None
         return self._reading

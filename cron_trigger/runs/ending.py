@@ -32,6 +32,7 @@ from cron_trigger.host.processes import (
 )
 from cron_trigger.host.shortage import insist, is_shortage
 from cron_trigger.registry.records import CANCELLED, INTERRUPTED, TIMED_OUT
+from cron_trigger.registry.threads import Thread, begin
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.recorder import Recorder
@@ -56,7 +57,7 @@ class Ending:
         self._running = running
         self._recorder = recorder
         self._lock = threading.Lock()  # guards the table below
-        self._threads: Dict[int, threading.Thread] = {}
+        self._threads: Dict[int, Thread] = {}
         # Set at a stop; the threads that end families look at it.
         self._hurry = threading.Event()
 
@@ -82,33 +83,34 @@ class Ending:
             if active.run.id in self._threads:
                 return
             work = functools.partial(self._end, active, record)
-            name = f"ending {active.run.id}"
-            thread = threading.Thread(target=work, name=name, daemon=True)
             # In the table before `_end` can take it out: that waits for `_lock`.
             try:
-                thread.start()
+                self._threads[active.run.id] = begin(f"ending {active.run.id}", work)
             except RuntimeError:  # no memory, say: the next moment may have some
-                self._again(active, record)
-                return
-            self._threads[active.run.id] = thread
-
-    def _again(self, active: ActiveRun, record: Optional[Record]) -> None:
-        self._on.loop.call_later(self.AGAIN_S, lambda: self.go_on(active, record))
+                again = functools.partial(self.go_on, active, record)
+                self._on.loop.call_later(self.AGAIN_S, again)
 
     def _end(self, active: ActiveRun, record: Optional[Record]) -> None:
         """Record a run's end, once nobody is left of a family that is to be ended."""
         try:
-            if record is None and not insist(lambda: self._ended_by_itself(active)):
-                self._empty(active)
-            active.ending = True
-            self._finish(active, record)
-        except Exception as error:  # an end is never lost
-            self._on.say("error", f"run {active.run.id} can't be ended yet: {error!r}")
-            if not active.done.is_set():
-                self._again(active, record)
+            while not active.done.is_set():  # an end is never lost
+                try:
+                    self._end_now(active, record)
+                except Exception as error:
+                    # Without `_say`'s own faults: this thread may be the last one.
+                    with contextlib.suppress(Exception):
+                        why = f"run {active.run.id} can't be ended yet: {error!r}"
+                        self._on.say("error", why)
+                    time.sleep(self.AGAIN_S)
         finally:
             with self._lock:
                 self._threads.pop(active.run.id, None)
+
+    def _end_now(self, active: ActiveRun, record: Optional[Record]) -> None:
+        if record is None and not insist(lambda: self._ended_by_itself(active)):
+            self._empty(active)
+        active.ending = True
+        self._finish(active, record)
 
     def _ended_by_itself(self, active: ActiveRun) -> bool:
         """Tell whether a run has ended, with nobody to be ended before it is recorded.
@@ -347,9 +349,8 @@ class Ending:
 
         def reached() -> None:
             work = functools.partial(self._reach_limit, active)
-            name = f"limit {active.run.id}"
             try:
-                threading.Thread(target=work, name=name, daemon=True).start()
+                begin(f"limit {active.run.id}", work)
             except RuntimeError:
                 active.timeout = self._on.loop.call_later(self.AGAIN_S, reached)
 

@@ -33,6 +33,7 @@ from cron_trigger.registry.records import (
     replace,
 )
 from cron_trigger.registry.texts import printable
+from cron_trigger.registry.threads import begin
 from cron_trigger.registry.times import duration_text, epoch_of, now_text
 from cron_trigger.runs.runner import Runner
 
@@ -119,7 +120,7 @@ class Schedule:
             name = names.pop()
             work = functools.partial(self._fire_all, name)
             try:
-                threading.Thread(target=work, name=f"plan {name}", daemon=True).start()
+                begin(f"plan {name}", work)
             except RuntimeError:  # no memory, say: a second later there may be some
                 with self._lock:
                     self._firing -= {name, *names}

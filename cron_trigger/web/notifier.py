@@ -8,6 +8,7 @@ is logged and given up.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import queue
@@ -16,34 +17,37 @@ import threading
 import urllib.parse
 from typing import Callable, Dict, Mapping, Optional
 
-from cron_trigger.registry.file import Registry
+from cron_trigger.host.loop import Loop
+from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.records import COMPLETED, Event
 from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.threads import Thread, begin
 from cron_trigger.registry.times import duration_text
 
 
 class Notifier:
     """POSTs the end of each run to one URL, from a thread of its own."""
 
-    #: RuntimeError: no thread could be started.
-    FAULTS = (OSError, http.client.HTTPException, ValueError, RuntimeError)
+    FAULTS = (OSError, http.client.HTTPException, ValueError)
 
     def __init__(
         self,
         url: str,
         host: str,
-        registry: Registry,
+        crons: Callable[[], Mapping[str, Cron]],
+        loop: Loop,
         say: Callable[[str, str], None],
         limits: Limits,
     ) -> None:
         self._url = urllib.parse.urlsplit(url)
         self._host = host
-        self._registry = registry
+        self._crons = crons
+        self._loop = loop
         self._say = say
         self._limits = limits
         self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(limits.notifications)
-        self._thread: Optional[threading.Thread] = None
+        self._thread: Optional[Thread] = None
         self._stopping = threading.Event()
 
     def __call__(self, event: Event) -> None:
@@ -52,7 +56,7 @@ class Notifier:
             return
         key, text_of = TOLD[event.name]
         told = json.loads(event.data)[key]
-        cron = self._registry.crons().get(told["cronName"])
+        cron = self._crons().get(told["cronName"])
         wanted = cron.notify if cron else "always"
         fine = told.get("status") == COMPLETED  # a run that did not come has none
         if wanted == "never" or (wanted == "failure" and fine):
@@ -75,13 +79,10 @@ class Notifier:
         """Start the thread, with the first event or, if none could be, the next."""
         if self._thread is not None:
             return
-        thread = threading.Thread(target=self._work, name="notifier", daemon=True)
         try:
-            thread.start()
+            self._thread = begin("notifier", self._work)
         except RuntimeError as error:  # no memory, or too many threads
             self._say("error", f"notifications wait: {error}")
-        else:
-            self._thread = thread
 
     def _work(self) -> None:
         while not self._stopping.is_set():
@@ -112,9 +113,8 @@ class Notifier:
         )
         # The timeout above is one of each step: a byte now and then would prolong it.
         late = threading.Event()
-        limit = threading.Timer(limit_s, self._break_off, [connection, late])
-        limit.daemon = True
-        limit.start()
+        break_off = functools.partial(self._break_off, connection, late)
+        limit = self._loop.call_later(limit_s, break_off)
         try:
             connection.request(
                 "POST", target, body, {"Content-Type": "application/json"}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import http.server
 import socket
 import sys
@@ -28,6 +29,7 @@ from cron_trigger.host.shortage import SHORT, is_shortage
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.texts import printable
+from cron_trigger.registry.threads import begin
 from cron_trigger.web.access import Access
 from cron_trigger.web.api import Api
 from cron_trigger.web.fields import read_body, read_query
@@ -330,7 +332,10 @@ class HttpServer(http.server.ThreadingHTTPServer):
             return self._turn_away(request, address, client, refusal)
         self.places[request] = place
         try:
-            super().process_request(request, client_address)
+            serve = functools.partial(
+                self.process_request_thread, request, client_address
+            )
+            begin(f"client {address}", serve)
         except RuntimeError:  # no thread could be started
             self.forget(request)
             self._turn_away(request, address, client, _out_of_room())

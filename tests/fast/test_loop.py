@@ -113,6 +113,30 @@ class Stepped(unittest.TestCase):
         self.assertEqual(self.said[0][0], "error")
         self.assertIn("ZeroDivisionError", self.said[0][1])
 
+    def test_one_that_memory_ran_out_in_is_called_again(self) -> None:
+        errors: List[MemoryError] = []
+
+        def hungry() -> None:
+            if errors:
+                raise errors.pop()
+            self.done.append("fed")
+
+        def twice() -> None:
+            errors[:] = [MemoryError(), MemoryError()]
+
+        twice()
+        self.loop.call_soon(hungry)
+        for _ in range(4):
+            self.loop.step(0)
+        twice()
+        self.loop.call_later(0, hungry)
+        for _ in range(4):
+            self.loop.step(0)
+        twice()
+        self.loop.aside(hungry)
+        wait_until(lambda: len(self.done) == 3)
+        self.assertEqual((self.done, self.said), (["fed"] * 3, []))
+
     def test_a_watched_descriptor_calls_until_it_is_unwatched(self) -> None:
         ours, theirs = os.pipe()
         self.addCleanup(os.close, ours)

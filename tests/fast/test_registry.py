@@ -12,7 +12,6 @@ import re
 import shutil
 import sys
 import tempfile
-import threading
 import unittest
 from concurrent import futures
 from pathlib import Path
@@ -695,11 +694,12 @@ class RacyTest(FolderCase):
     def test_a_reading_leaves_no_thread(self) -> None:
         self.write(GOOD)
         registry = Registry(self.path, Path("/log"))
+        before = os.listdir("/proc/self/task")
         for number in range(5):
             self.write({f"c{number}": GOOD["a"]})
             self.assertEqual(list(registry.crons()), [f"c{number}"])
         wait_until(
-            lambda: not [t for t in threading.enumerate() if t.name == "registry"],
+            lambda: os.listdir("/proc/self/task") == before,
             what="the end of its threads",
         )
 
