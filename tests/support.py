@@ -55,6 +55,13 @@ for number, handler in (
         signal.signal(number, handler)
 
 
+# A test run starts the program a thousand times: it is compiled once, outside the tree.
+BYTECODE = tempfile.TemporaryDirectory(prefix="cron-trigger-bytecode-")
+os.chmod(BYTECODE.name, 0o755)
+os.environ["PYTHONPYCACHEPREFIX"] = BYTECODE.name
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def need(condition: object, reason: str) -> None:
     """Skip the test, saying why, unless `condition` holds; fail where NO_SKIP."""
     if condition:

@@ -355,7 +355,7 @@ class ParserFuzzTest(unittest.TestCase):
         self.hypothesis: Any = hypothesis
         self.given: Any = strategies
 
-    def run_property(self, check: Any, *strategies: Any, examples: int = 3000) -> None:
+    def run_property(self, check: Any, *strategies: Any, examples: int = 1000) -> None:
         settings = self.hypothesis.settings(
             max_examples=examples, deadline=None, database=None, derandomize=True
         )

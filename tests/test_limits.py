@@ -1081,7 +1081,7 @@ class SlowHttpTest(unittest.TestCase):
                     url = f"http://127.0.0.1:{server.port}{self.PATHS[mode]}"
                     attack = subprocess.Popen(
                         [program, *flags, "-c", "200", "-r", "100", "-i", "1",
-                         "-l", "14", "-u", url],
+                         "-l", "11", "-u", url],
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,
                     )  # fmt: skip

@@ -23,6 +23,7 @@ import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
+from browser import chromium, chromium_path
 from support import (
     CACHE,
     REPOSITORY,
@@ -60,16 +61,6 @@ STRICTER = (
     "--noUnusedLocals",
     "--noUnusedParameters",
 )
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 ADMIN = "admin@example.org"
 SECRET = "right-right-right-right"
 CRON_PORT = 9998
@@ -1036,25 +1027,16 @@ class Dashboard(InContainer):
     @classmethod
     def setUpClass(cls) -> None:
         need_full()
-        try:
-            from playwright.sync_api import sync_playwright
-        except ImportError:
-            need(False, "Playwright is not installed (pip install playwright)")
-        names = ("chromium", "chromium-browser", "google-chrome")
-        path = next(filter(None, map(shutil.which, names)), None)
-        need(path, "there is no Chromium (apt install chromium)")
+        path = chromium_path()
         super().setUpClass()
         # The browser is inside, too: nothing else reaches the application.
         inside = cls.folder / "chromium"
-        command = shlex.join([*cls.container.within(str(path))])
+        command = shlex.join([*cls.container.within(path)])
         inside.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         inside.chmod(0o755)
-        playwright = sync_playwright().start()
-        cls.addClassCleanup(playwright.stop)
-        cls.browser = playwright.chromium.launch(
-            executable_path=inside, args=CHROMIUM_FLAGS
-        )
-        cls.addClassCleanup(cls.browser.close)
+        running = contextlib.ExitStack()
+        cls.addClassCleanup(running.close)
+        cls.browser = running.enter_context(chromium(path=str(inside)))
 
     def setUp(self) -> None:
         super().setUp()

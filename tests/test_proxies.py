@@ -21,11 +21,9 @@ import unittest
 from base64 import b64encode
 from pathlib import Path
 from typing import (
-    TYPE_CHECKING,
     Any,
     Callable,
     Dict,
-    Iterator,
     List,
     Mapping,
     Optional,
@@ -33,22 +31,24 @@ from typing import (
     Type,
 )
 
+from browser import chromium
 from support import (
     REPOSITORY,
     Reply,
     Server,
-    need,
     need_command,
     need_full,
     slow,
     wait_until,
 )
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
 EXAMPLES = REPOSITORY / "examples" / "proxies"
 #: A name of its own, and a path of a site: host and the path before the server's.
+#: With these a Chromium finds the sites on this host.
+FLAGS = (
+    "--ignore-certificate-errors",
+    "--host-resolver-rules=MAP *.example.org 127.0.0.1",
+)
 SITES = (("crons.example.org", "/"), ("www.example.org", "/crons/"))
 SECRET = "a-secret-of-the-proxy-tests-0123456789"
 LOGIN = ("admin", "correct horse")
@@ -417,9 +417,9 @@ class Behind:
 
         def test_a_browser_s_page_triggers_and_hears_of_it(self) -> None:
             need_full()
-            with browser() as chromium:
+            with chromium(*FLAGS) as browser:
                 for name, base in SITES:
-                    page = chromium.new_page()
+                    page = browser.new_page()
                     page.goto(f"https://{name}:{self.proxy.port}{base}")
                     status, event = page.evaluate(CLICK_AND_LISTEN)
                     self.assertEqual(status, 202)
@@ -442,22 +442,6 @@ CLICK_AND_LISTEN = """async () => {
   events.close();
   return [answer.status, event];
 }"""
-
-
-@contextlib.contextmanager
-def browser() -> Iterator[Browser]:
-    """Start a Chromium that finds the sites on this host; skip without one."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        need(False, "Playwright for Python is not installed (pip install playwright)")
-    flags = ["--no-sandbox", "--disable-gpu", "--ignore-certificate-errors"]
-    flags += ["--host-resolver-rules=MAP *.example.org 127.0.0.1"]
-    path = need_command("chromium")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=flags)
-        yield chromium
-        chromium.close()
 
 
 class BehindNginx(Behind.Cases):
