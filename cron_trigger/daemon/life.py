@@ -25,6 +25,7 @@ from cron_trigger.daemon.place import Place
 from cron_trigger.daemon.systemd import Systemd
 from cron_trigger.history.owner import own_state
 from cron_trigger.host.processes import Reaper, check_kernel
+from cron_trigger.host.shortage import insist
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.limits import Limits
@@ -225,12 +226,15 @@ class Daemon:
             selector.register(self._wake_in, selectors.EVENT_READ)
             self._parts.accepting = threading.get_ident()
             while not self._stopping:
-                for key, _ in selector.select():
-                    if key.fd == self._wake_in:
-                        self._on_wake()
-                    else:
-                        self._http.accept()
+                insist(functools.partial(self._serve_next, selector))
             self._parts.accepting = None
+
+    def _serve_next(self, selector: selectors.BaseSelector) -> None:
+        for key, _ in selector.select():
+            if key.fd == self._wake_in:
+                self._on_wake()
+            else:
+                self._http.accept()
 
     def _wake(self, number: int) -> None:
         with contextlib.suppress(OSError):
@@ -240,6 +244,8 @@ class Daemon:
         # A set: a signal that came ten times asks for one answer.  What does not fit
         # wakes the next `select` at once.
         numbers = set(os.read(self._wake_in, 4096))
+        if numbers & {signal.SIGTERM, signal.SIGINT}:
+            self._stopping = True
         if self.BEAT in numbers:
             self._systemd.notify("WATCHDOG=1")
         if signal.SIGCHLD in numbers and self._reaper:
@@ -251,8 +257,6 @@ class Daemon:
         if signal.SIGHUP in numbers:
             # In a thread of its own: no request waits for a registry.
             self._in_a_thread("reload", self._reload)
-        if numbers & {signal.SIGTERM, signal.SIGINT}:
-            self._stopping = True
 
     def _reap(self, reaper: Reaper) -> None:
         # In the main thread.  A keeper that a request has just started is our child

@@ -121,18 +121,18 @@ class Stepped(unittest.TestCase):
                 raise errors.pop()
             self.done.append("fed")
 
-        def twice() -> None:
-            errors[:] = [MemoryError(), MemoryError()]
+        def starve() -> None:
+            errors[:] = [MemoryError()]
 
-        twice()
+        starve()
         self.loop.call_soon(hungry)
-        for _ in range(4):
+        for _ in range(3):
             self.loop.step(0)
-        twice()
+        starve()
         self.loop.call_later(0, hungry)
-        for _ in range(4):
+        for _ in range(3):
             self.loop.step(0)
-        twice()
+        starve()
         self.loop.aside(hungry)
         wait_until(lambda: len(self.done) == 3)
         self.assertEqual((self.done, self.said), (["fed"] * 3, []))

@@ -14,7 +14,7 @@ from typing import Any, List, Optional
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from support import FULL
+from support import slow
 
 from cron_trigger.history.clock import DAY_S, Clock
 from cron_trigger.history.store import Store
@@ -121,8 +121,9 @@ class StorePruningTest(unittest.TestCase):
         self.assertEqual(self.kept(), [ahead, young, behind])
         self.assertIsNone(self.store.run(old.id))
 
+    @slow
     def test_the_space_comes_back(self) -> None:
-        count = 3000 if FULL else 600
+        count = 3000
         for _ in range(count):
             self.ended(91)
         self.ended(1)

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import support
-from support import FULL
+from support import FULL, slow
 
 from cron_trigger.registry.schedules import Schedule, parse_schedule
 
@@ -346,6 +346,7 @@ class OtherClocksTest(unittest.TestCase):
     }
     AIMED = ("0 0 * * *", "30 2 * * *", "15 0 30 12 *", "* * * * *", "1-59/2 0-3 * * *")
 
+    @slow
     def test_random_schedules_run_when_cron_runs_them(self) -> None:
         chance = random.Random(8)
         for name, days in self.CHANGES.items():
@@ -353,7 +354,7 @@ class OtherClocksTest(unittest.TestCase):
             for day in days:
                 texts = [
                     *self.AIMED,
-                    *(random_schedule(chance) for _ in range(12 if FULL else 1)),
+                    *(random_schedule(chance) for _ in range(12)),
                 ]
                 middle = datetime(*day, 12, tzinfo=timezone.utc)
                 begin_s = int(middle.timestamp()) - 30 * HOUR_S
@@ -363,10 +364,11 @@ class OtherClocksTest(unittest.TestCase):
                     with self.subTest(text, zone=name, day=day):
                         check(self, text, begin_s, end_s, zone, expected[text])
 
+    @slow
     def test_a_change_counts_by_its_minutes(self) -> None:
         """Woken late, summer time, or a correction: cron tells them by their size."""
         texts = ("* * * * *", "*/7 * * * *", "0-59/7 * * * *", "30 0-23/3 * * *")
-        more = (3, 4, 178, 182, 240, 1380) if FULL else ()
+        more = (3, 4, 178, 182, 240, 1380)
         for minutes in (1, 5, 6, 60, 179, 180, 181, *more):
             for change in (minutes, -minutes):
                 zone = OneChange(20 * DAY_S + 5 * HOUR_S, change)

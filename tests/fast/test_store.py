@@ -19,7 +19,7 @@ from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from support import wait_until
+from support import slow, wait_until
 
 from cron_trigger.history import schema
 from cron_trigger.history.file import HistoryFile
@@ -189,6 +189,7 @@ class Answers(Folder):
         self.store = self.opened()
         self.assertEqual(self.begun().id, last.id + 1)
 
+    @slow
     def test_pages_are_merged_with_what_is_not_written_yet(self) -> None:
         for _ in range(5):
             self.ended(self.begun())
@@ -212,6 +213,7 @@ class Answers(Folder):
 class Faults(Folder):
     """A history that can't be written, for a while or for good."""
 
+    @slow
     def test_what_a_lock_of_another_process_kept_out_is_written_afterwards(
         self,
     ) -> None:
@@ -232,6 +234,7 @@ class Faults(Folder):
         names = [row[0] for row in self.rows("select event from events order by id")]
         self.assertEqual(sorted(names), ["run.finished"] * 2 + ["run.started"] * 2)
 
+    @slow
     def test_a_run_of_another_process_is_never_overwritten(self) -> None:
         """Both give ids while one of them can't reach the history."""
         other = self.opened()
@@ -385,6 +388,7 @@ class Faults(Folder):
         self.assertIsNotNone(self.ended(run, 3))
         self.assertTrue(self.store.end_scheduled(replace(planned, status=CANCELLED)))
 
+    @slow
     def test_what_ended_while_neither_could_be_written_stays_ended(self) -> None:
         """The second's file has the rows as they were before it was locked, too."""
         key = Key("a", "k", "digest", time.time())
@@ -447,6 +451,7 @@ class Faults(Folder):
                 self.assertEqual((known.status, known.exit_code), ("failed", 3))
                 self.ended(run, 143)
 
+    @slow
     def test_threads_that_write_at_once_get_an_id_each(self) -> None:
         ids: List[int] = []
 

@@ -10,7 +10,7 @@ from typing import List
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from support import wait_until
+from support import slow, wait_until
 
 from cron_trigger.web.turns import Turns
 
@@ -61,6 +61,7 @@ class TurnsTest(unittest.TestCase):
         wait_until(lambda: sorted(self.took) == ["a", "b", "c", "d", "e", "other"])
         self.assertFalse(self.turns._lines)
 
+    @slow
     def test_nobody_waits_for_those_who_wait_for_a_disk(self) -> None:
         for name in "abc":
             self.take_later(name)
