@@ -31,7 +31,7 @@ from cron_trigger.registry.file import Registry
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import Settings, misspelt
 from cron_trigger.registry.texts import printable
-from cron_trigger.registry.threads import begin
+from cron_trigger.registry.threads import begin, spare_addresses
 from cron_trigger.runs.folders import make_folders
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.web.server import HttpServer
@@ -85,6 +85,7 @@ class Daemon:
     def _start(self) -> None:
         check_kernel()
         be_plain()
+        spare_addresses()
         make_folders(self._settings)
         # Both locks before the history is opened, which moves rows and files: a second
         # server must not come as far as that.

@@ -8,11 +8,16 @@ started it hangs, and whoever needs a lock that it holds.
 from __future__ import annotations
 
 import _thread
+import resource
 import threading
 from typing import Callable
 
 #: A thread that shows no sign of life for so long is given up, and does nothing.
 BIRTH_S = 1.0
+#: What a thread's stack may take where addresses are few; elsewhere it is 8 MiB.
+STACK_BYTES = 1 << 20
+#: malloc.h of glibc.
+M_ARENA_MAX = -8
 
 
 class Thread:
@@ -51,3 +56,20 @@ def begin(name: str, work: Callable[[], None]) -> Thread:
         return Thread(name, work)
     except MemoryError:
         raise RuntimeError(f"no memory is left for the thread {name}") from None
+
+
+def spare_addresses() -> None:
+    """Where the process may have but so many addresses, take few for each thread.
+
+    glibc gives a thread 8 MiB for its stack and 64 MiB for what it allocates, and keeps
+    them for the next: under an RLIMIT_AS of 200 MiB, Python itself finds none after the
+    first threads, for ever.
+    """
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        return
+    import ctypes  # only here: few hosts set that limit
+
+    _thread.stack_size(STACK_BYTES)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:  # musl has none, and no such arenas
+        mallopt(M_ARENA_MAX, 1)
