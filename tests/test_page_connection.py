@@ -120,6 +120,30 @@ class OneStream(BrowserTest):
             self.assertEqual(middle.asked.count("/crons"), 1)
         self.elsewhere.clear()
 
+    def test_an_end_between_two_questions_is_told(self) -> None:
+        """The stream is cut; /runs has it running yet, its cron's entry has its end."""
+        go = self.server.folder / "go"
+        self.server.script(
+            "bad.sh", f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.01; done\nexit 2\n"
+        )
+
+        def begun_meanwhile(route: Any) -> None:
+            middle.cut()
+            self.assertEqual(self.server.trigger("bad").status, 202)
+            route.continue_()
+
+        def ended_meanwhile(route: Any) -> None:
+            go.touch()
+            self.server.ended(1)
+            route.continue_()
+
+        with proxy(self.server.port) as middle:
+            self.page.route("**/runs?limit=50", begun_meanwhile, times=1)
+            self.page.route("**/crons/bad", ended_meanwhile)
+            self.page.goto(middle.origin)
+            sees(self.page.locator(".toast"), self.say("exit", code=2))
+        self.elsewhere.clear()
+
     def test_a_proxy_without_streams_leaves_a_page_that_works(self) -> None:
         with proxy(self.server.port) as middle:
             middle.refused["/events"] = 504

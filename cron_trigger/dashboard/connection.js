@@ -198,7 +198,9 @@ export class Connection {
     const stale = this.state.staleAgainst(runs);
     if (stale.size > ONE_BY_ONE) return this.wake("load");
     for (const name of stale) await this.loadCron(name);
-    for (const run of missed) {
+    for (const asked of missed) {
+      const last = this.state.cron(asked.cronName)?.lastRun;
+      const run = last?.id === asked.id ? last : asked; // it may have ended meanwhile
       this.state.tell("run", run);
       if (run.status !== "running") this.state.tell("ended", run);
     }
