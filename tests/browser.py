@@ -15,7 +15,7 @@ import subprocess
 import time
 import unittest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from support import REPOSITORY, Server, need, need_full, wait_until
 
@@ -55,16 +55,16 @@ def page_words() -> Dict[str, Tuple[str, str]]:
 
 
 class Kit:
-    """The browser itself, started once for each process of tests."""
+    """The browser itself, started once for each module of tests."""
 
     browser: Optional[Browser] = None
     closing = contextlib.ExitStack()
 
     @classmethod
-    def start(cls) -> Browser:
+    def start(cls, path: str) -> Browser:
         if cls.browser is None:
             unittest.addModuleCleanup(cls.stop)
-            cls.browser = cls.closing.enter_context(chromium())
+            cls.browser = cls.closing.enter_context(chromium(path=path))
         return cls.browser
 
     @classmethod
@@ -73,14 +73,16 @@ class Kit:
         cls.browser = None
 
 
-def chromium_path() -> str:
+#: The first has no windows to draw, and takes two thirds of the time.
+CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+
+def chromium_path(names: Sequence[str] = CHROMIUMS) -> str:
     """Return a real Chromium: the distribution's, since Playwright may have none."""
     need(
         importlib.util.find_spec("playwright"),
         "Playwright for Python is not installed (pip install playwright)",
     )
-    # The first has no windows to draw, and takes two thirds of the time.
-    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
     need(path, "there is no Chromium (apt install chromium)")
     return str(path)
@@ -186,10 +188,11 @@ class BrowserTest(unittest.TestCase):
 
     language = "fr-FR"
     options: Dict[str, Any] = {}
+    chromiums: Sequence[str] = CHROMIUMS
 
     def setUp(self) -> None:
         need_full()
-        self.browser = Kit.start()
+        self.browser = Kit.start(chromium_path(self.chromiums))
         self.server = self.make_server()
         self.complaints: List[str] = []
         self.elsewhere: List[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from typing import Any
 
 from browser import BrowserTest, gone, sees
 from page_proxy import proxy
