@@ -505,7 +505,7 @@ class Stage:
         """Move the clock and see what happens; the runs that began end."""
         self.now_s += seconds
         self.schedule.tick()
-        while self.schedule.is_firing() or self.runner.running():
+        while self.schedule._firing or self.runner.running():
             self.loop.step(0.02)
 
     def status(self, scheduled_id: int) -> str:
@@ -596,7 +596,7 @@ class ClockTest(unittest.TestCase):
         ids = [stage.plan(10), stage.plan(10)]
         stage.now_s += 10
         stage.schedule.tick()
-        wait_until(lambda: not stage.schedule.is_firing())
+        wait_until(lambda: not stage.schedule._firing)
         self.assertEqual([stage.status(i) for i in ids], ["fired", "skipped"])
         stage.step(0)
         self.assertEqual(len(stage.runs()), 1)
@@ -608,7 +608,7 @@ class ClockTest(unittest.TestCase):
         no_thread = mock.patch.object(threads, "Thread", side_effect=RuntimeError)
         with no_thread:
             stage.schedule.tick()
-        self.assertFalse(stage.schedule.is_firing())
+        self.assertEqual(stage.schedule._firing, set())
         stage.step(0)
         self.assertEqual([stage.status(i) for i in ids], ["fired", "fired"])
 

@@ -8,7 +8,6 @@ PID files it has, so that `run NAME` with another one is refused, too.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from pathlib import Path
@@ -53,13 +52,7 @@ def _take(state_dir: Path) -> Optional[int]:
         # Never unlinked: a lock on a file without a name keeps nobody out.
         return take_lock(state_dir / NAME)
     except OSError:
-        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        return None
-    return folder
+        return take_lock(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def check_run_dir(state_dir: Path, run_dir: Path) -> None:

@@ -22,12 +22,12 @@ PID_FILE_BYTES = 32
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-def take_lock(path: Union[str, Path]) -> Optional[int]:
+def take_lock(path: Union[str, Path], flags: int = FLAGS) -> Optional[int]:
     """Return a descriptor that holds the lock of a PID file; None if another has it.
 
     Raises OSError where the file can't be opened.
     """
-    descriptor = os.open(path, FLAGS, 0o600)
+    descriptor = os.open(path, flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

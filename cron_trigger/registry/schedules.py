@@ -12,7 +12,6 @@ import math
 import re
 import time
 from bisect import bisect_left, bisect_right
-from collections import deque
 from datetime import date, datetime, tzinfo
 from typing import (
     Dict,
@@ -120,28 +119,6 @@ class Schedule(NamedTuple):
             for midnight, times in self._matches(stretch):
                 for minute in times:
                     yield float((midnight + minute) * 60 - stretch.offset_s)
-
-    def count_between(self, after_s: float, until_s: float, zone: Zone = None) -> int:
-        """Return how many moments `due_between` has, without going through them."""
-        count = 0
-        for stretch in self._stretches(after_s, until_s, zone):
-            if stretch.at_s is not None:
-                count += any(self._matches(stretch))
-            else:
-                count += sum(len(times) for _, times in self._matches(stretch))
-        return count
-
-    def last_between(
-        self, after_s: float, until_s: float, zone: Zone = None
-    ) -> Optional[float]:
-        """Return the last moment that `due_between` has, None if it has none."""
-        back_s = 3600.0
-        while True:
-            from_s = max(after_s, until_s - back_s)
-            last = deque(self.due_between(from_s, until_s, zone), maxlen=1)
-            if last or from_s <= after_s:
-                return last[0] if last else None
-            back_s *= 8
 
     def _stretches(
         self, after_s: float, until_s: float, zone: Zone

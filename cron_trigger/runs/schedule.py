@@ -140,10 +140,6 @@ class Schedule:
             ]
             self._timer.arm(min(times) if times and not self._runner.closing else None)
 
-    def is_firing(self) -> bool:
-        """Return True while a trigger that is due is being started."""
-        return bool(self._firing)
-
     def _fire_all(self, cron_name: str) -> None:
         """Fire what is due of one cron, the earliest first."""
         while True:

@@ -267,8 +267,6 @@ def _out_of_room() -> Refusal:
 class HttpServer(http.server.ThreadingHTTPServer):
     """Accepts connections, each in a thread, within bounds."""
 
-    daemon_threads = True
-    block_on_close = False
     request_queue_size = 1024
 
     def __init__(
