@@ -184,9 +184,11 @@ class CancelTest(unittest.TestCase):
         self.assertEqual((ended["exitCode"], ended["signal"]), (137, "SIGKILL"))
         wait_until(lambda: not members(run["pid"]), 2, "the group's end")
 
+    @slow
     def test_a_deaf_child_in_the_group_is_killed_after_its_parent(self) -> None:
         self.cancel_with_deaf_child("parent")
 
+    @slow
     def test_a_deaf_child_of_another_environment_is_killed_too(self) -> None:
         self.cancel_with_deaf_child("stranger")
 
@@ -232,6 +234,7 @@ class CancelTest(unittest.TestCase):
         self.assertEqual((reply.status, reply.json["code"]), (400, "invalid_request"))
         self.assertEqual(self.server.run(run["id"])["status"], "completed")
 
+    @slow
     def test_the_cron_may_be_triggered_again_at_once(self) -> None:
         run = started(self.server, "soft", "soft")
         cancel(self.server, run["runId"])
@@ -251,6 +254,7 @@ class CancelTest(unittest.TestCase):
         self.assertGreaterEqual(ended["durationMs"], 2000 * SECOND_S)
         self.assertIn(f"run {run_id} timed_out", self.server.log_text("limited"))
 
+    @slow
     def test_a_time_limit_kills_a_deaf_run(self) -> None:
         run = started(self.server, "limited-deaf", "deaf")
         ended = self.server.ended(run["runId"])
@@ -267,6 +271,7 @@ class CancelTest(unittest.TestCase):
         self.assertEqual(ended["status"], "cancelled")
         self.assertEqual(ended["cancelledBy"], "person")
 
+    @slow
     def test_the_crontabs_run_is_cancelled_too(self) -> None:
         with from_the_crontab(self.server, "soft", "soft") as (caller, (run_id, pid)):
             self.assertEqual(cancel(self.server, run_id, requestedBy="me").status, 202)
@@ -284,6 +289,7 @@ class CancelTest(unittest.TestCase):
             self.assertEqual(self.server.ended(run_id)["status"], "cancelled")
             wait_until(lambda: not members(pid), 2, "the group's end")
 
+    @slow
     def test_a_signal_to_run_cancels_its_run(self) -> None:
         others = (signal.SIGINT, signal.SIGHUP) if FULL else ()
         for number in (signal.SIGTERM, *others):

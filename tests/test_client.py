@@ -105,6 +105,7 @@ class TriggerTest(ClientCase):
         told = json.loads(self.call("trigger", "ok", "--json").stdout)
         self.assertEqual(told["cronName"], "ok")
 
+    @slow
     def test_with_wait_the_exit_status_is_the_runs(self) -> None:
         for name, status in (("ok", 0), ("fails", 3)):
             done = self.call("trigger", name, "--wait")

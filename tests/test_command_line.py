@@ -32,6 +32,7 @@ from cron_trigger.registry.settings import SETTINGS
 
 
 class HelpTest(CommandCase):
+    @slow
     def test_the_program_itself(self) -> None:
         for argument, status, out in (
             ("--version", 0, f"cron-trigger-server {VERSION}\n"),
@@ -224,6 +225,7 @@ class ServeTest(unittest.TestCase):
                 self.assertEqual(answer, b"HTTP/1.1 200 OK", address)
             self.assertEqual(made.get("/health").json["port"], made.port)
 
+    @slow
     def test_the_first_line_says_where_and_a_signal_ends_it_well(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             with Server(REGISTRY) as made:
@@ -235,6 +237,7 @@ class ServeTest(unittest.TestCase):
         with Server(REGISTRY, arguments=["serve", "--history-days=5"]) as made:
             self.assertEqual(made.get("/health").status, 200)
 
+    @slow
     def test_without_standard_streams_no_log_line_lands_in_another_file(self) -> None:
         """As `<&- >&- 2>&-` has it: the next files get the numbers 0, 1 and 2."""
         with Server(REGISTRY, start=False) as made:

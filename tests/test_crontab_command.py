@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 from command import CommandCase
-from support import Server, need
+from support import Server, need, slow
 
 TABLE = """\
 MAILTO=root
@@ -59,6 +59,7 @@ class CrontabCommandTest(CommandCase):
         self.assertEqual((done.returncode, done.stdout), (0, ""))
         self.assertIn("/no/where cannot be read", done.stderr)
 
+    @slow
     def test_with_write_the_entries_are_added_but_what_the_checker_refuses(
         self,
     ) -> None:

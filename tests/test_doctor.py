@@ -140,6 +140,7 @@ class Doctor(DoctorCase):
             self.server.write_registry({"a": {**entry, **more}})
             self.assert_wrong("script", "a cannot be started", "/crons.json")
 
+    @slow
     def test_port_that_does_not_answer(self) -> None:
         quick = mock.patch.object(Host, "ASK_S", 0.2)
         with quick, socket.create_server(("127.0.0.1", self.port)):

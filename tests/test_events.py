@@ -206,6 +206,7 @@ class EventsTest(unittest.TestCase):
             # On a busy machine one of five is enough.
             self.assertLess(min(delays), 0.1, delays)
 
+    @slow
     def test_what_is_planned_is_told(self) -> None:
         with listening(self.server) as listener:
             fired = plan(self.server, "c2", at(0.6))
@@ -229,6 +230,7 @@ class EventsTest(unittest.TestCase):
         run_id = events[4].data["run"]["id"]
         self.assertEqual(events[3].data["scheduled"]["runId"], run_id)
 
+    @slow
     def test_a_new_registry_is_told(self) -> None:
         with listening(self.server) as listener:
             more = {"more": {"description": "More", "command": ["true"]}}
@@ -249,6 +251,7 @@ class EventsTest(unittest.TestCase):
         self.assertEqual(started.data["run"]["trigger"], "cli")
         self.assertEqual(finished.data["run"]["status"], "completed")
 
+    @slow
     def test_a_crontabs_start_is_told_while_it_runs(self) -> None:
         with listening(self.server) as listener:
             caller = self.server.spawn("run", "short")
@@ -416,6 +419,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
                     wire.receive()
             self.assertTrue(wire.rest.endswith(b"\r\n0\r\n\r\n"), wire.rest)
 
+    @slow
     def test_comments_keep_the_connection_alive(self) -> None:
         program = limited("comment_s=0.1")
         with Server(REGISTRY, program=program) as server, listening(server) as one:

@@ -295,6 +295,7 @@ class Cancel(FamilyCase):
             wanted = "completed" if run["exitCode"] == 0 else "timed_out"
             self.assertEqual(run["status"], wanted, run)
 
+    @slow
     def test_what_is_printed_is_seen_as_it_comes(self) -> None:
         run_id = self.server.trigger("prints").json["runId"]
         path = f"/runs/{run_id}/log"

@@ -252,6 +252,7 @@ class UnsafePlaceTest(FolderTest):
             server.registry.chmod(0o644)
             wait_until(lambda: server.get("/health").json["status"] == "healthy")
 
+    @slow
     def test_a_folder_that_others_may_write_ends_the_start(self) -> None:
         for name in ("log_dir", "state_dir", "run_dir"):
             with self.subTest(name), Server({}, start=False) as server:

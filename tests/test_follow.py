@@ -114,6 +114,7 @@ class FollowTest(unittest.TestCase):
             speaker.end()
             self.assertEqual(answer.read(), b"")
 
+    @slow
     def test_first_byte_comes_soon_after_it_was_written(self) -> None:
         run_id = self.server.trigger("dated").json["runId"]
         delays = []

@@ -16,7 +16,7 @@ import time
 import unittest
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from support import Reply, Server, Wire, limited, need_full, wait_until
+from support import Reply, Server, Wire, limited, need_full, slow, wait_until
 
 from cron_trigger.registry.times import now_text
 
@@ -665,6 +665,7 @@ class WaitTest(HttpCase):
         self.assertEqual(list(reply.json), ["success", "run"])
         self.assertEqual(reply.json["run"]["status"], "cancelled")
 
+    @slow
     def test_it_answers_when_the_time_is_over(self) -> None:
         run_id = self.server.trigger("sleeps").json["runId"]
         since_s = time.monotonic()

@@ -606,6 +606,7 @@ class TimeTest(unittest.TestCase):
             self.assertEqual(reply.status, 408)
             self.assertTrue(wire.closed())
 
+    @slow
     def test_who_says_nothing_is_hung_up_on(self) -> None:
         since_s = time.monotonic()
         with Wire(self.server.port) as wire:
@@ -677,6 +678,7 @@ class PlacesTest(unittest.TestCase):
         assert server.process
         return server.process.pid
 
+    @slow
     def test_64_in_work_and_health_beside_them(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             gate = Path(folder) / "open"
@@ -1038,6 +1040,7 @@ class SharesTest(unittest.TestCase):
         self.assertTrue(self.take(places, "b"))
         self.assertIsNone(self.take(places, "b"))
 
+    @slow
     def test_a_reader_gets_in_where_32_streams_read_nothing(self) -> None:
         program = limited("safe_s=0.2")
         with Server(REGISTRY, program=program) as server:

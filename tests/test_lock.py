@@ -96,6 +96,7 @@ class Http(unittest.TestCase):
         self.assertEqual(begun(self.server), [f"http {started[0]['runId']}"])
         self.assertEqual(self.server.rows("select id from cron_executions"), [(1,)])
 
+    @slow
     def test_the_next_trigger_may_follow_at_once(self) -> None:
         """The lock is free as soon as the end can be known to anybody."""
         ids = [self.server.completed("brief")["id"] for _ in range(20)]

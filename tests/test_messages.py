@@ -106,6 +106,7 @@ MISTAKES = {
 class MistakeTest(CommandCase):
     """Each mistake of the table, as `check` tells it."""
 
+    @slow
     def test_each_is_told_with_rule_value_and_remedy(self) -> None:
         for mistake, told in MISTAKES.items():
             with self.subTest(mistake):

@@ -138,6 +138,7 @@ class NotifyTest(unittest.TestCase):
         run = self.server.completed("secret", params={"token": "hunter2"})
         self.assertNotIn("hunter2", json.dumps(self.receiver.of(run["id"])))
 
+    @slow
     def test_three_tries_with_growing_pauses(self) -> None:
         self.receiver.statuses[:] = [500, 503, 200]
         run_id = self.server.completed("good")["id"]
@@ -149,6 +150,7 @@ class NotifyTest(unittest.TestCase):
         self.assertGreaterEqual(second_s, 0.25)
         self.assertNotIn(f"notification of run {run_id}", self.server.log_text())
 
+    @slow
     def test_after_three_it_is_given_up_and_logged(self) -> None:
         self.receiver.statuses[:] = [500, 404, 302]
         run_id = self.server.completed("good")["id"]
@@ -227,6 +229,7 @@ class NeverInTheWayTest(unittest.TestCase):
         wait_until(lambda: "run 1 failed three times" in server.log_text())
         self.assertIn("refused", server.log_text())
 
+    @slow
     def test_more_than_can_wait_are_dropped_and_logged(self) -> None:
         deaf = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(deaf.close)

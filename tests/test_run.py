@@ -69,6 +69,7 @@ class RunTest(CommandCase):
             self.assertEqual(made.log_text("show").count("\nof the file \n"), 2)
             self.assertEqual(made.command("run", "show").returncode, EX_CONFIG)
 
+    @slow
     def test_parameters_become_values_of_their_type(self) -> None:
         arguments = ("--param=n=7", "--param", "word=a=b c", "--param=flag=true")
         self.assertEqual(self.call("run", "hello", *arguments).returncode, 0)
@@ -93,6 +94,7 @@ class RunTest(CommandCase):
                 done = self.call("run", "hello", *arguments)
                 self.assert_sentence(done, EX_USAGE, words)
 
+    @slow
     def test_an_unknown_cron_is_64_and_a_broken_script_126(self) -> None:
         done = self.call("run", "helo")
         self.assert_sentence(done, EX_USAGE, 'no cron "helo"', "hello, three")
@@ -131,6 +133,7 @@ class RunTest(CommandCase):
                 )
                 self.assertEqual(run["cancelledBy"], f"{USER} (signal)")
 
+    @slow
     def test_an_interrupted_run_has_no_status_says_so_and_ends_with_1(self) -> None:
         lock = self.server.run_dir / "sleeps.pid"
         if lock.exists():
@@ -250,6 +253,7 @@ class OutputTest(CommandCase):
         done = self.call("run", "paints")
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
 
+    @slow
     def test_a_failure_is_a_line_and_the_last_twenty_of_the_output(self) -> None:
         done = self.call("run", "fails")
         first, *lines = done.stderr.splitlines()
@@ -301,6 +305,7 @@ class OutputTest(CommandCase):
         self.assertEqual(done.returncode, 3)
         self.assertIn(b"nothing more is shown: No space left on device", done.stderr)
 
+    @slow
     def test_a_history_that_can_not_be_read_for_a_moment_is_asked_again(self) -> None:
         patch = (
             "inner, calls = m.Answers.run, []\n"
@@ -319,6 +324,7 @@ class OutputTest(CommandCase):
         )
         self.assertEqual(done.returncode, 3, done.stderr)
 
+    @slow
     def test_a_pipe_gets_the_bytes_and_a_terminal_sees_them_written_out(self) -> None:
         words = [sys.executable, str(PROGRAM), "run", "paints", "--output"]
         call = [*words, *self.server.folder_flags()]

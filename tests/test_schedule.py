@@ -134,6 +134,7 @@ class ScheduleTest(unittest.TestCase):
         self.assertEqual((run["trigger"], run["status"]), ("schedule", "completed"))
         self.assertEqual(run["requestedBy"], "me")
 
+    @slow
     def test_it_fires_within_100_ms(self) -> None:
         ids = [plan(self.server, "brief", at(0.6 + n / 10)) for n in range(5)]
         late_ms = []
@@ -248,6 +249,7 @@ class ScheduleTest(unittest.TestCase):
         fired = settled(self.server, plan_soon(self.server, "secret"))
         self.assertEqual((fired["status"], fired["params"]), ("fired", {}))
 
+    @slow
     def test_a_retry_with_the_same_key_plans_nothing_twice(self) -> None:
         body = {"cronName": "brief", "runAt": at(0.6)}
         key = {"Idempotency-Key": "once"}
@@ -277,6 +279,7 @@ class ScheduleTest(unittest.TestCase):
         self.assertAlmostEqual(left_s, run_at - time.time(), delta=2)
         self.server.request("DELETE", f"/scheduled/{scheduled_id}")
 
+    @slow
     def test_a_server_that_waits_for_one_does_not_wake(self) -> None:
         scheduled_id = plan(self.server, "brief", at(3600))
         wait_until(lambda: self.switches_in(0.05) == 0)
@@ -303,6 +306,7 @@ class ScheduleTest(unittest.TestCase):
 class PlannedShareTest(unittest.TestCase):
     """One client leaves room for others, and can't fill the history in a loop."""
 
+    @slow
     def test_a_client_may_plan_so_many_and_then_one_now_and_then(self) -> None:
         program = patched("m.SCHEDULED_SHARE = 3")
         with Server(REGISTRY, program=program) as server:

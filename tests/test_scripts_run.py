@@ -13,7 +13,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from support import FULL, Server, need, need_command, npm_folder
+from support import FULL, Server, need, need_command, npm_folder, slow
 
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.errors import LaunchError
@@ -157,6 +157,7 @@ class TypeScriptTest(unittest.TestCase):
         text = f'#!/bin/sh\n[ "$1" = --version ] && echo {version} || echo node "$@"\n'
         made.script("bin/node", text)
 
+    @slow
     def test_tsx_runs_a_ts_script_for_real(self) -> None:
         tsx = npm_folder(TSX) / "node_modules" / ".bin"
         path = [tsx, *os.environ["PATH"].split(os.pathsep)]

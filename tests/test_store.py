@@ -102,6 +102,7 @@ class DiskCase(unittest.TestCase):
 class Disk(DiskCase):
     """A disk that is full, read-only, or gone."""
 
+    @slow
     def test_a_full_disk_stops_no_trigger_and_loses_no_status(self) -> None:
         for name in self.some_folders():
             with self.subTest(name):
@@ -123,6 +124,7 @@ class Disk(DiskCase):
                 self.server.stop()
                 (self.server.folder / "stay.sh.go").unlink()
 
+    @slow
     def test_a_run_begun_before_the_disk_was_full_is_recorded_after(self) -> None:
         folder = self.mount("state")
         self.server.start()

@@ -25,7 +25,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support import CACHE, REPOSITORY, Server, limited, need, need_full, wait_until
+from support import (
+    CACHE,
+    REPOSITORY,
+    Server,
+    limited,
+    need,
+    need_full,
+    slow,
+    wait_until,
+)
 from test_documentation import BOOTED, DOCUMENTS, Step, blocks, difference, steps
 
 SERVICE = "cron-trigger-server"
@@ -360,6 +369,7 @@ class Protocol(unittest.TestCase):
         self.assertEqual(server.stop(), 0)
         self.message_with("STOPPING")
 
+    @slow
     def test_a_stop_serves_whoever_it_let_in(self) -> None:
         server = self.serve(program=limited("arrival_s=5.0"))
         assert server.process
@@ -404,6 +414,7 @@ class Protocol(unittest.TestCase):
         self.pings_in(0.3)  # one may have been on its way
         self.assertEqual(self.pings_in(1.5), 0)
 
+    @slow
     def test_without_systemd_nothing_is_said(self) -> None:
         del self.environ["NOTIFY_SOCKET"]
         self.serve()

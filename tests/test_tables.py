@@ -66,6 +66,7 @@ class TableTest(CommandCase):
         self.assertEqual(rows[1][3], "-")
         self.assertRegex(rows[2][3], r"^\d{4}-\d\d-\d\d 04:30:00$")
 
+    @slow
     def test_what_is_late_is_said(self) -> None:
         schedule = {"schedule": "* * * * *", "late": "1s"}
         entry = {"description": "A", "command": ["true"], **schedule}
@@ -80,6 +81,7 @@ class TableTest(CommandCase):
             rows = self.rows(self.main("list", *made.folder_flags()).stdout)
         self.assertEqual(rows[1][:2], ["a", "late"])
 
+    @slow
     def test_a_name_that_nobody_knows_has_no_history(self) -> None:
         done = self.call("history", "helo")
         self.assert_sentence(done, EX_USAGE, 'no cron "helo"')
@@ -91,6 +93,7 @@ class TableTest(CommandCase):
         told = json.loads(self.server.command("list", "--json").stdout)["crons"]
         self.assertEqual(told[0]["description"], "Dire bonjour ✅")
 
+    @slow
     def test_who_only_reads_changes_nothing(self) -> None:
         def state() -> List[Tuple[str, int, int]]:
             folders = (self.server.state_dir, self.server.run_dir)
@@ -145,6 +148,7 @@ class TableTest(CommandCase):
                 self.assertEqual(list(made.state_dir.iterdir()), [path])
                 self.assertEqual(path.read_bytes(), b"broken" * 1000)
 
+    @slow
     def test_what_somebody_else_has_locked_runs_as_on_the_page(self) -> None:
         with open(self.server.run_dir / "sleeps.pid", "w") as crontab:
             fcntl.flock(crontab, fcntl.LOCK_EX)
@@ -155,6 +159,7 @@ class TableTest(CommandCase):
         self.assertEqual(running.pop("sleeps"), {"id": None, "trigger": "external"})
         self.assertEqual(set(running.values()), {None})
 
+    @slow
     def test_the_columns_of_a_table_are_aligned(self) -> None:
         for command in ("list", "history"):
             lines = self.call(command).stdout.splitlines()
@@ -250,6 +255,7 @@ class TableTest(CommandCase):
             with self.subTest(command):
                 self.assertEqual(self.server.read_by("{} >/dev/full", command), 1)
 
+    @slow
     def test_a_history_that_can_not_be_read_is_said(self) -> None:
         with Server(REGISTRY, start=False) as made:
             made.state_dir.mkdir()
@@ -300,6 +306,7 @@ class CheckTest(CommandCase):
         self.assertIn('"no-where" is not installed', third)
         self.assertEqual(done.returncode, 0)
 
+    @slow
     def test_every_fault_is_a_line_and_the_status_78(self) -> None:
         with Server(start=False) as made:
             made.registry.write_text(

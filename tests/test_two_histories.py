@@ -122,6 +122,7 @@ class FullDisks(DiskCase):
         rows = self.server.rows("select id, status from scheduled_triggers")
         self.assertEqual(rows, [(entry["id"], "cancelled")])
 
+    @slow
     def test_where_no_room_can_be_taken_it_is_said_before_it_matters(self) -> None:
         self.server.run_dir.mkdir()
         filler = self.fill(self.folder)
@@ -540,6 +541,7 @@ class SameEnd(Folder):
         self.assertEqual(names, ["run.started", "run.finished", "registry.reloaded"])
         self.assertEqual(self.rows("select sum(runs) from run_totals"), [(1,)])
 
+    @slow
     def test_it_is_told_once_where_it_was_overtaken(self) -> None:
         self.end_in_the_midst(looked_before=False)
         events = self.store.events_after(0)
@@ -548,10 +550,12 @@ class SameEnd(Folder):
         )
         self.assert_told_once()
 
+    @slow
     def test_it_is_told_once_where_that_came_too_late_to_be_noticed(self) -> None:
         self.end_in_the_midst(looked_before=True)
         self.assert_told_once()
 
+    @slow
     def test_what_a_change_in_the_second_works_on_is_there_again(self) -> None:
         with locked(self.path):
             ids = self.other._database.ids

@@ -12,7 +12,7 @@ from typing import Dict, Iterator, List, Tuple
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from support import PROGRAM, REPOSITORY
+from support import PROGRAM, REPOSITORY, slow
 
 FLOORS = ("registry", "host", "history", "runs", "web", "daemon")
 PACKAGE = REPOSITORY / "cron_trigger"
@@ -162,6 +162,7 @@ class SelfContainedTest(unittest.TestCase):
                 with self.subTest(dotted(path)):
                     self.assertNotIn("dataclasses", [name for name, _ in imports(path)])
 
+    @slow
     def test_an_import_does_and_leaves_nothing(self) -> None:
         with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
             names = ", ".join(map(dotted, MODULES))

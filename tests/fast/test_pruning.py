@@ -211,6 +211,7 @@ class ClockTest(unittest.TestCase):
         self.newest_s = self.now_s
         self.assertEqual(self.age_days(then_s, self.restarted()), 0)
 
+    @slow
     def test_one_that_is_set_back_is_right_again(self) -> None:
         for days in (100, -100, -15000, 300):
             then_s = self.now_s
