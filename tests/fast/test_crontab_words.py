@@ -21,7 +21,7 @@ from crontabs import (
     hold_entry,
     plain,
 )
-from support import FULL
+from support import FULL, slow
 
 from cron_trigger.crontab.conversion import convert
 from cron_trigger.crontab.entries import Host
@@ -248,6 +248,7 @@ class ShellTest(unittest.TestCase):
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
 
+    @slow
     def test_words_that_are_known_are_those_that_the_shell_makes(self) -> None:
         chance = random.Random(5)
         pieces = (
@@ -257,7 +258,7 @@ class ShellTest(unittest.TestCase):
         )
         compared = 0
         for shell in filter(shutil.which, ("sh", "bash")):
-            for _ in range(400 if FULL else 60):
+            for _ in range(400):
                 text = "".join(chance.choices(pieces, k=chance.randint(1, 7)))
                 try:
                     tokens = tokens_of(text, "/h/x", shell == "bash")
@@ -269,7 +270,7 @@ class ShellTest(unittest.TestCase):
                     with self.subTest(text, shell=shell):
                         expected = [token.value for token in words]
                         self.assertEqual(self.words_of_shell(shell, text), expected)
-        self.assertGreater(compared, 200 if FULL else 30)
+        self.assertGreater(compared, 200)
 
     def test_the_input_reaches_the_command_as_cron_gives_it(self) -> None:
         table = {

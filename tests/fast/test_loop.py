@@ -12,7 +12,7 @@ from typing import Callable, List, Tuple
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from support import wait_until
+from support import slow, wait_until
 
 from cron_trigger.host.loop import Loop, Timer
 from cron_trigger.host.walltimer import WallTimer
@@ -113,6 +113,7 @@ class Stepped(unittest.TestCase):
         self.assertEqual(self.said[0][0], "error")
         self.assertIn("ZeroDivisionError", self.said[0][1])
 
+    @slow
     def test_one_that_memory_ran_out_in_is_called_again(self) -> None:
         errors: List[MemoryError] = []
 
@@ -212,6 +213,7 @@ class Threaded(unittest.TestCase):
         wait_until(lambda: len(made) == 2000)
         self.assertEqual(set(made), {self.thread.ident})
 
+    @slow
     def test_an_idle_loop_does_not_spin(self) -> None:
         self.loop.call_later(3600, lambda: None)
         before_s = time.process_time()

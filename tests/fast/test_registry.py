@@ -20,7 +20,7 @@ from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from support import FULL, REPOSITORY, need, wait_until
+from support import FULL, REPOSITORY, need, slow, wait_until
 
 from cron_trigger.registry.file import REGISTRY_BYTES, Registry, load_registry
 
@@ -675,6 +675,7 @@ class RacyTest(FolderCase):
             os.utime(self.path, ns=(times.st_atime_ns, times.st_mtime_ns))
             self.assertEqual(list(registry.crons()), [name])
 
+    @slow
     def test_nobody_waits_for_a_file_that_takes_its_time(self) -> None:
         """Meanwhile, the crons are those of before."""
 

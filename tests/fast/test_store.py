@@ -167,6 +167,7 @@ class Answers(Folder):
         again = {(c, s): runs for c, s, runs, _, _ in self.store.totals()}
         self.assertEqual(again, totals)
 
+    @slow
     def test_pruning_takes_what_is_old_only_and_gives_space_back(self) -> None:
         for _ in range(120):
             self.ended(self.begun(requested_by="x" * 200))
