@@ -23,48 +23,29 @@ from cron_trigger.runs.logs import PRIORITIES, stderr_is_journal
 
 FOLDERS = ("registry", "log-dir", "state-dir", "run-dir")
 CLIENT = ("port", "secret-file")
+ALL = tuple(SETTINGS)
 #: Each command: module and function, what it does, and which settings its help lists.
 COMMANDS: Dict[str, Tuple[str, str, Sequence[str]]] = {
-    "serve": (
-        "cron_trigger.commands.serve:command",
-        "serve over HTTP (what it does without a command)",
-        tuple(SETTINGS),
-    ),
-    "run": (
-        "cron_trigger.commands.run:command",
-        "run a cron in the foreground, for crontab lines",
-        FOLDERS,
-    ),
-    "list": ("cron_trigger.commands.tables:list_crons", "list the crons", FOLDERS),
-    "history": ("cron_trigger.commands.tables:history", "list the last runs", FOLDERS),
-    "check": ("cron_trigger.commands.tables:check", "check the registry", FOLDERS),
-    "doctor": (
-        "cron_trigger.commands.tables:doctor",
-        "look for what goes wrong in practice",
-        tuple(SETTINGS),
-    ),
+    "serve": ("serve:command", "serve over HTTP (also without a command)", ALL),
+    "run": ("run:command", "run a cron in the foreground, for crontab lines", FOLDERS),
+    "list": ("tables:list_crons", "list the crons", FOLDERS),
+    "history": ("tables:history", "list the last runs", FOLDERS),
+    "check": ("tables:check", "check the registry", FOLDERS),
+    "doctor": ("tables:doctor", "look for what goes wrong in practice", ALL),
     "crontab": (
-        "cron_trigger.commands.crontab:command",
+        "crontab:command",
         "show a crontab's lines as crons, or add them to the registry",
         FOLDERS[:1],
     ),
     "trigger": (
-        "cron_trigger.commands.remote:trigger",
-        "have a server start a cron, now or at a time",
+        "remote:trigger",
+        "start a cron through a server, now or later",
         CLIENT,
     ),
-    "log": ("cron_trigger.commands.remote:log", "show a run's output", CLIENT),
-    "cancel": ("cron_trigger.commands.remote:cancel", "have a run end", CLIENT),
-    "events": (
-        "cron_trigger.commands.remote:events",
-        "show what happens, as it happens",
-        CLIENT,
-    ),
-    "completion": (
-        "cron_trigger.commands.completion:command",
-        "print what bash or zsh completes",
-        (),
-    ),
+    "log": ("remote:log", "show a run's output", CLIENT),
+    "cancel": ("remote:cancel", "have a run end", CLIENT),
+    "events": ("remote:events", "show what happens, as it happens", CLIENT),
+    "completion": ("completion:command", "print what bash or zsh completes", ()),
 }
 
 
@@ -237,7 +218,9 @@ def _obey(argv: Optional[Sequence[str]], limits: Limits) -> int:
             about = [options.about] if options.about else []
             parser().parse_args([*about, "--help"])
         place, _, name = COMMANDS[options.command or "serve"][0].partition(":")
-        status: int = getattr(importlib.import_module(place), name)(options)
+        status: int = getattr(
+            importlib.import_module(f"cron_trigger.commands.{place}"), name
+        )(options)
         return status
     except ConfigError as error:
         complain(str(error))

@@ -57,13 +57,16 @@ def command(options: argparse.Namespace) -> int:
     log = ServerLog(logs, f"{SERVICE}.log", to_stderr=False)
     messages = MessageSocket(settings.run_dir)
     loop = Loop(log.say)
+
+    def changed(name: str) -> None:
+        messages.send(name)
+        loop.call_soon(lambda: None)  # it looks at `done` in there
+
     store = Store(settings.history, log.say, settings.run_dir)
     registry = registry_of(settings)
     scripts = Scripts(service_variables())
     be_plain()
-    runner = Runner(
-        settings, registry, store, loop, scripts, logs, log.say, messages.send
-    )
+    runner = Runner(settings, registry, store, loop, scripts, logs, log.say, changed)
     params = typed_params(registry, options.name, options.param)
     request = Trigger(options.name, "cli", params, client=user_name())
     with _cancelled_by_signals(runner, loop, user_name()) as started:

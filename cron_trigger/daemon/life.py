@@ -45,6 +45,8 @@ class Daemon:
     #: In the pipe of signals, the watchdog's question: no signal has this number.
     BEAT = 0xFF
     SETTLE_S = 0.1
+    #: What systemd shows follows what happens so much later.
+    STATUS_S = 0.1
 
     def __init__(
         self, settings: Settings, environ: Mapping[str, str], limits: Limits
@@ -59,7 +61,7 @@ class Daemon:
         self._stopping = False
         # What systemd shows.  Any thread may set it, without a lock: of two at once the
         # older text may stay, until the next change.
-        self._status_shown = ""
+        self._status_shown, self._status_due = "", False
         # Only as PID 1 of a container do the orphans of scripts become our children.
         self._reaper = Reaper() if os.getpid() == 1 else None
         self._wake_in, self._wake_out = os.pipe()
@@ -136,7 +138,7 @@ class Daemon:
             self._log.say("error", f"registry: {fault}")
         for warning in self._misspelt:
             self._log.say("warning", warning)
-        parts.changes.listen(lambda _name: parts.loop.aside(self._show_status))
+        parts.changes.listen(self._show_status_soon)
         parts.reloads.listen(self._on_registry)
         parts.heals.listen(lambda: parts.loop.aside(self._catch_up))
 
@@ -204,7 +206,14 @@ class Daemon:
             self._parts.changes("")
 
     # Beside the loop: the registry's file is looked at.
+    def _show_status_soon(self, _name: str) -> None:
+        if not self._status_due:
+            self._status_due = True
+            show = functools.partial(self._parts.loop.aside, self._show_status)
+            self._parts.loop.call_later(self.STATUS_S, show)
+
     def _show_status(self) -> None:
+        self._status_due = False  # first: what changes from here on is shown, too
         status = self._status()
         if status != self._status_shown:
             self._status_shown = status

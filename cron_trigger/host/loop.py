@@ -64,6 +64,7 @@ class Loop:
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
+        self._woken = False
         self.watch(self._wake_in, self._drain)
         self._stopping = False
         self._thread_id = 0
@@ -189,13 +190,18 @@ class Loop:
             self._say("error", f"internal error in the waiting thread: {error!r}")
 
     def _wake(self) -> None:
-        # A pipe that is full has a wake-up in it already.
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_out, b"\0")
+        # One byte is enough until the loop has seen it.
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(BlockingIOError, OSError):
+                os.write(self._wake_out, b"\0")
 
     def _drain(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_in, 65536)
+        # Now, before anything is looked at: whoever asks for something from here on
+        # wakes the loop again; what was asked for before is seen in this round.
+        self._woken = False
 
     def close(self) -> None:
         """Give the descriptors back; the loop must not run."""

@@ -175,6 +175,9 @@ class Running:
         self._lock = threading.Lock()  # guards the two below
         self._by_id: Dict[int, ActiveRun] = {}
         self._by_cron: Dict[str, ActiveRun] = {}
+        #: By cron, what its PID file said of the last run whose end was recorded here.
+        #: Each entry is one value, set before the lock of that run is let go.
+        self.recorded: Dict[str, PidFile] = {}
 
     def add(self, active: ActiveRun) -> None:
         with self._lock:

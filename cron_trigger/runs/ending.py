@@ -151,7 +151,9 @@ class Ending:
             if record:
                 record()
             else:
-                self._recorder.end(active)
+                written = self._recorder.end(active)
+                if written.exit_code is not None:
+                    self._running.recorded[active.run.cron_name] = written
         finally:
             if active.timeout:
                 active.timeout.cancel()
@@ -163,7 +165,6 @@ class Ending:
             active.close()
             active.done.set()
             self._on.changed(active.run.cron_name)
-            self._on.loop.call_soon(lambda: None)  # `run` looks at `done` in there
 
     # ---- a run is to be ended
 

@@ -23,7 +23,7 @@ import time
 from typing import DefaultDict, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 from cron_trigger.host import keeper
-from cron_trigger.host.lock import LockTable, empty_pid_file, take_lock
+from cron_trigger.host.lock import LockTable, empty_pid_file, read_lock, take_lock
 from cron_trigger.host.processes import boot_time_s, process
 from cron_trigger.host.shortage import insist, is_shortage
 from cron_trigger.host.users import User
@@ -233,6 +233,9 @@ class Launch:
             if not active.ending:
                 active.add_lock(os.dup(lock))
             return False
+        # Whoever ran the cron since then has written something else there.
+        if read_lock(lock) == self._running.recorded.get(cron_name):
+            return True
         # Rows that nobody watches here: their starter was killed, or is a command line
         # that has just let go.
         runs = self._on.history.running(cron_name)

@@ -16,12 +16,12 @@ from typing import Optional
 from cron_trigger.registry.records import Run
 from cron_trigger.registry.strict_json import json_text
 
-FLAGS = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _note_of(pid_file: str) -> Path:
-    path = Path(pid_file)
-    return path.with_name(f".{path.stem}.run")  # no cron's name has a dot first
+def _note_of(pid_file: str) -> str:
+    folder, _, name = pid_file.rpartition("/")
+    return f"{folder}/.{name[: -len('.pid')]}.run"  # no cron's name has a dot first
 
 
 def write_note(pid_file: str, run: Run) -> None:
@@ -41,7 +41,7 @@ def write_note(pid_file: str, run: Run) -> None:
 def read_note(pid_file: str) -> Optional[Run]:
     """Return the run that was noted last for a cron; None without one."""
     try:
-        run = Run(**json.loads(_note_of(pid_file).read_bytes()))
+        run = Run(**json.loads(Path(_note_of(pid_file)).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
     return run if run.cron_name == Path(pid_file).stem else None
@@ -49,12 +49,11 @@ def read_note(pid_file: str) -> Optional[Run]:
 
 def blank_note(pid_file: str, run: Run) -> None:
     """Take back the note of a run whose end is recorded; its place stays taken."""
-    noted = read_note(pid_file)
-    if noted is None or noted.id != run.id:
-        return
+    ours = json_text({"id": run.id}).encode()[:-1] + b","
     with contextlib.suppress(OSError):
         note = os.open(_note_of(pid_file), FLAGS)
         try:
-            os.pwrite(note, b" " * os.fstat(note).st_size, 0)
+            if os.pread(note, len(ours), 0) == ours:
+                os.pwrite(note, b" " * os.fstat(note).st_size, 0)
         finally:
             os.close(note)

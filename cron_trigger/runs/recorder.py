@@ -53,10 +53,11 @@ class Recorder:
     def __init__(self, ground: Ground) -> None:
         self._on = ground
 
-    def end(self, active: ActiveRun) -> None:
-        """Record the end of a run whose keeper is gone, by what that wrote."""
+    def end(self, active: ActiveRun) -> PidFile:
+        """Record the end of a run whose keeper is gone; return what that wrote."""
         written = insist(active.written)
         self.record(self._ended(active, written, reap(active)))
+        return written
 
     def _ended(self, active: ActiveRun, written: PidFile, usage: Usage) -> Run:
         run = active.run
