@@ -45,8 +45,6 @@ class Daemon:
     #: In the pipe of signals, the watchdog's question: no signal has this number.
     BEAT = 0xFF
     SETTLE_S = 0.1
-    #: What systemd shows follows what happens so much later.
-    STATUS_S = 0.1
 
     def __init__(
         self, settings: Settings, environ: Mapping[str, str], limits: Limits
@@ -209,8 +207,7 @@ class Daemon:
     def _show_status_soon(self, _name: str) -> None:
         if not self._status_due:
             self._status_due = True
-            show = functools.partial(self._parts.loop.aside, self._show_status)
-            self._parts.loop.call_later(self.STATUS_S, show)
+            self._parts.loop.aside(self._show_status)
 
     def _show_status(self) -> None:
         self._status_due = False  # first: what changes from here on is shown, too
