@@ -70,16 +70,16 @@ class Scale:
 
 FULL = Scale()
 QUICK = Scale(
-    rounds=3,
-    samples=5,
-    rows=20_000,
+    rounds=2,
+    samples=4,
+    rows=5_000,
     crons=500,
     streams=20,
     running=20,
-    runs=200,
-    runs_a_round=100,
+    runs=100,
+    runs_a_round=60,
     starts=2,
-    idle_s=3.0,
+    idle_s=1.0,
 )
 
 #: Between two triggers, so that the end of one run is not in the next one's time.

@@ -144,7 +144,7 @@ class FamilyStorm(unittest.TestCase):
         port = self.server.port
         for thread in threads:
             thread.start()
-        deadline_s = time.monotonic() + (10 if FULL else 5)
+        deadline_s = time.monotonic() + (8 if FULL else 5)
         try:
             while time.monotonic() < deadline_s:
                 self.stop.wait(self.dice.random() * 1.5)

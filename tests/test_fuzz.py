@@ -34,7 +34,7 @@ from cron_trigger.web.views import cron_view
 from cron_trigger.web.wire import Request
 
 SEED = int(os.environ.get("CRON_TRIGGER_TEST_SEED", "20261123"))
-SAMPLES = 10000 if FULL else 400
+SAMPLES = 5000 if FULL else 400
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 
@@ -355,7 +355,7 @@ class ParserFuzzTest(unittest.TestCase):
         self.hypothesis: Any = hypothesis
         self.given: Any = strategies
 
-    def run_property(self, check: Any, *strategies: Any, examples: int = 1000) -> None:
+    def run_property(self, check: Any, *strategies: Any, examples: int = 600) -> None:
         settings = self.hypothesis.settings(
             max_examples=examples, deadline=None, database=None, derandomize=True
         )

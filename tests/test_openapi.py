@@ -114,7 +114,7 @@ class ServedTest(unittest.TestCase):
                 "--exclude-path=/events",  # which never ends
                 # A plan for the past is of the right form, and refused.
                 "--exclude-checks=positive_data_acceptance",
-                "--max-examples=40",
+                "--max-examples=25",
                 "--generation-database=none",
                 "--continue-on-failure",
                 "--request-timeout=10",
