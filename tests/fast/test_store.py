@@ -359,19 +359,19 @@ class Faults(Folder):
                 "pragma user_version = 0;"
             )
         inner = schema.columns_of
-        others: List[Store] = []
+        others: List[threading.Thread] = []
 
         def overtaken(*given: Any) -> List[str]:
             columns = inner(*given)
             if not others:
-                others.append(self.store)
-                other = threading.Thread(target=self.opened)
-                other.start()
-                other.join(0.1)  # it waits for us, or has come first
+                others.append(threading.Thread(target=self.opened))
+                others[0].start()
+                others[0].join(0.1)  # it waits for us, or has come first
             return columns
 
         with mock.patch.object(schema, "columns_of", overtaken):
             store = self.opened()
+            others[0].join()
         self.assertIsNone(store.problem)
         self.assertEqual(store.figures("a").runs, 1)
         self.assertEqual([level for level, _ in self.said if level == "error"], [])
