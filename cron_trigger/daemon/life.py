@@ -203,12 +203,13 @@ class Daemon:
             self._parts.loop.aside(self._parts.lateness.tick)
             self._parts.changes("")
 
-    # Beside the loop: the registry's file is looked at.
     def _show_status_soon(self, _name: str) -> None:
+        # Of two at once both may ask: it is shown twice then.
         if not self._status_due:
             self._status_due = True
             self._parts.loop.aside(self._show_status)
 
+    # Beside the loop: the registry's file is looked at.
     def _show_status(self) -> None:
         self._status_due = False  # first: what changes from here on is shown, too
         status = self._status()

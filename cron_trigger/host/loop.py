@@ -190,15 +190,20 @@ class Loop:
             self._say("error", f"internal error in the waiting thread: {error!r}")
 
     def _wake(self) -> None:
-        # One byte is enough until the loop has seen it.
+        # One byte is enough until the loop has seen it, maybe before `write` returns.
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(BlockingIOError, OSError):
+            try:
                 os.write(self._wake_out, b"\0")
+            except OSError:
+                self._woken = False
+            except MemoryError:
+                self._woken = False  # or nobody would wake it any more
+                raise
 
     def _drain(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_in, 65536)
+            os.read(self._wake_in, 64)
         # Now, before anything is looked at: whoever asks for something from here on
         # wakes the loop again; what was asked for before is seen in this round.
         self._woken = False

@@ -14,8 +14,9 @@ from typing import Callable
 
 #: A thread that shows no sign of life for so long is given up, and does nothing.
 BIRTH_S = 1.0
-#: What a thread's stack may take where addresses are few; elsewhere it is 8 MiB.
-STACK_BYTES = 1 << 20
+#: A thread's stack where addresses are few; else it is 8 MiB.  In one of 1 MiB, the
+#: brackets of a hostile body crash Python 3.13.
+STACK_BYTES = 2 << 20
 #: malloc.h of glibc.
 M_ARENA_MAX = -8
 

@@ -9,6 +9,7 @@ import time
 import unittest
 from pathlib import Path
 from typing import Callable, List, Tuple
+from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -189,6 +190,14 @@ class Threaded(unittest.TestCase):
         self.addCleanup(self.loop.close)
         self.addCleanup(self.thread.join)
         self.addCleanup(self.loop.stop)
+
+    def test_a_wake_up_that_failed_keeps_no_later_one_from_coming(self) -> None:
+        done = threading.Event()
+        short = mock.patch("os.write", side_effect=MemoryError)
+        with short, self.assertRaises(MemoryError):
+            self.loop.call_soon(lambda: None)
+        self.loop.call_soon(done.set)
+        self.assertTrue(done.wait(10))
 
     def test_an_earlier_timer_wakes_it_from_a_longer_sleep(self) -> None:
         came = threading.Event()
