@@ -195,11 +195,10 @@ class Loop:
             self._woken = True
             try:
                 os.write(self._wake_out, b"\0")
-            except OSError:
-                self._woken = False
-            except MemoryError:
+            except (OSError, MemoryError) as error:  # OSError: it is closed
                 self._woken = False  # or nobody would wake it any more
-                raise
+                if not isinstance(error, OSError):
+                    raise
 
     def _drain(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError):
