@@ -204,9 +204,8 @@ class Daemon:
             self._parts.changes("")
 
     def _show_status_soon(self, _name: str) -> None:
-        # Of two at once both may ask: it is shown twice then.
         if not self._status_due:
-            self._status_due = True
+            self._status_due = True  # of two at once both may ask
             self._parts.loop.aside(self._show_status)
 
     # Beside the loop: the registry's file is looked at.
