@@ -17,6 +17,7 @@ from unittest import mock
 import support
 from support import FULL, Server, need_full, patched, slow, wait_until
 
+from cron_trigger.history.answers import Selection
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.walltimer import WallTimer
@@ -518,10 +519,12 @@ class Stage:
         return found.status
 
     def runs(self) -> List[Run]:
-        return self.store.runs(limit=10000)
+        return self.store.runs(Selection(limit=10000))
 
     def close(self) -> None:
+        self.runner.close()
         self.schedule.close()
+        self.loop.finish_aside(10)
         self.store.close()
         self.loop.close()
         self.folder.cleanup()

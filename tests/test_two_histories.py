@@ -357,7 +357,7 @@ class Lost(Folder):
     def test_what_other_processes_write_is_no_damage(self) -> None:
         running = self.begun()
         text = (
-            "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], 10)\n"
+            "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], timeout=10)\n"
             "db.execute('pragma wal_autocheckpoint = 5')\n"
             "for i in range(300):\n"
             '    with db: db.execute("insert into events (event, data) values '

@@ -29,6 +29,7 @@ from cron_trigger.commands.terminal import (
 )
 from cron_trigger.doctor.findings import Finding
 from cron_trigger.doctor.table import findings
+from cron_trigger.history.answers import Selection
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import held_locks
 from cron_trigger.registry.errors import EX_CONFIG, ConfigError
@@ -117,7 +118,7 @@ def history(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     say_whose(options, settings)
     store = Store(settings.history, _complain, settings.run_dir, read_only=True)
-    runs = store.runs(cron_name=options.name, limit=options.limit)
+    runs = store.runs(Selection(options.name, limit=options.limit))
     store.close()
     if options.name and not runs:
         registry_of(settings).get(options.name)

@@ -9,15 +9,53 @@ from __future__ import annotations
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cron_trigger.history.database import Database
-from cron_trigger.history.schema import RUN_JSON, RUN_ROW, page_of, run_of
+from cron_trigger.history.schema import RUN_JSON, RUN_ROW, run_of
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import CANCELLED, COMPLETED, Run
 from cron_trigger.registry.strict_json import json_text
 
 RECENT_RUNS = 30
 RUNS_PAGE, RUNS_PAGE_LIMIT = 50, 500
-#: One status, several, or all of them.
-Statuses = Union[str, Sequence[str], None]
+
+
+class Selection(NamedTuple):
+    """Which runs are asked for: of all that fit, the newest `limit`, the newest first.
+
+    `status` may be one or several; of `since` (inclusive) and `until` (exclusive),
+    which bound `started_at`, the texts are as `now_text` writes them.
+    """
+
+    cron_name: Optional[str] = None
+    status: Union[str, Sequence[str], None] = None
+    before: Optional[int] = None
+    limit: int = RUNS_PAGE
+    since: Optional[str] = None
+    until: Optional[str] = None
+
+    def query(self, columns: str) -> Tuple[str, List[Any]]:
+        """Return the question in SQL, and its values."""
+        status = self.status or ()
+        statuses = [status] if isinstance(status, str) else status
+        # `+status`: the index of the cron is the better one where both are given, and
+        # the order by id is the better one where several are.
+        plus = "+" if self.cron_name or len(statuses) > 1 else ""
+        among = f"{plus}status in ({', '.join('?' * len(statuses))})"
+        older = None if self.before is None else min(self.before, INTEGER_LIMIT - 1)
+        given: Dict[str, Sequence[Any]] = {
+            "cron_name = ?": [self.cron_name or None],
+            among: statuses,
+            "started_at >= ?": [self.since or None],
+            "started_at < ?": [self.until or None],
+            "id < ?": [older],
+        }
+        asked = {test: v for test, v in given.items() if v and v[0] is not None}
+        where = f"where {' and '.join(asked)} " if asked else ""
+        values = [value for several in asked.values() for value in several]
+        query = f"select {columns} from cron_executions {where}order by id desc limit ?"
+        return query, [*values, self.limit]
+
+
+NEWEST = Selection()
 
 
 class Figures(NamedTuple):
@@ -60,55 +98,19 @@ class Answers:
         rows = self._database.read(query, [run_id])
         return run_of(rows[0]) if rows else None
 
-    def runs(
-        self,
-        cron_name: Optional[str] = None,
-        status: Statuses = None,
-        before: Optional[int] = None,
-        limit: int = RUNS_PAGE,
-        since: Optional[str] = None,
-        until: Optional[str] = None,
-    ) -> List[Run]:
-        """Return runs, newest first.
+    def runs(self, wanted: Selection = NEWEST) -> List[Run]:
+        """Return runs, newest first."""
+        return [run_of(row) for row in self._database.read(*wanted.query(RUN_ROW))]
 
-        `status` may be one or several; of `since` (inclusive) and `until` (exclusive),
-        which bound `started_at`, the texts are as `now_text` writes them.
-        """
-        given = (cron_name, status, before, limit, since, until)
-        return [run_of(row) for row in self._page(RUN_ROW, *given)]
-
-    def run_texts(
-        self,
-        cron_name: Optional[str] = None,
-        status: Statuses = None,
-        before: Optional[int] = None,
-        limit: int = RUNS_PAGE,
-        since: Optional[str] = None,
-        until: Optional[str] = None,
-    ) -> List[Tuple[int, str]]:
+    def run_texts(self, wanted: Selection = NEWEST) -> List[Tuple[int, str]]:
         """Return the same runs' ids and views, as JSON.
 
         Written by SQLite where it can: that takes a third of the time.
         """
-        given = (cron_name, status, before, limit, since, until)
         if self._database.writes_json():
-            return self._page(f"id, json_object({RUN_JSON})", *given)
-        return [(run.id, json_text(run.view())) for run in self.runs(*given)]
-
-    def _page(
-        self,
-        columns: str,
-        cron_name: Optional[str],
-        status: Statuses,
-        before: Optional[int],
-        limit: int,
-        since: Optional[str],
-        until: Optional[str],
-    ) -> List[Tuple[Any, ...]]:
-        statuses = [status] if isinstance(status, str) else status or ()
-        within = {">=": since, "<": until}
-        query = page_of(columns, cron_name, statuses, within, before, limit)
-        return self._database.read(*query)
+            columns = f"id, json_object({RUN_JSON})"
+            return self._database.read(*wanted.query(columns))
+        return [(run.id, json_text(run.view())) for run in self.runs(wanted)]
 
     def running(self, cron_name: Optional[str] = None) -> List[Run]:
         """Return the runs that are recorded as running, the newest first."""

@@ -145,7 +145,9 @@ class HistoryFile:
         """Look whether another program has it locked; any thread, without a lock."""
         try:
             place = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode=rw"
-            with contextlib.closing(sqlite3.connect(place, 0.2, uri=True)) as db:
+            with contextlib.closing(
+                sqlite3.connect(place, timeout=0.2, uri=True)
+            ) as db:
                 # A lock that is free now may be taken in the next moment: the one who
                 # asks then waits for BUSY_S, once.
                 db.execute("begin immediate")
@@ -175,7 +177,10 @@ class HistoryFile:
             self._seen = Look((status.st_dev, status.st_ino, 0))
         # Threads share it under a lock; transactions are begun and ended here alone.
         db = sqlite3.connect(
-            self.path, self.BUSY_S, isolation_level=None, check_same_thread=False
+            self.path,
+            timeout=self.BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
             version = version_of(db, self.path)

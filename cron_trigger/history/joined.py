@@ -105,7 +105,7 @@ class Joined:
 def _connected(place: str) -> sqlite3.Connection:
     # 0.2 s: a reader waits no longer for another's lock, and goes on without.
     return sqlite3.connect(
-        place, 0.2, isolation_level=None, check_same_thread=False, uri=True
+        place, timeout=0.2, isolation_level=None, check_same_thread=False, uri=True
     )
 
 

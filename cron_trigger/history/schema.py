@@ -15,14 +15,11 @@ from typing import (
     Dict,
     Iterator,
     List,
-    Mapping,
-    Optional,
     Sequence,
     Tuple,
     Union,
 )
 
-from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import (
     RUN_COLUMNS,
     RUN_SHOWN,
@@ -309,38 +306,3 @@ def _params_of(text: Any) -> Dict[str, Any]:
             if isinstance(found, dict):
                 return found
     return {}
-
-
-def page_of(
-    columns: str,
-    cron_name: Optional[str],
-    statuses: Sequence[str],
-    within: Mapping[str, Optional[str]],
-    before: Optional[int],
-    limit: int,
-) -> Tuple[str, List[Any]]:
-    """Return the query, and its values, for a page of runs, the newest first.
-
-    `within` has comparisons of `started_at`, such as `>=`, with their times.
-    """
-    tests: List[str] = []
-    values: List[Any] = []
-    if cron_name:
-        tests.append("cron_name = ?")
-        values.append(cron_name)
-    if statuses:
-        # `+status`: the index of the cron is the better one where both are given, and
-        # the order by id is the better one where several are.
-        plus = "+" if cron_name or len(statuses) > 1 else ""
-        tests.append(f"{plus}status in ({', '.join('?' * len(statuses))})")
-        values += statuses
-    for comparison, moment in within.items():
-        if moment:
-            tests.append(f"started_at {comparison} ?")
-            values.append(moment)
-    if before is not None:
-        tests.append("id < ?")
-        values.append(min(before, INTEGER_LIMIT - 1))
-    where = f"where {' and '.join(tests)} " if tests else ""
-    query = f"select {columns} from cron_executions {where}order by id desc limit ?"
-    return query, [*values, limit]

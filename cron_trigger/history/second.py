@@ -94,7 +94,10 @@ class Second:
         if self._db is None:
             place = ":memory:" if self._in_memory else str(self.path)
             db = sqlite3.connect(
-                place, self.BUSY_S, isolation_level=None, check_same_thread=False
+                place,
+                timeout=self.BUSY_S,
+                isolation_level=None,
+                check_same_thread=False,
             )
             try:
                 self._set_up(db)

@@ -11,7 +11,7 @@ import contextlib
 from pathlib import Path
 from typing import Callable, Optional
 
-from cron_trigger.history.answers import Answers
+from cron_trigger.history.answers import Answers, Selection
 from cron_trigger.history.clock import Clock
 from cron_trigger.history.database import Database
 from cron_trigger.history.events import Events
@@ -67,7 +67,7 @@ class Store:
 
     def _newest_s(self) -> Optional[float]:
         """Return when the newest run began; None where there is none."""
-        newest = self.runs(limit=1)
+        newest = self.runs(Selection(limit=1))
         with contextlib.suppress(ValueError):  # somebody else's
             return epoch_of(newest[0].started_at) if newest else None
         return None
@@ -83,12 +83,9 @@ class Store:
         self.note_under_way = runs.note_under_way
 
     def _put_answers(self, answers: Answers) -> None:
-        self.run, self.runs, self.run_texts = (
-            answers.run,
-            answers.runs,
-            answers.run_texts,
-        )
-        self.running, self.last_start = answers.running, answers.last_start
+        self.run, self.running = answers.run, answers.running
+        self.runs, self.run_texts = answers.runs, answers.run_texts
+        self.last_start = answers.last_start
         self.starts_since = answers.starts_since
         self.figures, self.totals = answers.figures, answers.totals
         self.failures_in_a_row = answers.failures_in_a_row

@@ -365,11 +365,14 @@ class Ending:
         """
         self._hurry.set()
         deadline_s = time.monotonic() + patience_s
-        for active in self._running.by_cron().values():
-            with self._lock:
-                thread = self._threads.get(active.run.id)
-            if thread and not insist(active.alive):
+        with self._lock:
+            threads = dict(self._threads)
+        for run_id, thread in threads.items():
+            active = self._running.get(run_id)
+            # None: it is recorded, and its thread lets go of what it had.
+            if active is None or not insist(active.alive):
                 thread.join(max(0.0, deadline_s - time.monotonic()))
+        for active in self._running.by_cron().values():
             while active.held and time.monotonic() < deadline_s:
                 time.sleep(0.005)
             held = active.held  # by a thread that hangs with a disk

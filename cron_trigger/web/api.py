@@ -13,7 +13,7 @@ import socket
 import time
 from typing import Dict, Optional
 
-from cron_trigger.history.answers import RUNS_PAGE, RUNS_PAGE_LIMIT
+from cron_trigger.history.answers import RUNS_PAGE, RUNS_PAGE_LIMIT, Selection
 from cron_trigger.registry.crons import CRON_NAME
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.parameters import INTEGER_LIMIT
@@ -151,9 +151,8 @@ class Api:
             )
         self._runner.sync()
         # One more than asked for tells if there is a following page.
-        found = self._store.run_texts(
-            cron_name, statuses, before, limit + 1, since, until
-        )
+        asked = Selection(cron_name, statuses, before, limit + 1, since, until)
+        found = self._store.run_texts(asked)
         sizes = itertools.accumulate(len(text) for _, text in found)
         fits = sum(size <= RUNS_PAGE_CHARS for size in sizes)
         page = found[: min(limit, max(1, fits))]

@@ -58,10 +58,15 @@ class Empty(http.server.BaseHTTPRequestHandler):
 
 class ListenerTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.kept = socket.create_server(("127.0.0.1", 0))
+        # Free on every address: another's connection may have the number on one.
+        either = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if either else socket.AF_INET
+        with socket.create_server(("", 0), family=family, dualstack_ipv6=either) as one:
+            port = one.getsockname()[1]
+        self.kept = socket.create_server(("127.0.0.1", port))
         self.kept.setblocking(False)
         self.addCleanup(self.kept.close)
-        self.port = self.kept.getsockname()[1]
+        self.port = port
 
     def settings(self, host: str) -> Settings:
         nowhere = Path("/nowhere")

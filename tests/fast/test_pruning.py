@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from support import slow
 
+from cron_trigger.history.answers import Selection
 from cron_trigger.history.clock import DAY_S, Clock
 from cron_trigger.history.store import Store
 from cron_trigger.registry.records import (
@@ -54,7 +55,7 @@ class StorePruningTest(unittest.TestCase):
         return self.store.prune(days * DAY_S, **how)
 
     def kept(self) -> List[int]:
-        return [run.id for run in reversed(self.store.runs(limit=10000))]
+        return [run.id for run in reversed(self.store.runs(Selection(limit=10000)))]
 
     def test_by_age_and_only_what_has_ended(self) -> None:
         old = [self.ended(91).id for _ in range(3)]

@@ -14,7 +14,7 @@ import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from support import slow, wait_until
 
 from cron_trigger.history import schema
+from cron_trigger.history.answers import Selection
 from cron_trigger.history.file import HistoryFile
 from cron_trigger.history.schedules import Judged
 from cron_trigger.history.store import Store
@@ -106,17 +107,17 @@ class Answers(Folder):
         self.ended(self.begun("a", log_file="/x/é.log"), 137)
         ended = self.ended(replace(self.begun("b"), cpu_seconds=0.000123, signal="X"))
         assert ended
-        pages: List[Dict[str, Any]] = [
-            {},
-            {"cron_name": "a"},
-            {"status": "failed"},
-            {"before": ended.id},
-            {"cron_name": "a", "status": "running", "limit": 1},
-        ]
-        for given in pages:
-            with self.subTest(given):
-                views = [run.view() for run in self.store.runs(**given)]
-                texts = self.store.run_texts(**given)
+        for page in (
+            Selection(),
+            Selection("a"),
+            Selection(status="failed"),
+            Selection(status=["failed", "running"], since="2000", until="3000"),
+            Selection(before=ended.id),
+            Selection("a", "running", limit=1),
+        ):
+            with self.subTest(page):
+                views = [run.view() for run in self.store.runs(page)]
+                texts = self.store.run_texts(page)
                 self.assertTrue(texts)
                 self.assertEqual([json.loads(text) for _, text in texts], views)
                 self.assertEqual([i for i, _ in texts], [v["id"] for v in views])
@@ -197,9 +198,9 @@ class Answers(Folder):
         with self.locked():
             for _ in range(3):
                 self.ended(self.begun())
-            ids = [run.id for run in self.store.runs(limit=4)]
+            ids = [run.id for run in self.store.runs(Selection(limit=4))]
             self.assertEqual(ids, [8, 7, 6, 5])
-            page = self.store.runs(before=7, limit=3, status=COMPLETED)
+            page = self.store.runs(Selection(None, COMPLETED, 7, 3))
             self.assertEqual([run.id for run in page], [6, 5, 4])
             self.assertEqual(self.store.figures("a").runs, 8)
         self.assertTrue(self.store.retry())
