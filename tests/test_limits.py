@@ -798,14 +798,13 @@ class NoThreadTest(unittest.TestCase):
 
     def test_who_gets_no_thread_is_told_so(self) -> None:
         patch = (
-            "from cron_trigger.registry import threads\n"
-            "fails = [1, 1, 1]\n"
-            "class Flaky(threads.Thread):\n"
-            "    def __init__(self, name, work):\n"
-            "        if name.startswith('client') and fails and fails.pop():\n"
-            '            raise RuntimeError("can\'t start new thread")\n'
-            "        super().__init__(name, work)\n"
-            "threads.Thread = Flaky"
+            "from cron_trigger.web import server\n"
+            "begin, fails = server.begin, [1, 1, 1]\n"
+            "def flaky(name, work):\n"
+            "    if fails and fails.pop():\n"
+            '        raise RuntimeError("can\'t start new thread")\n'
+            "    return begin(name, work)\n"
+            "server.begin = flaky"
         )
         with Server(REGISTRY, **patched(patch)) as server:
             for _ in range(3):

@@ -168,13 +168,12 @@ class ThreadTest(unittest.TestCase):
         self.addCleanup(receiver.end)
         program = patched(
             "fails = [0] * 1000 + [1] * 3",
-            'def no(): raise RuntimeError("can\'t start new thread")',
-            "from cron_trigger.registry import threads",
-            "class Flaky(threads.Thread):",
-            "    def __init__(self, name, work):",
-            "        if name == 'notifier' and fails.pop(): no()",
-            "        super().__init__(name, work)",
-            "threads.Thread = Flaky",
+            "from cron_trigger.web import notifier",
+            "begin = notifier.begin",
+            "def flaky(name, work):",
+            '    if fails.pop(): raise RuntimeError("can\'t start new thread")',
+            "    return begin(name, work)",
+            "notifier.begin = flaky",
         )
         environ = {"CRON_TRIGGER_NOTIFY_URL": receiver.url}
         with Server(REGISTRY, environ=environ, program=program) as server:

@@ -35,11 +35,7 @@ from cron_trigger.host.lock import held_locks
 from cron_trigger.registry.errors import EX_CONFIG, ConfigError
 from cron_trigger.registry.file import load_registry
 from cron_trigger.registry.records import RUNNING, Run
-from cron_trigger.registry.settings import (
-    ENVIRONMENT_FILE,
-    misspelt,
-    service_variables,
-)
+from cron_trigger.registry.settings import ENVIRONMENT_FILE, misspelt, service_variables
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import duration_text, epoch_of

@@ -18,18 +18,10 @@ import urllib.parse
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
 
-from cron_trigger.history.file import (
-    HistoryFile,
-    remedy_of,
-    version_of,
-)
+from cron_trigger.history.file import HistoryFile, remedy_of, version_of
 from cron_trigger.history.ids import TABLE_OF_KIND, Ids
 from cron_trigger.history.joined import Joined
-from cron_trigger.history.schema import (
-    RUN_UPSERT,
-    roll_back,
-    row_of,
-)
+from cron_trigger.history.schema import RUN_UPSERT, roll_back, row_of
 from cron_trigger.history.second import COLUMNS, PUT, Row, Second
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.records import Run, Scheduled

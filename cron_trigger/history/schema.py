@@ -10,15 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from typing import (
-    Any,
-    Dict,
-    Iterator,
-    List,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Any, Dict, Iterator, List, Sequence, Tuple, Union
 
 from cron_trigger.registry.records import (
     RUN_COLUMNS,

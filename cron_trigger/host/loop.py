@@ -20,7 +20,7 @@ import time
 from typing import Callable, Deque, Dict, List, Optional, Tuple
 
 from cron_trigger.host.shortage import PAUSE_S, insist
-from cron_trigger.registry.threads import Thread, begin
+from cron_trigger.registry.threads import Work, begin
 
 
 class Timer:
@@ -60,7 +60,7 @@ class Loop:
         self._lock = threading.Lock()  # guards _timers and _beside
         self._aside: queue.SimpleQueue[Optional[Callable[[], None]]]
         self._aside = queue.SimpleQueue()
-        self._beside: Optional[Thread] = None
+        self._beside: Optional[Work] = None
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)

@@ -32,7 +32,7 @@ from cron_trigger.host.processes import (
 )
 from cron_trigger.host.shortage import insist, is_shortage
 from cron_trigger.registry.records import CANCELLED, INTERRUPTED, TIMED_OUT
-from cron_trigger.registry.threads import Thread, begin
+from cron_trigger.registry.threads import Work, begin
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.recorder import Recorder
@@ -57,7 +57,7 @@ class Ending:
         self._running = running
         self._recorder = recorder
         self._lock = threading.Lock()  # guards the table below
-        self._threads: Dict[int, Thread] = {}
+        self._threads: Dict[int, Work] = {}
         # Set at a stop; the threads that end families look at it.
         self._hurry = threading.Event()
 

@@ -15,13 +15,7 @@ from typing import NamedTuple, Optional
 from cron_trigger.host.lock import PidFile
 from cron_trigger.host.processes import boot_time_s, started_of
 from cron_trigger.host.shortage import insist
-from cron_trigger.registry.records import (
-    COMPLETED,
-    FAILED,
-    INTERRUPTED,
-    Run,
-    replace,
-)
+from cron_trigger.registry.records import COMPLETED, FAILED, INTERRUPTED, Run, replace
 from cron_trigger.registry.texts import signal_name
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs.active import ActiveRun

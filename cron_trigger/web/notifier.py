@@ -22,7 +22,7 @@ from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.records import COMPLETED, Event
 from cron_trigger.registry.strict_json import Json
-from cron_trigger.registry.threads import Thread, begin
+from cron_trigger.registry.threads import Work, begin
 from cron_trigger.registry.times import duration_text
 
 
@@ -47,7 +47,7 @@ class Notifier:
         self._say = say
         self._limits = limits
         self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(limits.notifications)
-        self._thread: Optional[Thread] = None
+        self._thread: Optional[Work] = None
         self._stopping = threading.Event()
 
     def __call__(self, event: Event) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import _thread
+import collections
 import sys
 import threading
 import time
 import unittest
+import weakref
 from pathlib import Path
 from typing import Any, Callable, List, Tuple
 from unittest import mock
@@ -22,7 +24,23 @@ from cron_trigger.registry.threads import begin
 Started = Tuple[Callable[[], None], Tuple[()]]
 
 
+class Noting:
+    """Notes which thread does it."""
+
+    def __init__(self, told: List[int]) -> None:
+        self._told = told
+
+    def __call__(self) -> None:
+        self._told.append(threading.get_ident())
+
+
 class BeginTest(unittest.TestCase):
+    def setUp(self) -> None:
+        # Those of earlier tests would do what is to be born here.
+        nobody: Any = mock.patch.object(threads, "_idle", collections.deque())
+        nobody.start()
+        self.addCleanup(nobody.stop)
+
     def test_work_is_done_in_another_thread_and_can_be_waited_for(self) -> None:
         told: List[int] = []
         gate = threading.Event()
@@ -63,6 +81,31 @@ class BeginTest(unittest.TestCase):
         none = mock.patch.object(_thread, "start_new_thread", side_effect=MemoryError)
         with none, self.assertRaisesRegex(RuntimeError, "worker"):
             begin("worker", lambda: None)
+
+    def test_one_that_is_done_does_the_next_and_keeps_nothing_of_it(self) -> None:
+        told: List[int] = []
+        for _ in range(3):
+            work = Noting(told)
+            known = weakref.ref(work)
+            begin("worker", work).join(10)
+            del work
+            wait_until(lambda: threads._idle)
+            self.assertIsNone(known())
+        self.assertEqual((len(told), len(set(told))), (3, 1))
+
+    def test_each_has_a_thread_of_its_own_and_few_wait_afterwards(self) -> None:
+        gate, told = threading.Event(), []
+
+        def work() -> None:
+            gate.wait()
+            told.append(threading.get_ident())
+
+        begun = [begin("worker", work) for _ in range(3 * threads.IDLE_LIMIT)]
+        gate.set()
+        for one in begun:
+            one.join(10)
+        self.assertEqual(len(set(told)), len(begun))
+        wait_until(lambda: len(threads._idle) == threads.IDLE_LIMIT)
 
     def test_one_that_fails_is_over(self) -> None:
         with mock.patch("sys.unraisablehook") as hook:
