@@ -22,6 +22,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+from beside import beside
 from support import REPOSITORY, Server, need, need_command, need_full, slow, wait_until
 
 ENGINES = REPOSITORY / "examples" / "engines"
@@ -643,6 +644,9 @@ class Slurm(Work):
         self.assertEqual(server.ended(run_id, 60)["exitCode"], 0)
         self.assertIn("its turn\n", self.output(server, run_id))
         left.communicate()
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

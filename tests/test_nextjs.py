@@ -23,6 +23,7 @@ import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
+from beside import beside
 from browser import chromium, chromium_path
 from support import (
     CACHE,
@@ -1340,6 +1341,9 @@ window.fetch = async (url, init) => {
   return response;
 };
 """
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

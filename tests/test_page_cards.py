@@ -9,6 +9,7 @@ import sqlite3
 import unittest
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
+from beside import beside
 from browser import PLAIN, BrowserTest, gone, sees
 from support import Server, wait_until
 
@@ -298,6 +299,9 @@ def make_up_runs(server: Server, names: List[str]) -> None:
             rows,
         )
         db.commit()
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
+from beside import beside
 from browser import BrowserTest, gone, sees
 from page_proxy import proxy
 from support import wait_until
@@ -261,6 +262,9 @@ class Lost(BrowserTest):
         sees(page.locator("#crons-empty"), self.say("empty_title"))
         sees(page.locator("#planned-empty"))
         self.look("empty")
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from beside import beside
 from support import Reply, Server, Wire, patched
 
 FILES = {
@@ -153,6 +154,9 @@ class PageFilesTest(unittest.TestCase):
                 self.assertEqual((reply.status, reply.json["code"]), (404, "not_found"))
                 self.assertIn("install the program again", reply.json["error"])
             self.assertEqual(server.get("/health").status, 200)
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

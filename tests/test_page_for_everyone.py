@@ -7,6 +7,7 @@ import re
 import unittest
 from typing import Any, Dict, Tuple
 
+from beside import beside
 from browser import BrowserTest, gone, held_back, sees
 from support import npm_folder, wait_until
 
@@ -229,6 +230,9 @@ class ForEveryone(BrowserTest):
         )
         page = self.open()
         gone(page.locator("#notify"))
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

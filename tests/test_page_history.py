@@ -10,6 +10,7 @@ import re
 import sqlite3
 import unittest
 
+from beside import beside
 from browser import BrowserTest, gone, saved, sees
 from support import wait_until
 
@@ -199,6 +200,9 @@ class History(BrowserTest):
         self.look("chart")
         chart.locator("path").first.click()
         sees(page.locator("#run-title"), "A slow one")
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

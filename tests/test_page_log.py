@@ -7,6 +7,7 @@ import time
 import unittest
 from typing import TYPE_CHECKING, Any, Mapping
 
+from beside import beside
 from browser import BrowserTest, gone, saved, sees
 from support import wait_until
 
@@ -252,6 +253,9 @@ class Followed(LogTest):
         self.show(run)
         sees(self.page.locator("#log-count"), re.compile(r"550.000"))
         self.assertLess(time.monotonic() - began, 15)
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 import subprocess
 import unittest
 
+from beside import beside
 from browser import DASHBOARD, page_words, words_text
 from support import REPOSITORY, npm_folder, slow
 
@@ -129,6 +130,9 @@ class Files(unittest.TestCase):
             timeout=120,
         )
         self.assertEqual(done.returncode, 0, done.stdout[-4000:])
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sqlite3
 import unittest
 from typing import Any, List
 
+from beside import beside
 from browser import CHROMIUMS, BrowserTest, gone, sees, whole_registry
 from support import Server, wait_until
 from test_page_connection import SET_HIDDEN
@@ -167,6 +168,9 @@ class Notifications(WithSchedule):
         page = self.open()
         self.want(False)
         sees(page.locator(".toast"), re.compile("refuse"))
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import datetime
 import unittest
 from typing import Any, List
 
+from beside import beside
 from browser import BrowserTest, gone, sees
 from support import wait_until
 
@@ -143,6 +144,9 @@ class Plans(PlanTest):
         self.button("plan_send").click()
         gone(dialog)
         self.assertEqual(len(self.plans()), 1)
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

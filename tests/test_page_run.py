@@ -6,6 +6,7 @@ import threading
 import unittest
 from typing import Any, Callable, List
 
+from beside import beside
 from browser import BrowserTest, gone, sees
 from page_proxy import proxy
 from support import wait_until
@@ -278,6 +279,9 @@ class Resuming(BrowserTest):
             self.server.request("POST", f"/runs/{run_id}/cancel")
             gone(page.locator("#log-live"))
         self.elsewhere.clear()
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 
+from beside import beside
 from browser import BrowserTest, gone, sees
 from page_proxy import proxy
 
@@ -82,6 +83,9 @@ class Secret(BrowserTest):
             sees(self.page.get_by_role("dialog"), self.say("secret_wrong"))
             self.assertNotIn("/events", middle.asked)
         self.elsewhere.clear()
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 import time
 import unittest
 
+from beside import beside
 from browser import BrowserTest, gone, held_back, sees
 from support import wait_until
 
@@ -289,6 +290,9 @@ class Answers(BrowserTest):
         copied = page.evaluate("navigator.clipboard.readText()")
         self.assertIn("cron-trigger trigger params --param target=staging", copied)
         self.look("commands")
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":

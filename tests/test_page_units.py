@@ -7,6 +7,7 @@ import subprocess
 import unittest
 from typing import List, Tuple
 
+from beside import beside
 from support import REPOSITORY, need, need_command, slow
 
 
@@ -39,6 +40,9 @@ class Units(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout[-6000:] + done.stderr[-2000:])
         passed = re.search(r"^\S+ pass (\d+)$", done.stdout, re.MULTILINE)
         self.assertGreater(int(passed[1]) if passed else 0, 40, done.stdout[-500:])
+
+
+load_tests = beside
 
 
 if __name__ == "__main__":
