@@ -30,6 +30,10 @@ from cron_trigger.runs.runner import Runner
 
 #: A crontab's `run` is a moment slower than its minute; cron itself may be early.
 EARLY_S = 2.0
+#: More missed times than these, found at once, are told as one: the host has slept.
+EACH = 10
+#: What is older is not judged: a clock without a battery begins in 1970.
+YEAR_S = 366 * 86400.0
 
 
 def next_time(schedule: Schedule, now_s: float) -> Tuple[float, Optional[str]]:
@@ -132,7 +136,9 @@ class Lateness:
             # What was due before the schedule was known is not late.
             self._record(Judged(cron.name, schedule.text, now_s))
             return
-        due = list(schedule.due_between(known.judged_s, now_s - cron.late_s))
+        until_s = now_s - cron.late_s
+        since_s = max(known.judged_s, until_s - YEAR_S)
+        due = list(schedule.due_between(since_s, until_s))
         if not due:
             return
         missed = self._missed(cron, due)
@@ -140,7 +146,7 @@ class Lateness:
         judged = replace(known, judged_s=due[-1], missed_s=last_missed)
         if not missed:
             self._record(judged)
-        elif at_once:
+        elif at_once or len(missed) > EACH:
             self._record(judged, missed[-1], len(missed))
         else:
             for due_s in missed:

@@ -171,6 +171,12 @@ class LatenessTest(unittest.TestCase):
         stage.start()
         self.assertEqual(stage.told(), [("15:00", 5)])
 
+    def test_a_host_that_slept_for_years_tells_of_the_last_one_once(self) -> None:
+        stage = self.stage(schedule="* * * * *")
+        stage.at(50 * 365 * 86400)
+        (told,) = stage.told()
+        self.assertEqual(told, ("09:55", 366 * 1440))
+
     def test_another_schedule_begins_anew(self) -> None:
         stage = self.stage()
         stage.at(3600 + 600)
