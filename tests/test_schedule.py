@@ -21,7 +21,6 @@ from cron_trigger.history.answers import Selection
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.walltimer import WallTimer
-from cron_trigger.registry import threads
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import FIRED, Run, Scheduled, Trigger
@@ -612,7 +611,7 @@ class ClockTest(unittest.TestCase):
         stage = self.stage(2)
         ids = [stage.plan(10, "c0"), stage.plan(10, "c1")]
         stage.now_s += 10
-        no_thread = mock.patch.object(threads, "Thread", side_effect=RuntimeError)
+        no_thread = mock.patch.object(schedule, "begin", side_effect=RuntimeError)
         with no_thread:
             stage.schedule.tick()
         self.assertEqual(stage.schedule._firing, set())
