@@ -15,6 +15,8 @@ from typing import Any, Iterator
 
 from support import Server, limited, need_full, slow, wait_until
 
+from cron_trigger.registry.threads import IDLE_LIMIT
+
 #: A script that says what the test asks it to say, when it asks: what stands in the
 #: file `more` is printed, and it ends when that is "end".
 SPEAKER = """#!/usr/bin/env python3
@@ -177,14 +179,19 @@ class FollowTest(unittest.TestCase):
         self.assertEqual(self.server.get(f"{path}?tail=1").body, b"after\n")
 
     def test_a_client_that_goes_away_frees_its_thread(self) -> None:
-        before = threads(self.server)
+        # Some wait for more to do; nobody's stays.
+        before = threads(self.server) + IDLE_LIMIT
         run_id = self.server.trigger("quiet").json["runId"]
+
+        def is_served() -> bool:
+            with following(self.server, run_id) as answer:
+                return answer.status == 200
+
         try:
             # More than may follow at once, one after the other.
-            for _ in range(5):
-                with following(self.server, run_id) as answer:
-                    self.assertEqual(answer.status, 200)
-                wait_until(lambda: threads(self.server) <= before, what="the thread")
+            for _ in range(IDLE_LIMIT + 5):
+                wait_until(is_served)
+            wait_until(lambda: threads(self.server) <= before, what="the threads")
         finally:
             self.server.request("POST", f"/runs/{run_id}/cancel")
             self.server.ended(run_id)

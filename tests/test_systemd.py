@@ -468,7 +468,7 @@ class OnAMachine(unittest.TestCase):
     ) -> tuple[int, Any]:
         """One request from within the container: (status, JSON or text).
 
-        Status 0 is a connection that was refused or broke off.
+        Status 0 is a connection that was refused or broke off, with what curl says.
         """
         command = ["curl", "-sS", "-m", "60", "-w", "\n%{http_code}"]
         for header in headers:
@@ -477,10 +477,10 @@ class OnAMachine(unittest.TestCase):
             command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
         if method:
             command += ["-X", method]
-        done = self.machine.run(
-            *command, f"http://127.0.0.1:{port}{path}", check=False
-        ).stdout
-        text, _, status = done.rpartition("\n")
+        url = f"http://127.0.0.1:{port}{path}"
+        done = self.machine.run(*command, url, check=False)
+        text, _, status = done.stdout.rpartition("\n")
+        text = text or done.stderr
         try:
             return int(status), json.loads(text)
         except ValueError:

@@ -60,6 +60,7 @@ class Daemon:
         # What systemd shows.  Any thread may set it, without a lock: of two at once the
         # older text may stay, until the next change.
         self._status_shown, self._status_due = "", False
+        self._beaten_s = time.monotonic()
         # Only as PID 1 of a container do the orphans of scripts become our children.
         self._reaper = Reaper() if os.getpid() == 1 else None
         self._wake_in, self._wake_out = os.pipe()
@@ -237,7 +238,11 @@ class Daemon:
             self._parts.accepting = None
 
     def _serve_next(self, selector: selectors.BaseSelector) -> None:
-        for key, _ in selector.select():
+        ready = selector.select()
+        limit_s = self._systemd.watchdog_s
+        if limit_s and time.monotonic() - self._beaten_s > limit_s:
+            time.sleep(0.5)  # systemd is ending it: who waits is served by the next
+        for key, _ in ready:
             if key.fd == self._wake_in:
                 self._on_wake()
             else:
@@ -255,6 +260,7 @@ class Daemon:
             self._stopping = True
         if self.BEAT in numbers:
             self._systemd.notify("WATCHDOG=1")
+            self._beaten_s = time.monotonic()
         if signal.SIGCHLD in numbers and self._reaper:
             self._reap(self._reaper)
         if signal.SIGIO in numbers:
