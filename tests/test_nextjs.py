@@ -8,6 +8,7 @@ drives it with a real Chromium.  The plain run only reads the files.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -349,8 +350,16 @@ def created_application() -> Path:
     """Return what `create-next-app` makes, with its packages; made but once."""
     name = repr((CREATE_NEXT_APP, CREATE_OPTIONS))
     made = CACHE / f"next-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    if made.is_dir():
-        return made
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "next.lock").open("w") as lock:
+        # Whoever makes it just now, ahead or in another run, is waited for.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.is_dir():
+            create_application(made)
+    return made
+
+
+def create_application(made: Path) -> None:
     creator = npm_folder(CREATE_NEXT_APP) / "node_modules/create-next-app"
     half = Path(tempfile.mkdtemp(prefix="next-", dir=CACHE))
     done = subprocess.run(
@@ -369,12 +378,10 @@ def created_application() -> Path:
         check=False,
     )
     if done.returncode == 0:
-        with contextlib.suppress(OSError):  # another run of the tests was faster
-            (half / "application").rename(made)
+        (half / "application").rename(made)
     shutil.rmtree(half, ignore_errors=True)
     output = f"{done.stdout}{done.stderr}"
     need(made.is_dir(), f"create-next-app can't make an application: {output[-300:]}")
-    return made
 
 
 class Application:

@@ -116,11 +116,12 @@ def process(pid: int) -> Optional[Process]:
     finally:
         os.close(descriptor)
     # The name stands in parentheses and may hold parentheses and blanks itself.
-    words = text.rpartition(b")")[2].split()
+    words = text.rpartition(b")")[2].split(None, 26)
     if len(words) < 26:
         return None
-    state, places = words[0].decode(), (1, 2, 3, 17, 19, 25)
-    parent, group, session, threads, started, stack = (int(words[i]) for i in places)
+    parent, group, session = map(int, words[1:4])
+    threads, started, stack = int(words[17]), int(words[19]), int(words[25])
+    state = words[0].decode()
     return Process(pid, started, parent, session, state, stack, group, threads)
 
 
