@@ -144,10 +144,8 @@ class HistoryFile:
     def is_locked(self) -> bool:
         """Look whether another program has it locked; any thread, without a lock."""
         try:
-            place = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode=rw"
-            with contextlib.closing(
-                sqlite3.connect(place, timeout=0.2, uri=True)
-            ) as db:
+            url = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode=rw"
+            with contextlib.closing(sqlite3.connect(url, timeout=0.2, uri=True)) as db:
                 # A lock that is free now may be taken in the next moment: the one who
                 # asks then waits for BUSY_S, once.
                 db.execute("begin immediate")
