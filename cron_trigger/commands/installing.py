@@ -39,16 +39,21 @@ PREFIX = {4: 24, 6: 64}
 
 
 def port_fault(port: str, *own: str) -> Iterator[str]:
-    """Yield who else listens on a TCP port; `own` processes may."""
+    """Yield who else listens on a TCP port; `own` processes may.
+
+    Where one of them does, so does each child of it for a moment, before its exec.
+    Not systemd's, number 1, which holds the sockets of many.
+    """
     sockets = set(_listening(int(port)))
     holders: Set[int] = set()
     for link in glob.glob("/proc/[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if os.readlink(link) in sockets:
                 holders.add(int(link.split("/")[2]))
-    if holders and str(max(holders)) not in own:
-        # Beside the server, systemd holds the socket too: name the server.
-        pid = max(holders)
+    strangers = {pid for pid in holders if str(pid) not in own}
+    if strangers and not holders - strangers - {1}:
+        # Beside a server, systemd may hold the socket too: name the server.
+        pid = max(strangers)
         name = "a process that has ended"
         with contextlib.suppress(OSError):
             # Any user's process names itself: terminal codes, bytes that are no text.

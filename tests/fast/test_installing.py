@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -39,6 +40,12 @@ class AskedTest(unittest.TestCase):
             self.assertIn(f"Port {port} is used by ", fault)
             self.assertIn(f"(process {os.getpid()}): stop that, or", fault)
             self.assertEqual(self.ask("port_fault", port, os.getpid()), [])
+            # As a child of the server has everything, between its birth and its exec.
+            with subprocess.Popen(
+                ["cat"], stdin=subprocess.PIPE, pass_fds=[taken.fileno()]
+            ):
+                self.assertEqual(self.ask("port_fault", port, os.getpid(), 1), [])
+                self.assertNotEqual(self.ask("port_fault", port, "0", 1), [])
         self.assertEqual(self.ask("port_fault", port), [])
 
     def test_whoever_uses_a_port_can_not_write_to_the_terminal_by_its_name(
