@@ -65,7 +65,13 @@ class BesideTest(unittest.TestCase):
         path, notes = f"{REPOSITORY}/tests:{folder.name}", Path(folder.name, "notes")
         done = subprocess.run(
             [sys.executable, "-m", "unittest", "discover", "-v", "-s", folder.name],
-            env={**os.environ, "PYTHONPATH": path, "NOTES": str(notes)},
+            # TMPDIR: one that is ended leaves what it has there.
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "NOTES": str(notes),
+                "TMPDIR": folder.name,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
