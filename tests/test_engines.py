@@ -353,7 +353,7 @@ class Ssh(Work):
         self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 137))
 
     def test_a_time_limit_ends_what_works_there(self) -> None:
-        self.more = {"timeout": "3s"}
+        self.more = {"timeout": "6s"}
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         ended = server.ended(self.started(server, "worker"))
         self.assertEqual(self.host.working(), {})
@@ -609,7 +609,7 @@ class Slurm(Work):
         self.assertEqual(self.cluster.ask("squeue", "--noheader", "--states=PD"), "")
 
     def test_a_time_limit_ends_the_job(self) -> None:
-        self.more = {"timeout": "4s"}
+        self.more = {"timeout": "10s"}
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", "")])
         ended = server.ended(self.started(server, "worker"))
         self.assertEqual((ended["status"], ended["exitCode"]), ("timed_out", 3))
