@@ -140,6 +140,8 @@ class Lateness:
         since_s = max(known.judged_s, until_s - YEAR_S)
         due = list(schedule.due_between(since_s, until_s))
         if not due:
+            if since_s > known.judged_s:  # else the timer would wake for it, for ever
+                self._record(replace(known, judged_s=since_s))
             return
         missed = self._missed(cron, due)
         last_missed = due[-1] if missed and missed[-1] == due[-1] else None

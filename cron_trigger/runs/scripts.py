@@ -66,10 +66,7 @@ class Scripts:
 
     def environment(self, cron: Cron, user: User) -> Dict[str, str]:
         """Return the environment of a cron's script, without its parameters."""
-        return {
-            **surroundings(user, self._service, self._environ),
-            **cron.environment,
-        }
+        return {**surroundings(user, self._service, self._environ), **cron.environment}
 
     def arguments(
         self,

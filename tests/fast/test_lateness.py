@@ -10,6 +10,7 @@ import time
 import unittest
 from pathlib import Path
 from typing import Any, Dict, List
+from unittest import mock
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import LockTable, take_lock
@@ -176,6 +177,13 @@ class LatenessTest(unittest.TestCase):
         stage.at(50 * 365 * 86400)
         (told,) = stage.told()
         self.assertEqual(told, ("09:55", 366 * 1440))
+
+    def test_what_is_too_old_to_be_judged_wakes_nobody_again(self) -> None:
+        stage = self.stage(schedule="0 0 29 2 *")
+        with mock.patch.object(stage.lateness._timer, "arm") as armed:
+            stage.at(10 * 365 * 86400)  # in 2106; the last one was in 2104
+        self.assertEqual(stage.told(), [])
+        self.assertGreater(armed.call_args[0][0], stage.now_s)
 
     def test_another_schedule_begins_anew(self) -> None:
         stage = self.stage()
