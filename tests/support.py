@@ -141,10 +141,11 @@ def npm_folder(*packages: str) -> Path:
 def children(pid: int) -> List[int]:
     """Return the processes whose parent this one is: proc(5)."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
+            stat = (path / "stat").read_text()
+            if int(stat.rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.name))
     return found
 
 

@@ -61,11 +61,11 @@ def run(*command: str) -> str:
 def processes() -> Dict[int, List[str]]:
     """Return the command line of every process that has one."""
     found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = path.read_text(errors="replace").split("\0")
+            words = (path / "cmdline").read_text(errors="replace").split("\0")
             if words[:-1]:
-                found[int(path.parts[2])] = words[:-1]
+                found[int(path.name)] = words[:-1]
     return found
 
 

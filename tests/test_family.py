@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import ctypes
+import http.client
 import os
 import platform
 import pwd
@@ -377,11 +378,31 @@ class KeeperKilled(FamilyCase):
         working(self.server)
         self.server.kill()
         os.kill(told["pid"], signal.SIGKILL)
+        self.assert_ended_before_the_next(told["runId"])
+
+    def test_before_its_start_was_recorded(self) -> None:
+        # The server dies between the keeper's start and its record, the keeper next.
+        program = list(self.server.program)
+        self.server.stop()
+        crash = "m.Runs.started = lambda *_: m.os.kill(m.os.getpid(), 9)"
+        self.server.program = list(patched(crash))
+        self.server.start()
+        with self.assertRaises((OSError, http.client.HTTPException)):
+            self.server.trigger("background")
+        working(self.server)
+        self.server.kill()
+        path = self.server.run_dir / "background.pid"
+        os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
+        self.server.program = program
+        self.assert_ended_before_the_next(1)
+
+    def assert_ended_before_the_next(self, run_id: int) -> None:
+        """With a new server the next start succeeds, and nobody of this run lives."""
         self.server.start()
         reply = wait_until(
             lambda: (r := self.server.trigger("background")).status == 202 and r
         )
-        self.assertEqual(self.server.run(told["runId"])["status"], "interrupted")
+        self.assertEqual(self.server.run(run_id)["status"], "interrupted")
         # A worker shows itself by another name before it has written this one.
         paths = [self.server.folder / f"work.{pid}" for pid in working(self.server)]
         wait_until(lambda: all(path.exists() for path in paths))

@@ -24,7 +24,7 @@ from cron_trigger.daemon.parts import Parts
 from cron_trigger.daemon.place import Place
 from cron_trigger.daemon.systemd import Systemd
 from cron_trigger.history.owner import own_state
-from cron_trigger.host.processes import Reaper, check_kernel
+from cron_trigger.host.processes import LEADER_S, Reaper, check_kernel
 from cron_trigger.host.shortage import insist
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.file import Registry
@@ -277,7 +277,7 @@ class Daemon:
         # status, so who is not known yet is left alone for LEADER_S.
         if reaper.reap(self._parts.runner.keepers()):
             again = functools.partial(self._wake, signal.SIGCHLD)
-            self._parts.loop.call_later(reaper.LEADER_S, again)
+            self._parts.loop.call_later(LEADER_S, again)
 
     def _in_a_thread(self, name: str, work: Callable[[], None]) -> None:
         """Do something that may take long; a host that has no thread is no reason

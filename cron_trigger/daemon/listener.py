@@ -9,11 +9,14 @@ one is served: no caller is refused.  Called once each, by the daemon's main thr
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
+import itertools
 import os
 import select
 import socket
+import struct
 from typing import Any, List, Sequence, Tuple
 
 from cron_trigger.daemon.systemd import Systemd
@@ -21,6 +24,13 @@ from cron_trigger.registry.errors import ConfigError, NotNow
 from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.texts import printable
 from cron_trigger.web.server import HttpServer
+
+#: Who has begun a handshake at a socket that takes nobody new has so long to end it.
+HANDSHAKE_S = 0.05
+SO_ATTACH_FILTER = 26  # socket(7); not in Python's module
+SOCK_FILTER = struct.Struct("HBBI")
+#: BPF: drop a segment with SYN among its flags, the byte 13 of TCP; pass all others.
+NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (6, 0, 0, 0), (6, 0, 0, 0xFFFFFFFF))
 
 
 def listen(
@@ -51,9 +61,10 @@ def take_over(http: HttpServer, earlier: Sequence[socket.socket]) -> None:
     listener = http.socket
     for one in earlier:
         http.socket = one
+        _admit_nobody_new(one)
         # So often at most, lest a flood keep us here.
-        for _ in range(http.request_queue_size):
-            if not select.select([one], [], [], 0)[0]:
+        for _ in range(2 * http.request_queue_size):
+            if not select.select([one], [], [], HANDSHAKE_S)[0]:
                 break
             http.accept()
         # Not `close` alone: systemd may still have it open, and it would listen on.
@@ -61,6 +72,19 @@ def take_over(http: HttpServer, earlier: Sequence[socket.socket]) -> None:
             one.shutdown(socket.SHUT_RD)
         one.close()
     http.socket = listener
+
+
+def _admit_nobody_new(listener: socket.socket) -> None:
+    """Have the kernel pass over each new SYN at a socket, as if it had been lost.
+
+    Whoever came between the last `accept` and the end of the socket would be reset.
+    So they ask again a second later, and the new socket answers.
+    """
+    program = b"".join(itertools.starmap(SOCK_FILTER.pack, NO_SYN))
+    held = array.array("B", program)  # the kernel copies it from this address
+    with contextlib.suppress(OSError):
+        fprog = struct.pack("HP", len(NO_SYN), held.buffer_info()[0])
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
 
 
 def _listener(settings: Settings, kept: Sequence[socket.socket]) -> socket.socket:

@@ -39,6 +39,8 @@ from cron_trigger.registry.errors import ConfigError
 STAT_BYTES = 1024
 TICKS = os.sysconf("SC_CLK_TCK")
 DEAD = frozenset("ZXx")
+#: A session's leader may be a keeper that was started just now.
+LEADER_S = 2.0
 
 
 class Process(NamedTuple):
@@ -130,6 +132,20 @@ def processes() -> Dict[int, Process]:
     numbers = (int(name) for name in os.listdir("/proc") if name.isdigit())
     found = ((pid, process(pid)) for pid in numbers)
     return {pid: one for pid, one in found if one}
+
+
+def lost_leader(number: int, began_s: float) -> Optional[Process]:
+    """Return who led a session that began at a time of the boot clock, dead or gone.
+
+    Of one that is gone its oldest member tells, which it had begun at once; a start
+    that is not of then is another session's, whose leader had the same number later.
+    """
+    now = processes()
+    session = [one for one in now.values() if one.session == number]
+    oldest = now.get(number) or min(session, default=None, key=lambda one: one.started)
+    if oldest is None or not -0.1 <= oldest.began_s - began_s <= LEADER_S:
+        return None
+    return oldest._replace(pid=number)
 
 
 class Family:
@@ -282,9 +298,6 @@ class Reaper:
     main thread alone.
     """
 
-    #: A session's leader may be a keeper that was started just now.
-    LEADER_S = 2.0
-
     def __init__(self) -> None:
         self._seen: Dict[Process, float] = {}
 
@@ -298,7 +311,7 @@ class Reaper:
         strange = [p for p in dead if p.session != mine and p.pid not in keepers]
         self._seen = {one: self._seen.get(one, now_s) for one in strange}
         for one, since_s in list(self._seen.items()):
-            if one.session != one.pid or now_s - since_s >= self.LEADER_S:
+            if one.session != one.pid or now_s - since_s >= LEADER_S:
                 del self._seen[one]
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(one.pid, os.WNOHANG)

@@ -25,6 +25,7 @@ from cron_trigger.host.processes import (
     TICKS,
     Process,
     boot_time_s,
+    lost_leader,
     process,
     send,
     started_of,
@@ -245,6 +246,7 @@ class Recovery:
             # The file may speak of a later run, whose keeper is not this one's.
             ours = run.pid is None or written.pid == run.pid
             written = written if ours else PidFile()
+            run = self._with_keeper(run, written)
             left = self._may_be_left(run, written, at_once)
             if left or not at_once:
                 self._settle_later(run, lock, None if left else written)
@@ -252,6 +254,21 @@ class Recovery:
         # Without `_lock`: of two who come here, the history lets one record.
         self._record(run, written)
         return True
+
+    def _with_keeper(self, run: Run, written: PidFile) -> Run:
+        """Return a run with its keeper, where both were killed before it was recorded.
+
+        Else nobody could tell whom it has left.
+        """
+        if run.pid is not None or written.pid is None or written.exit_code is not None:
+            return run
+        ago_s = self._on.clock() - written.written_s
+        keeper = lost_leader(written.pid, boot_time_s() - ago_s)
+        if keeper is None:
+            return run
+        run = replace(run, pid=keeper.pid, keeper_started=keeper.mark)
+        self._on.history.started(run)
+        return run
 
     def _settle_later(
         self, run: Run, lock: Optional[int], written: Optional[PidFile]

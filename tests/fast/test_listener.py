@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import select
 import socket
 import sys
 import unittest
@@ -12,7 +13,7 @@ from typing import Any, List, cast
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from support import need
+from support import need, slow
 
 from cron_trigger.daemon.listener import listen, take_over
 from cron_trigger.daemon.systemd import Systemd
@@ -54,6 +55,18 @@ class Empty(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Keep standard error clean."""
+
+
+class Disturbed(socket.socket):
+    """Somebody connects in the last moment before it ends."""
+
+    late: socket.socket
+
+    def shutdown(self, how: int) -> None:
+        self.late = socket.socket()
+        self.late.setblocking(False)
+        self.late.connect_ex(self.getsockname())
+        super().shutdown(how)
 
 
 class ListenerTest(unittest.TestCase):
@@ -98,6 +111,21 @@ class ListenerTest(unittest.TestCase):
         server.accept()
         for call in (early, late, new):
             self.assertEqual(call.getresponse().status, 204)
+
+    @slow
+    def test_who_comes_in_its_last_moment_is_served_a_second_later(self) -> None:
+        need(socket.has_dualstack_ipv6(), "this kernel has no IPv6")
+        listener, _ = listen(self.settings("::"), Keeper([self.kept]))
+        self.addCleanup(listener.close)
+        earlier = Disturbed(fileno=self.kept.detach())
+        server = Answering(listener)
+        take_over(cast(Any, server), [earlier])
+        with earlier.late as late:
+            late.settimeout(10)
+            select.select([], [late], [], 10)
+            late.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            server.accept()
+            self.assertIn(b" 204 ", late.recv(100))
 
     def test_no_other_program_gets_in_beside_it(self) -> None:
         listener, _ = listen(self.settings("127.0.0.2"), Keeper([self.kept]))
