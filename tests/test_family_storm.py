@@ -178,7 +178,16 @@ class FamilyStorm(unittest.TestCase):
             order = sorted((*life, run_id) for run_id, life in runs.items())
             for (_, ended, first), (began, _, second) in zip(order, order[1:]):
                 text = f"{cron}: run {first} lived when run {second} began"
-                self.assertLess(ended, began, text)
+                if ended >= began:
+                    self.fail(f"{text}, {ended} >= {began}: {self.known_of(first)}")
+
+    def known_of(self, run_id: int) -> str:
+        """Return what the history and the server's log have of a run."""
+        query = f"select * from cron_executions where id = {run_id}"
+        log = self.server.log_dir / "cron-trigger-server.log"
+        lines = log.read_text().splitlines()
+        about = [line for line in lines if f"run {run_id} " in line]
+        return f"{self.server.rows(query)} {about}"
 
     def life(self, path: Path) -> Tuple[float, float]:
         words: List[Any] = path.read_text().split()

@@ -117,7 +117,7 @@ class Full(FolderCase):
         told = self.begun()
         self.server.kill()
         (self.server.folder / "go").touch()
-        wait_until(lambda: not Path(f"/proc/{told['pid']}").exists())
+        wait_until(lambda: not os.path.exists(f"/proc/{told['pid']}"))
         self.server.start()
         run = self.server.ended(told["runId"])
         self.assertEqual((run["status"], run["exitCode"]), ("failed", 5), run)
