@@ -12,7 +12,7 @@ import importlib
 import os
 import signal
 import sys
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Optional, Sequence
 
 from cron_trigger import SERVICE, VERSION
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed, reader_may_go, tell
@@ -25,7 +25,7 @@ FOLDERS = ("registry", "log-dir", "state-dir", "run-dir")
 CLIENT = ("port", "secret-file")
 ALL = tuple(SETTINGS)
 #: Each command: module and function, what it does, and which settings its help lists.
-COMMANDS: Dict[str, Tuple[str, str, Sequence[str]]] = {
+COMMANDS: dict[str, tuple[str, str, Sequence[str]]] = {
     "serve": ("serve:command", "serve over HTTP (also without a command)", ALL),
     "run": ("run:command", "run a cron in the foreground, for crontab lines", FOLDERS),
     "list": ("tables:list_crons", "list the crons", FOLDERS),
@@ -120,10 +120,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made = {
         name: commands.add_parser(
-            name,
-            help=what,
-            description=f"{what[0].upper()}{what[1:]}.",
-            shown=shown,
+            name, help=what, description=f"{what[0].upper()}{what[1:]}.", shown=shown
         )
         for name, (_, what, shown) in COMMANDS.items()
     }
@@ -136,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_host_flags(made: Dict[str, _Parser]) -> None:
+def _add_host_flags(made: dict[str, _Parser]) -> None:
     """Add what the commands for this host take."""
     for name in ("list", "history", "check", "doctor", "crontab", "trigger", "cancel"):
         made[name].add_argument("--json", action="store_true", help="for programs")
@@ -170,7 +167,7 @@ def _add_host_flags(made: Dict[str, _Parser]) -> None:
     )
 
 
-def _add_client_flags(made: Dict[str, _Parser]) -> None:
+def _add_client_flags(made: dict[str, _Parser]) -> None:
     """Add what the commands for a server take."""
     for name in ("trigger", "log", "cancel", "events"):
         made[name].add_argument(

@@ -13,7 +13,7 @@ import ipaddress
 import json
 import time
 import urllib.parse
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, TypeVar
+from typing import Any, Callable, Iterator, Mapping, Optional, TypeVar
 
 from cron_trigger import SERVICE
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
@@ -165,13 +165,13 @@ class Client:
                 ended = False  # cut off: the rest is asked for
                 time.sleep(self.PAUSE_S)
 
-    def events(self) -> Iterator[Tuple[str, str, str]]:
+    def events(self) -> Iterator[tuple[str, str, str]]:
         """Yield id, name and data of each event, for ever, each of them once."""
-        last: Dict[str, str] = {}
+        last: dict[str, str] = {}
         while True:
             answer = self.patiently(lambda: self.open("GET", "events", None, last))
             with answer, contextlib.suppress(OSError, http.client.HTTPException):
-                fields: Dict[str, str] = {}
+                fields: dict[str, str] = {}
                 while line := answer.readline().decode("utf-8", "replace"):
                     name, _, value = line.rstrip("\n").partition(": ")
                     if name:
@@ -204,7 +204,7 @@ def _is_here(url: str) -> bool:
     return host == "localhost"
 
 
-def _installed_secret() -> Tuple[Optional[str], Optional[str]]:
+def _installed_secret() -> tuple[Optional[str], Optional[str]]:
     """Return this host's secret, or its file, where that may be read."""
     with contextlib.suppress(OSError):
         return SECRET_HEADER.read_text("utf-8").partition(": ")[2].strip(), None

@@ -38,7 +38,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -96,7 +96,7 @@ class Row:
     what: str
     yardstick: str
     goal: float
-    values: List[float]
+    values: list[float]
     unit: str
     ours: float
     base: Optional[float] = None
@@ -118,7 +118,7 @@ class Row:
         low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
         return f"{low:.3g}–{high:.3g}"
 
-    def cells(self) -> List[str]:
+    def cells(self) -> list[str]:
         sign = "≥" if self.at_least else "≤"
         has_base = self.base is not None
         return [
@@ -135,12 +135,12 @@ class Row:
 HEADINGS = ["what", "median", "yardstick", "ratio", "spread", "goal", "met"]
 
 Sampler = Callable[[], float]
-Rounds = List[List[float]]
+Rounds = list[list[float]]
 
 
-def alternate(samplers: Mapping[str, Sampler], scale: Scale) -> Dict[str, Rounds]:
+def alternate(samplers: Mapping[str, Sampler], scale: Scale) -> dict[str, Rounds]:
     """Return each contestant's samples, by round; they take turns after each one."""
-    taken: Dict[str, Rounds] = {name: [] for name in samplers}
+    taken: dict[str, Rounds] = {name: [] for name in samplers}
     for sampler in samplers.values():  # what is first of all is not counted
         sampler()
         sampler()
@@ -269,7 +269,7 @@ class Stream(Connection):
 # ====================================================================== Contestants
 
 
-def cron_names(count: int) -> List[str]:
+def cron_names(count: int) -> list[str]:
     return [f"cron-{number}" for number in range(count)]
 
 
@@ -746,7 +746,7 @@ def memory(scale: Scale) -> Iterator[Row]:
 
 
 def idle_memory(scale: Scale) -> Row:
-    taken: List[float] = []
+    taken: list[float] = []
     for _ in range(min(scale.rounds, 5)):
         with our_server() as bench:
             bench.connection.ask(get("/health"))
@@ -762,7 +762,7 @@ def ratio_row(
 
 
 @contextlib.contextmanager
-def streams(bench: Bench, count: int) -> Iterator[List[Stream]]:
+def streams(bench: Bench, count: int) -> Iterator[list[Stream]]:
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(contextlib.closing(Stream(bench.server.port)))
@@ -924,7 +924,7 @@ def large_family(count: int) -> Iterator[int]:
         leader.wait()
 
 
-GROUPS: Dict[str, Callable[[Scale], Iterator[Row]]] = {
+GROUPS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "first": first_instruction,
     "answers": answers,
     "throughput": throughput,
@@ -975,7 +975,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     for name in os.environ.keys() - {"PATH", "HOME", "LANG", "TMPDIR"}:
         del os.environ[name]  # a service has but a few variables, too
     compileall.compile_dir(REPOSITORY / "cron_trigger", quiet=2)
-    rows: List[Row] = []
+    rows: list[Row] = []
     for name in options.only or GROUPS:
         print(f"{name} …", file=sys.stderr, flush=True)
         rows.extend(GROUPS[name](scale))

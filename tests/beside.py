@@ -17,12 +17,12 @@ import subprocess
 import sys
 import threading
 import unittest
-from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Callable, Iterator, Optional
 
 from support import FULL
 
 #: What is wrong with a test, and why it was skipped; empty where nothing is.
-Outcome = Tuple[str, str]
+Outcome = tuple[str, str]
 
 
 class Other:
@@ -35,7 +35,7 @@ class Other:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._outcomes: Dict[str, concurrent.futures.Future[Outcome]] = {}
+        self._outcomes: dict[str, concurrent.futures.Future[Outcome]] = {}
         # Daemon: Python would wait for any other before `_end`, which ends it.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -127,10 +127,10 @@ class Telling(unittest.TestResult):
         super().__init__()
         self._tell = tell
         self._last: Optional[str] = None
-        self._of_last: List[Outcome] = []
+        self._of_last: list[Outcome] = []
         #: What was said between tests: a class that can't be set up has none.
-        self.between: List[Outcome] = []
-        self.told: Set[str] = set()
+        self.between: list[Outcome] = []
+        self.told: set[str] = set()
 
     def startTest(self, test: unittest.TestCase) -> None:
         self.tell_last()
@@ -147,7 +147,7 @@ class Telling(unittest.TestResult):
             self.tell(self._last, [*self._of_last, between])
         self._last = None
 
-    def tell(self, name: str, outcomes: List[Outcome]) -> None:
+    def tell(self, name: str, outcomes: list[Outcome]) -> None:
         self.told.add(name)
         faults, reasons = ("\n".join(filter(None, texts)) for texts in zip(*outcomes))
         self._tell(name, (faults, reasons))
@@ -178,7 +178,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     for line in given:
-        names: List[str] = json.loads(line)
+        names: list[str] = json.loads(line)
         result = Telling(lambda name, said: print(json.dumps([name, *said]), file=told))
         unittest.defaultTestLoader.loadTestsFromNames(names).run(result)
         result.tell_last()

@@ -15,7 +15,7 @@ import subprocess
 import time
 import unittest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence
 
 from support import REPOSITORY, Server, need, need_full, wait_until
 
@@ -43,7 +43,7 @@ def words_text() -> str:
     return "\n".join((DASHBOARD / n).read_text(encoding="utf-8") for n in names)
 
 
-def page_words() -> Dict[str, Tuple[str, str]]:
+def page_words() -> dict[str, tuple[str, str]]:
     """Return the page's words: key to French and English."""
     string = r'"((?:[^"\\]|\\.)*)"'
     found = re.findall(
@@ -157,7 +157,7 @@ PARAMETERS = {
 }
 PLAIN = {name: PARAMETERS[name] for name in ("target", "keep")}
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "quick": {"description": "A quick one", "estimatedDuration": "2s"},
     "slow": {"description": "A slow one", "estimatedDuration": "1m30s"},
     "bad": {"description": "One that fails"},
@@ -176,7 +176,7 @@ addEventListener("securitypolicyviolation", (event) =>
 """
 
 
-def whole_registry() -> Dict[str, Any]:
+def whole_registry() -> dict[str, Any]:
     """Return the registry of most tests: each cron runs the script of its name."""
     return {
         name: {"command": f"{name}.sh", **entry} for name, entry in REGISTRY.items()
@@ -187,16 +187,16 @@ class BrowserTest(unittest.TestCase):
     """A real server, and a page of it; at the end nothing may have gone wrong in it."""
 
     language = "fr-FR"
-    options: Dict[str, Any] = {}
+    options: dict[str, Any] = {}
     chromiums: Sequence[str] = CHROMIUMS
 
     def setUp(self) -> None:
         need_full()
         self.browser = Kit.start(chromium_path(self.chromiums))
         self.server = self.make_server()
-        self.complaints: List[str] = []
-        self.elsewhere: List[str] = []
-        self.sent: List[Tuple[str, str, Dict[str, str]]] = []
+        self.complaints: list[str] = []
+        self.elsewhere: list[str] = []
+        self.sent: list[tuple[str, str, dict[str, str]]] = []
         self.context = self.make_context()
         self.page = self.new_page(self.context)
         self.words = page_words()
@@ -295,7 +295,7 @@ class BrowserTest(unittest.TestCase):
         SCREENSHOTS.mkdir(exist_ok=True)
         (page or self.page).screenshot(path=SCREENSHOTS / f"{name}.png")
 
-    def posts(self) -> List[Tuple[str, str, Dict[str, str]]]:
+    def posts(self) -> list[tuple[str, str, dict[str, str]]]:
         return [sent for sent in self.sent if sent[0] == "POST"]
 
     def asked(self, path: str) -> int:

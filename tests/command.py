@@ -11,16 +11,14 @@ import subprocess
 import unittest
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
-from typing import Any, Dict, Mapping
+from typing import Any, Mapping
 from unittest import mock
 
-from support import (
-    Server,
-)
+from support import Server
 
 from cron_trigger.cli import main
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "hello": {
         "description": "Dire bonjour ✅",
         "command": ["echo", "hello {word}", "{n}"],

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from crontabs import (
-    OF_ANNA,
-    OF_WWW,
-    Case,
-    by_shell,
-    plain,
-)
+from crontabs import OF_ANNA, OF_WWW, Case, by_shell, plain
 
 #: What the documents of programs tell people to put into their crontabs.
 DOCUMENTS = [

@@ -9,7 +9,7 @@ import json
 import os
 import unittest
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+from typing import Any, Mapping, NamedTuple, Optional
 
 from cron_trigger.crontab.conversion import Conversion, convert
 from cron_trigger.crontab.entries import Host
@@ -39,11 +39,11 @@ class Case(NamedTuple):
     user: Optional[str] = None
 
 
-def by_shell(text: str, **others: Any) -> Dict[str, Any]:
+def by_shell(text: str, **others: Any) -> dict[str, Any]:
     return {"command": ["/bin/sh", "-c", text], "workingDirectory": "/root", **others}
 
 
-def plain(*command: str, **others: Any) -> Dict[str, Any]:
+def plain(*command: str, **others: Any) -> dict[str, Any]:
     return {"command": list(command), "workingDirectory": "/root", **others}
 
 

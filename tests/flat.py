@@ -11,14 +11,14 @@ import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, List
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cron_trigger
 
 
-def modules() -> List[ModuleType]:
+def modules() -> list[ModuleType]:
     """Return all modules of the program, imported."""
     found = [cron_trigger]
     for info in pkgutil.walk_packages(cron_trigger.__path__, "cron_trigger."):

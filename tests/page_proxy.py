@@ -12,7 +12,7 @@ import socket
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any, Iterator
 
 PREFIX = "/crons/"
 
@@ -26,16 +26,16 @@ class Proxy(socketserver.ThreadingTCPServer):
     def __init__(self, upstream: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.upstream = upstream
-        self.refused: Dict[str, int] = {}
-        self.asked: List[str] = []
-        self.passing: Set[socket.socket] = set()
+        self.refused: dict[str, int] = {}
+        self.asked: list[str] = []
+        self.passing: set[socket.socket] = set()
 
     @property
     def origin(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}{PREFIX}"
 
     @property
-    def streams(self) -> List[socket.socket]:
+    def streams(self) -> list[socket.socket]:
         """The streams that their clients have not closed."""
         return [stream for stream in list(self.passing) if not _closed(stream)]
 

@@ -19,17 +19,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    TypeVar,
-)
+from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAM = REPOSITORY / "cron_trigger_server.py"
@@ -138,7 +128,7 @@ def npm_folder(*packages: str) -> Path:
     return made
 
 
-def children(pid: int) -> List[int]:
+def children(pid: int) -> list[int]:
     """Return the processes whose parent this one is: proc(5)."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -165,7 +155,7 @@ def wait_until(
         pause_s = min(pause_s * 1.5, 0.05)
 
 
-def patched(*statements: str) -> Tuple[str, str]:
+def patched(*statements: str) -> tuple[str, str]:
     """Return a `program` for Server: the module, `m`, changed before it starts."""
     head = f"import sys; sys.path.insert(0, {str(REPOSITORY / 'tests')!r})"
     return "-c", "\n".join(
@@ -173,7 +163,7 @@ def patched(*statements: str) -> Tuple[str, str]:
     )
 
 
-def limited(limits: str) -> Tuple[str, str]:
+def limited(limits: str) -> tuple[str, str]:
     """Return a `program` for Server: one with other limits, such as "send_s=0.3"."""
     return "-c", "\n".join(
         [
@@ -306,7 +296,7 @@ class Server:
         path = self.log_dir / f"{name}.log"
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
-    def rows(self, query: str, values: Sequence[Any] = ()) -> List[Tuple[Any, ...]]:
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Ask the history itself."""
         path = self.state_dir / "history.db"
         with contextlib.closing(sqlite3.connect(path, timeout=10)) as db:
@@ -314,7 +304,7 @@ class Server:
 
     # ---- process
 
-    def folder_flags(self) -> List[str]:
+    def folder_flags(self) -> list[str]:
         return [
             f"--registry={self.registry}",
             f"--log-dir={self.log_dir}",
@@ -322,7 +312,7 @@ class Server:
             f"--run-dir={self.run_dir}",
         ]
 
-    def clean_environ(self) -> Dict[str, str]:
+    def clean_environ(self) -> dict[str, str]:
         """Return an environment without settings of whoever runs the tests."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("CRON_")}
         for name in ("NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS"):

@@ -8,7 +8,7 @@ import re
 import signal
 import unittest
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Iterator
 from unittest import mock
 
 from support import Reply, Server, Wire, need_full, slow, wait_until
@@ -41,7 +41,7 @@ def path_of(route: Route) -> str:
     return re.sub("|".join(PARTS), lambda match: PARTS[match[0]], route.path)
 
 
-def calls() -> List[Tuple[Route, str]]:
+def calls() -> list[tuple[Route, str]]:
     """Return each route with each method that it answers."""
     found = []
     for route in ROUTES:
@@ -403,7 +403,7 @@ class WrongSecretsTest(unittest.TestCase):
         self.assertLessEqual(len(many), Rates.CLIENTS)
 
 
-def environ_of(pid: int) -> Dict[bytes, bytes]:
+def environ_of(pid: int) -> dict[bytes, bytes]:
     pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return {name: value for name, _, value in (p.partition(b"=") for p in pairs)}
 

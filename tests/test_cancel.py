@@ -9,7 +9,7 @@ import sqlite3
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterator
 
 from support import FULL, Server, need_full, patched, slow, wait_until
 
@@ -78,7 +78,7 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def members(group: int) -> List[int]:
+def members(group: int) -> list[int]:
     """Return the living processes of a process group."""
     found = []
     for entry in os.listdir("/proc"):

@@ -13,14 +13,14 @@ import sys
 import threading
 import unittest
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Optional
 
 from support import PROGRAM, READERS, Server, need, slow, wait_until
 
 from cron_trigger import client
 
 SECRET = "S3cret-of-this-test-0123456789"
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "ok": {
         "description": "Is well",
         "command": ["echo", "{n}", "{word}"],

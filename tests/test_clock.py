@@ -10,7 +10,7 @@ import sqlite3
 import time
 import unittest
 from pathlib import Path
-from typing import Any, List
+from typing import Any
 
 from support import Server, limited, need, slow, wait_until
 from wall_clock import WallClock
@@ -42,7 +42,7 @@ class SetClock(unittest.TestCase):
         now = self.server.completed("brief")["startedAt"]
         self.assertLess(abs(epoch_of(now) - time.time()), 60, "the library moves it")
 
-    def ids(self) -> List[int]:
+    def ids(self) -> list[int]:
         return [run["id"] for run in self.server.get("/runs").json["runs"]]
 
     def old_runs(self, *days: float) -> None:

@@ -12,18 +12,9 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
-from typing import List
 
 from command import REGISTRY, CommandCase
-from support import (
-    PROGRAM,
-    Server,
-    need,
-    need_command,
-    need_full,
-    slow,
-    wait_until,
-)
+from support import PROGRAM, Server, need, need_command, need_full, slow, wait_until
 
 from cron_trigger import VERSION
 from cron_trigger.cli import COMMANDS
@@ -98,7 +89,7 @@ class HelpTest(CommandCase):
                 with self.subTest(words, shell=shell):
                     self.assertEqual(self.completed(shell, *words), found)
 
-    def completed(self, shell: str, *words: str) -> List[str]:
+    def completed(self, shell: str, *words: str) -> list[str]:
         """Return what a shell offers for the last of some words."""
         typed = shlex.join(["cron-trigger", *words])
         command = shlex.join([sys.executable, str(PROGRAM)])

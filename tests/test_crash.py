@@ -21,7 +21,7 @@ import time
 import unittest
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Optional, Sequence
 
 from support import (
     FULL,
@@ -72,21 +72,21 @@ def some(points: Sequence[Any], count: int) -> Sequence[Any]:
     return points if FULL else random.sample(points, count)
 
 
-def dying(owner: str, name: str, when: str) -> Tuple[str, ...]:
+def dying(owner: str, name: str, when: str) -> tuple[str, ...]:
     """Return a program that dies before, in or after a method's first call."""
     if when == "within":
         return patched(TORN.format(f"{owner}.{name}.<locals>.change"))
     return patched(CRASH, f"crash(m.{owner}, {name!r}, {when!r})")
 
 
-def canary(server: Server) -> List[Tuple[str, str, int]]:
+def canary(server: Server) -> list[tuple[str, str, int]]:
     """Return (begin or end, cron, run id), in the order in which it happened."""
     path = server.folder / "canary"
     lines = path.read_text().splitlines() if path.exists() else []
     return [(w[0], w[1], int(w[2])) for w in map(str.split, lines)]
 
 
-def begins(server: Server) -> List[int]:
+def begins(server: Server) -> list[int]:
     return [run_id for what, _, run_id in canary(server) if what == "begin"]
 
 
@@ -338,10 +338,10 @@ class Storm(unittest.TestCase):
         self.addCleanup(self.server.__exit__)
         self.server.script("canary.sh", CANARY)
         #: What clients were told.
-        self.told: Dict[int, str] = {}
-        self.by_key: Dict[str, Set[int]] = collections.defaultdict(set)
-        self.cancelled: Set[int] = set()
-        self.keepers_killed: Set[int] = set()
+        self.told: dict[int, str] = {}
+        self.by_key: dict[str, set[int]] = collections.defaultdict(set)
+        self.cancelled: set[int] = set()
+        self.keepers_killed: set[int] = set()
         self.refused = self.times_full = 0
         self.stop = threading.Event()
         self.lock = threading.Lock()
@@ -582,12 +582,12 @@ class Storm(unittest.TestCase):
         else:
             self.assertEqual((status, exit_code), ("cancelled", 143))
 
-    def ends(self) -> Set[int]:
+    def ends(self) -> set[int]:
         return {run_id for what, _, run_id in canary(self.server) if what == "end"}
 
     def check_order(self) -> None:
         """No two runs of one cron overlapped."""
-        now: Dict[str, int] = {}
+        now: dict[str, int] = {}
         for what, cron, run_id in canary(self.server):
             if what == "begin":
                 now[cron] = run_id

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 from unittest import mock
 
 from support import Server, need, slow
@@ -44,7 +44,7 @@ class DoctorCase(unittest.TestCase):
         with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as listener:
             self.port = listener.server_address[1]
 
-    def call(self, *flags: str) -> Tuple[int, str]:
+    def call(self, *flags: str) -> tuple[int, str]:
         """Return exit status and output of `doctor`, called in this process."""
         output = io.StringIO()
         environ = mock.patch.dict(os.environ, self.server.clean_environ(), clear=True)
@@ -53,9 +53,9 @@ class DoctorCase(unittest.TestCase):
             status = cli.main([*words, *self.server.folder_flags()])
         return status, output.getvalue()
 
-    def examine(self, *flags: str) -> Tuple[int, List[Dict[str, str]]]:
+    def examine(self, *flags: str) -> tuple[int, list[dict[str, str]]]:
         status, output = self.call("--json", *flags)
-        answer: Dict[str, Any] = json.loads(output)
+        answer: dict[str, Any] = json.loads(output)
         wrong = [one for one in answer["findings"] if one["status"] == "wrong"]
         self.assertEqual(answer["wrong"], len(wrong))
         return status, wrong
@@ -224,9 +224,9 @@ class Looks(DoctorCase):
         text = "CRON_TRIGGER_ALLOWED_HOST is no setting"
         self.assert_wrong("settings", text, "rename it to CRON_TRIGGER_ALLOWED_HOSTS")
 
-    def bridges(self, *addresses: str, **flags: str) -> List[Finding]:
+    def bridges(self, *addresses: str, **flags: str) -> list[Finding]:
         """Return what is said of bridges with these addresses."""
-        made: List[Tuple[str, Interface]] = [
+        made: list[tuple[str, Interface]] = [
             ("docker0", ipaddress.ip_interface(address)) for address in addresses
         ]
         module = "cron_trigger.doctor.containers"

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, NamedTuple, Optional
 
 from support import PROGRAM, REPOSITORY, need, need_command, slow
 
@@ -82,12 +82,12 @@ class Step(NamedTuple):
     output: str
 
 
-def blocks(text: str, language: Optional[str] = None) -> List[Block]:
+def blocks(text: str, language: Optional[str] = None) -> list[Block]:
     found = [Block(*match) for match in BLOCK.findall(text)]
     return [b for b in found if language is None or b.language == language]
 
 
-def steps(block: Block) -> List[Step]:
+def steps(block: Block) -> list[Step]:
     parts = re.split(r"^\$ ", block.text, flags=re.M)[1:]
     pairs = (part.partition("\n") for part in parts)
     return [Step(command, output.strip()) for command, _, output in pairs]
@@ -98,14 +98,14 @@ def prose(text: str) -> str:
     return BLOCK.sub("", text)
 
 
-def anchors(text: str) -> Set[str]:
+def anchors(text: str) -> set[str]:
     """Return the anchors that GitHub gives a document's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(text), re.M)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.strip().replace(" ", "-") for heading in plain}
 
 
-def rows(text: str) -> List[List[str]]:
+def rows(text: str) -> list[list[str]]:
     """Return the cells of every table's rows."""
     lines = (line for line in text.splitlines() if line.startswith("| "))
     return [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines]
@@ -128,7 +128,7 @@ class NamesTest(unittest.TestCase):
                 self.assertTrue(word in within, "nothing is said of it")
 
     def test_every_route_with_its_query_and_none_that_is_none(self) -> None:
-        told: Dict[Tuple[str, str], Set[Tuple[str, ...]]] = {}
+        told: dict[tuple[str, str], set[tuple[str, ...]]] = {}
         for method, path, query in re.findall(
             r"`(GET|POST|DELETE) (/[^`? ]*)(?:\?([^`]*))?`", HTTP
         ):
@@ -285,7 +285,7 @@ class Shown:
         if user is not None:
             os.chown(self._folder, user, user)
 
-    def _environ(self) -> Dict[str, str]:
+    def _environ(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("CRON_")}
         dirs = {
             variable_of(f"{name}-dir"): str(self._folder / name)

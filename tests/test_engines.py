@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Sequence
 
 from beside import beside
 from support import REPOSITORY, Server, need, need_command, need_full, slow, wait_until
@@ -58,7 +58,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def processes() -> Dict[int, List[str]]:
+def processes() -> dict[int, list[str]]:
     """Return the command line of every process that has one."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
@@ -95,7 +95,7 @@ class Host:
     def _has_left(self, pid: int, namespace: str) -> bool:
         return os.readlink(f"/proc/{pid}/ns/net") != namespace
 
-    def inside(self, pid: int) -> List[str]:
+    def inside(self, pid: int) -> list[str]:
         """Return the words that run a command on a host."""
         return ["nsenter", f"--net=/proc/{pid}/ns/net"]
 
@@ -166,7 +166,7 @@ UsePAM no
     def log_text(self) -> str:
         return (self.folder / "sshd.log").read_text().lower()
 
-    def working(self) -> Dict[int, List[str]]:
+    def working(self) -> dict[int, list[str]]:
         """Return what runs on the other host, besides sshd."""
         found = {}
         for pid, words in processes().items():
@@ -190,11 +190,11 @@ UsePAM no
         shutil.rmtree(self.folder)
 
 
-def entry(script: Path) -> Dict[str, Any]:
+def entry(script: Path) -> dict[str, Any]:
     """Return the registry's entry that a script's header has to paste."""
     text = script.read_text(encoding="utf-8").partition("The registry's entry:\n")[2]
     lines = itertools.takewhile(lambda line: line.startswith("#  "), text.splitlines())
-    found: Dict[str, Any] = json.loads("{" + "".join(line[1:] for line in lines) + "}")
+    found: dict[str, Any] = json.loads("{" + "".join(line[1:] for line in lines) + "}")
     return found
 
 
@@ -266,7 +266,7 @@ class Ssh(Work):
     host: Host
     #: Where the command runs, and more keys for the registry's entries.
     target = "other"
-    more: Dict[str, Any] = {}
+    more: dict[str, Any] = {}
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -445,7 +445,7 @@ class Cluster:
         self.folder.chmod(0o755)  # munged insists that all may reach its socket
         self.config = self.folder / "slurm.conf"
         self.environ = {**os.environ, "SLURM_CONF": str(self.config)}
-        self.daemons: List[subprocess.Popen[bytes]] = []
+        self.daemons: list[subprocess.Popen[bytes]] = []
         self._configure()
         try:
             self._start()
@@ -510,10 +510,10 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def free_ports(count: int) -> List[int]:
+def free_ports(count: int) -> list[int]:
     """Return free ports below those that the kernel gives to outgoing connections."""
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    found: List[int] = []
+    found: list[int] = []
     for port in range(first - 1 - os.getpid() % 2000, 1024, -1):
         with contextlib.suppress(OSError):
             socket.create_server(("0.0.0.0", port)).close()
@@ -527,7 +527,7 @@ class Slurm(Work):
     cluster: Cluster
     #: Where the jobs go, and more keys for the registry's entries.
     partition = "main"
-    more: Dict[str, Any] = {}
+    more: dict[str, Any] = {}
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -555,7 +555,7 @@ class Slurm(Work):
         self.addCleanup(server.__exit__)
         return server.start()
 
-    def working(self, word: str) -> List[int]:
+    def working(self, word: str) -> list[int]:
         """Return the processes of the cluster's jobs with a word on their line."""
         return [pid for pid, words in processes().items() if words[-1] == word]
 

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 import unittest
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Iterator, NamedTuple, Optional
 
 from support import (
     PROGRAM,
@@ -30,7 +30,7 @@ from test_schedule import at, plan, plan_soon, settled
 
 from cron_trigger.registry.times import epoch_of
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     **{f"c{n}": {"description": "Brief", "command": ["true"]} for n in range(8)},
     "quiet": {"description": "Sleeps", "command": ["sleep", "60"]},
     "short": {"description": "Sleeps a little", "command": ["sleep", "0.4"]},
@@ -56,11 +56,11 @@ class Listener:
         self.file.begin()
         self.status = self.file.status
         self.headers = {k.lower(): v for k, v in self.file.getheaders()}
-        self.comments: List[str] = []
+        self.comments: list[str] = []
 
-    def blocks(self) -> Iterator[List[str]]:
+    def blocks(self) -> Iterator[list[str]]:
         """Yield the lines of each block until the stream ends."""
-        lines: List[str] = []
+        lines: list[str] = []
         for raw in self.file:
             line = raw.decode("utf-8").rstrip("\n")
             if line:
@@ -77,13 +77,13 @@ class Listener:
                 data = json.loads(fields["data"])
                 yield Event(int(fields["id"]), fields["event"], data)
 
-    def take(self, count: int) -> List[Event]:
+    def take(self, count: int) -> list[Event]:
         events = self.events()
         return [next(events) for _ in range(count)]
 
     def until(
         self, name: str, key: str = "run", id: Optional[int] = None
-    ) -> List[Event]:
+    ) -> list[Event]:
         """Return the events up to one of this name (of this run)."""
         found = []
         for event in self.events():
@@ -277,7 +277,7 @@ class EventsTest(unittest.TestCase):
                 thread.join()
         ids = [event.id for event in events]
         self.assertEqual(ids, list(range(before + 1, before + 33)))
-        state: Dict[str, str] = {}
+        state: dict[str, str] = {}
         for event in events:
             cron = event.data["run"]["cronName"]
             # Of one cron, starts and ends take turns: it never runs twice.
@@ -295,7 +295,7 @@ class EventsTest(unittest.TestCase):
         first = last_id(self.server)
         worker = threading.Thread(target=self.complete, args=("c5", 20))
         worker.start()
-        seen: List[int] = []
+        seen: list[int] = []
         while len(seen) < 40:
             with listening(self.server, seen[-1] if seen else first) as listener:
                 seen += [e.id for e in listener.take(min(3, 40 - len(seen)))]
@@ -318,7 +318,7 @@ class EventsTest(unittest.TestCase):
         self.assertEqual((reply.status, reply.body), (200, b""))
 
     def test_streams_are_bounded_and_places_come_back(self) -> None:
-        listeners: List[Listener] = []
+        listeners: list[Listener] = []
         try:
             while (listener := Listener(self.server)).status == 200:
                 listeners.append(listener.joined())
@@ -439,7 +439,7 @@ class EventsAcrossRestartTest(unittest.TestCase):
                 self.assertEqual(len(events), 12)
             self.assertEqual(server.get("/health").json["status"], "healthy")
             # What it was sent before it was dropped is less than all.
-            got: List[Event] = []
+            got: list[Event] = []
             with contextlib.suppress(ConnectionError, http.client.IncompleteRead):
                 for event in slow.events():
                     got.append(event)
@@ -484,7 +484,7 @@ class BrowserClientTest(unittest.TestCase):
 
     def follow(self, server: Server, client: subprocess.Popen[str]) -> None:
         assert client.stdout
-        lines: List[str] = []
+        lines: list[str] = []
         stdout = client.stdout
         reader = threading.Thread(
             target=lambda: lines.extend(iter_lines(stdout, lines))
@@ -508,7 +508,7 @@ class BrowserClientTest(unittest.TestCase):
         self.assertEqual(told, [f"{number} {name}" for number, name in stored])
 
 
-def iter_lines(stream: Any, lines: List[str]) -> List[str]:
+def iter_lines(stream: Any, lines: list[str]) -> list[str]:
     for line in stream:
         lines.append(line.strip())
     return []

@@ -15,7 +15,7 @@ import sys
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from support import (
     FULL,
@@ -45,7 +45,7 @@ while time.clock_gettime(7) < end:
         file.write(str(time.clock_gettime(7)))
 """
 #: Ways in which scripts start what they do.
-SHAPES: Dict[str, List[str]] = {
+SHAPES: dict[str, list[str]] = {
     "plain": ["./work.py", "60"],
     "timeout": ["bash", "-c", "timeout 60 ./work.py 60"],
     "monitor": ["bash", "-c", "set -m; ./work.py 60 & wait"],
@@ -55,7 +55,7 @@ SHAPES: Dict[str, List[str]] = {
     "background": ["bash", "-c", "./work.py 60 & sleep 60"],
     "runuser": ["runuser", "-u", "nobody", "-m", "--", "./work.py", "60"],
 }
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     **{
         name: {"description": name, "command": command, "killAfter": "2s"}
         for name, command in SHAPES.items()
@@ -147,7 +147,7 @@ def prepared(**options: Any) -> Server:
     return server
 
 
-def workers(server: Server) -> List[int]:
+def workers(server: Server) -> list[int]:
     """Return the PIDs of workers that are alive."""
     marks = (path.name.split(".")[1:] for path in server.folder.glob("work.*"))
     pids = {int(parts[0]) for parts in marks if parts[0].isdigit()}
@@ -155,7 +155,7 @@ def workers(server: Server) -> List[int]:
     return [pid for pid, one in found if one and one.alive]
 
 
-def working(server: Server, count: int = 1) -> List[int]:
+def working(server: Server, count: int = 1) -> list[int]:
     return list(wait_until(lambda: len(found := workers(server)) >= count and found))
 
 
@@ -527,7 +527,7 @@ def _others_of(uid: int) -> int:
     return count
 
 
-def processes_below(pid: int) -> List[int]:
+def processes_below(pid: int) -> list[int]:
     return [p for p, one in processes.processes().items() if one.parent == pid]
 
 
@@ -600,7 +600,7 @@ umask; id -G; tty; ulimit -n; ulimit -c
 class HungLaunch(unittest.TestCase):
     def test_a_plan_whose_launch_hangs_delays_nobody_else(self) -> None:
         """A `node --version` that takes seconds stands for a dead mount."""
-        registry: Dict[str, Any] = {
+        registry: dict[str, Any] = {
             "hung": {
                 "description": "Hangs",
                 "command": "x.ts",

@@ -18,7 +18,7 @@ import time
 import unittest
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from support import FULL, Server, need_command, need_full, wait_until
 
@@ -41,7 +41,7 @@ while now() < end:
     os.pwrite(file, b"%20.6f" % now(), 20)
     time.sleep(0.005)
 """
-SHAPES: Dict[str, List[str]] = {
+SHAPES: dict[str, list[str]] = {
     "plain": ["./work.py", "0.4"],
     "timeout": ["bash", "-c", "timeout 5 ./work.py 0.6"],
     "monitor": ["bash", "-c", "set -m; ./work.py 0.5 & wait"],
@@ -77,11 +77,11 @@ class FamilyStorm(unittest.TestCase):
         self.server.script("work.py", WORK)
         (self.server.folder / "marks").mkdir()
         self.stop = threading.Event()
-        self.counts: Dict[str, int] = defaultdict(int)
+        self.counts: dict[str, int] = defaultdict(int)
 
     def client(self, number: int) -> None:
         dice = random.Random(self.seed * 10 + number)
-        told: List[int] = []
+        told: list[int] = []
         while not self.stop.wait(dice.random() * 0.1):
             with contextlib.suppress(OSError, http.client.HTTPException, KeyError):
                 reply = self.server.trigger(dice.choice(list(SHAPES)))
@@ -165,7 +165,7 @@ class FamilyStorm(unittest.TestCase):
             self.check()
 
     def check(self) -> None:
-        lives: Dict[str, Dict[int, Tuple[float, float]]] = defaultdict(dict)
+        lives: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
         for path in (self.server.folder / "marks").iterdir():
             if not path.stat().st_size:
                 continue  # killed before it had written anything
@@ -189,8 +189,8 @@ class FamilyStorm(unittest.TestCase):
         about = [line for line in lines if f"run {run_id} " in line]
         return f"{self.server.rows(query)} {about}"
 
-    def life(self, path: Path) -> Tuple[float, float]:
-        words: List[Any] = path.read_text().split()
+    def life(self, path: Path) -> tuple[float, float]:
+        words: list[Any] = path.read_text().split()
         return float(words[0]), float(words[-1])
 
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 from unittest import mock
 
 from support import Server, need, need_full, patched, slow, wait_until
@@ -313,7 +313,7 @@ class UnsafePlaceTest(FolderTest):
 class ModeTest(FolderTest):
     """What a log may be read by is not decided by whoever started the server."""
 
-    def modes(self, server: Server) -> List[str]:
+    def modes(self, server: Server) -> list[str]:
         paths = (server.log_dir, server.log_dir / "a.log", server.log_dir / LOG)
         return [oct(path.stat().st_mode & 0o777) for path in paths]
 
@@ -428,7 +428,7 @@ class ForgeryTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        registry: Dict[str, Any] = {
+        registry: dict[str, Any] = {
             "forge": {"description": "Lies", "command": "forge.sh"},
             "echo": {
                 "description": "A \x1b[2J description",
@@ -521,7 +521,7 @@ class ArgumentTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        registry: Dict[str, Any] = {
+        registry: dict[str, Any] = {
             "show": {
                 "description": "Show its arguments",
                 "command": ["show.sh", "--text={text}", "{text}", "{other}", "{list}"],
@@ -540,7 +540,7 @@ class ArgumentTest(unittest.TestCase):
         cls.server.start()
         cls.addClassCleanup(cls.server.__exit__)
 
-    def output(self, **params: Any) -> List[str]:
+    def output(self, **params: Any) -> list[str]:
         run = self.server.completed("show", params=params)
         self.assertEqual(run["status"], "completed")
         return self.server.get(f"/runs/{run['id']}/log").text.splitlines()

@@ -11,11 +11,11 @@ import socket
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from support import Server, Wire, patched, slow, wait_until
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "far": {
         "description": "Logs to another disk",
         "command": ["sh", "-c", "touch ready; until [ -e go ]; do sleep 0.02; done"],
@@ -138,7 +138,7 @@ class OwnDisks(FrozenCase):
             with socket.create_connection(("127.0.0.1", server.port)) as connection:
                 connection.send(b"x")
 
-    def beats(self, listener: socket.socket, for_s: float) -> List[bytes]:
+    def beats(self, listener: socket.socket, for_s: float) -> list[bytes]:
         end_s, found = time.monotonic() + for_s, []
         while time.monotonic() < end_s:
             message = listener.recv(4096)

@@ -17,7 +17,7 @@ import time
 import unittest
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, Optional
 
 from support import FULL, Server, need, need_full
 
@@ -63,7 +63,7 @@ def readings(data: bytes) -> Iterator[Reading]:
             return
 
 
-def first_reading(data: bytes) -> Tuple[Reading, bytes]:
+def first_reading(data: bytes) -> tuple[Reading, bytes]:
     head, end, rest = data.partition(b"\r\n\r\n")
     line, *lines = head.split(b"\r\n")
     if len(line) > 8192 or (not end and len(data) > 65536):
@@ -97,7 +97,7 @@ def first_reading(data: bytes) -> Tuple[Reading, bytes]:
     return Reading(False, cut, parts[1], parts[2], body), rest
 
 
-def in_chunks(reading: Reading, rest: bytes) -> Tuple[Reading, bytes]:
+def in_chunks(reading: Reading, rest: bytes) -> tuple[Reading, bytes]:
     """Read a body in chunks without trailers: RFC 9112, 7.1."""
     while True:
         line, end, rest = rest.partition(b"\r\n")
@@ -127,9 +127,9 @@ class Answer:
     body: bytes
 
 
-def answers(data: bytes, methods: List[bytes]) -> List[Answer]:
+def answers(data: bytes, methods: list[bytes]) -> list[Answer]:
     """Read the server's bytes, strictly; raises ValueError where they are none."""
-    found: List[Answer] = []
+    found: list[Answer] = []
     while data:
         head, end, data = data.partition(b"\r\n\r\n")
         lines = head.decode("ascii").split("\r\n")
@@ -177,7 +177,7 @@ class Generator:
         b"Content-Length : 3", b" folded: 1", b"Cookie: a=b; c=d", b"Upgrade: h2c",
         b"X: " + b"a" * 9000,
     )  # fmt: skip
-    VALUES: Tuple[Any, ...] = (
+    VALUES: tuple[Any, ...] = (
         "fuzz", "", "../x", None, True, 0, -1, 1e308, 2**70, [], {}, [[]], {"a": {}},
         "\0", "é🔑", "\u202e", "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z",
         "-x", "a" * 300,
@@ -264,7 +264,7 @@ class RequestFuzzTest(unittest.TestCase):
         """Send bytes and the end of them; return all that comes back."""
         address = ("127.0.0.1", self.server.port)
         with socket.create_connection(address, self.SLOWEST_S) as connection:
-            received: List[bytes] = []
+            received: list[bytes] = []
             try:
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)
@@ -475,7 +475,7 @@ class ParserFuzzTest(unittest.TestCase):
             lambda value: json.dumps(value).encode()) | st.binary())  # fmt: skip
 
     def test_every_head_is_a_request_or_a_refusal(self) -> None:
-        def check(lines: List[bytes]) -> None:
+        def check(lines: list[bytes]) -> None:
             try:
                 request = parse_head(lines, "::1")
             except Refusal as refusal:

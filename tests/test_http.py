@@ -14,13 +14,13 @@ import sqlite3
 import subprocess
 import time
 import unittest
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Mapping, Optional
 
 from support import Reply, Server, Wire, limited, need_full, slow, wait_until
 
 from cron_trigger.registry.times import now_text
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "hello": {"description": "Dire bonjour ✅", "command": ["echo", "hello"]},
     "lines": {
         "description": "Five lines",
@@ -74,7 +74,7 @@ class HttpCase(unittest.TestCase):
     """Tests that share one server."""
 
     server: Server
-    environ: Dict[str, str] = {}
+    environ: dict[str, str] = {}
 
     def count(self) -> int:
         """Return how many runs there were."""
@@ -175,7 +175,7 @@ class TriggerTest(HttpCase):
         )
 
     def test_no_field_but_the_name_is_needed_and_empty_ones_do_no_harm(self) -> None:
-        fields: Dict[str, Any]
+        fields: dict[str, Any]
         for fields in ({}, {"params": {}}, {"requestedBy": ""}):
             run = self.server.completed("hello", **fields)
             self.assertEqual((run["params"], run["requestedBy"]), ({}, None))
@@ -896,14 +896,14 @@ class HistoryTest(OwnServerCase):
         db.commit()
         db.close()
 
-    def page(self, query: str = "") -> Tuple[List[int], Optional[int]]:
+    def page(self, query: str = "") -> tuple[list[int], Optional[int]]:
         reply = self.server.get(f"/runs{query}")
         self.assertEqual(list(reply.json), ["success", "runs", "next"])
         for run in reply.json["runs"]:
             self.assertEqual(list(run), RUN_KEYS)
         return [run["id"] for run in reply.json["runs"]], reply.json["next"]
 
-    def walk(self, query: str) -> List[int]:
+    def walk(self, query: str) -> list[int]:
         """Follow `next` to the last page; return every id in order."""
         found, following = self.page(f"?{query}")
         while following is not None:

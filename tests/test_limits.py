@@ -18,7 +18,7 @@ import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 from unittest import mock
 
 from support import (
@@ -41,11 +41,7 @@ from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.schedule import SCHEDULED_LIMIT, SCHEDULED_SHARE
 from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.places import KEPT_DESCRIPTORS, Places, limits_for
-from cron_trigger.web.reader import (
-    HEADER_COUNT,
-    REQUEST_LINE_BYTES,
-    SINGLE_HEADERS,
-)
+from cron_trigger.web.reader import HEADER_COUNT, REQUEST_LINE_BYTES, SINGLE_HEADERS
 from cron_trigger.web.refusals import RefusalLog
 from cron_trigger.web.routes import ROUTES
 from cron_trigger.web.wire import BODY_BYTES
@@ -69,7 +65,7 @@ SECOND = (
 HEALTH = b"GET /health HTTP/1.1\r\n" + HEAD + b"\r\n"
 
 
-def patched(code: str) -> Dict[str, Any]:
+def patched(code: str) -> dict[str, Any]:
     """Return how to start the server with other constants, by `python3 -c`."""
     lines = (
         "import sys",
@@ -418,7 +414,7 @@ class JsonTest(RawTest):
 class AnswerTest(RawTest):
     """What stands on every answer."""
 
-    def answers(self) -> List[Tuple[str, Reply]]:
+    def answers(self) -> list[tuple[str, Reply]]:
         found = []
         for route in ROUTES:
             if route.action == "events":
@@ -547,7 +543,7 @@ class LogTest(RawTest):
             self.assertIn("more requests were refused", server.log_text())
 
     def test_a_crowd_of_addresses_writes_no_more_than_two_of_them(self) -> None:
-        lines: List[str] = []
+        lines: list[str] = []
         clock = [0.0]
         rates = Rates(100, 1.0, monotonic=lambda: clock[0])
         log = RefusalLog(lambda level, text: lines.append(text), rates)
@@ -574,7 +570,7 @@ class TimeTest(unittest.TestCase):
         cls.server = Server(REGISTRY, program=program).start()
         cls.addClassCleanup(cls.server.__exit__)
 
-    def drip(self, data: bytes, limit_s: float) -> Tuple[float, Reply]:
+    def drip(self, data: bytes, limit_s: float) -> tuple[float, Reply]:
         """Send a byte now and then until an answer comes; return when it came."""
         since_s = time.monotonic()
         with Wire(self.server.port) as wire:
@@ -666,7 +662,7 @@ class PlacesTest(unittest.TestCase):
         self.addCleanup(server.__exit__)
         return server
 
-    def wires(self, server: Server, count: int, data: bytes = b"") -> List[Wire]:
+    def wires(self, server: Server, count: int, data: bytes = b"") -> list[Wire]:
         made = []
         for _ in range(count):
             wire = Wire(server.port)
@@ -831,7 +827,7 @@ class FewDescriptorsTest(unittest.TestCase):
             for _ in range(60):
                 wire = Wire(server.port)
                 self.addCleanup(wire.socket.close)
-            codes: Dict[str, int] = {}
+            codes: dict[str, int] = {}
 
             def trigger(name: str) -> None:
                 for _ in range(30):
@@ -920,15 +916,15 @@ class LittleMemoryTest(unittest.TestCase):
         """With what glibc takes by itself they are for some five threads."""
         self.assertNotIn("503 overloaded", self.crowd(mebibytes=200))
 
-    def crowd(self, mebibytes: int) -> Dict[str, int]:
+    def crowd(self, mebibytes: int) -> dict[str, int]:
         """Have many come at once, twice; return how often each answer was given."""
         prlimit = need_command("prlimit")
         registry = {
             f"c{n}": {"description": "D", "command": ["true"]} for n in range(8)
         }
         python = [prlimit, f"--as={mebibytes << 20}", sys.executable]
-        told: List[int] = []
-        codes: Dict[str, int] = {}
+        told: list[int] = []
+        codes: dict[str, int] = {}
         running = "select id from cron_executions where status = 'running'"
 
         def trigger(name: str) -> None:
@@ -982,7 +978,7 @@ class SharesTest(unittest.TestCase):
 
     def setUp(self) -> None:
         self.now_s = 0.0
-        self.left: List[str] = []
+        self.left: list[str] = []
 
     def places(self, share: int, total: int, safe_s: Any = 0.0) -> Places:
         return Places(Limit(share, total), safe_s, lambda: self.now_s)
@@ -1071,7 +1067,7 @@ class SharesTest(unittest.TestCase):
 class SlowHttpTest(unittest.TestCase):
     """slowhttptest's attacks, while `/health` is asked again and again."""
 
-    MODES: Dict[str, List[str]] = {
+    MODES: dict[str, list[str]] = {
         "slow headers": ["-H"],
         "slow body": ["-B", "-s", "8192", "-t", "POST", "-f", "application/json"],
         "slow read": ["-X", "-k", "3", "-w", "1", "-y", "8", "-n", "5", "-z", "1"],

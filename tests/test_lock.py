@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import unittest
-from typing import Any, Dict, List
+from typing import Any
 
 from support import Server, children, need_command, need_full, patched, slow, wait_until
 
@@ -26,7 +26,7 @@ exit 3
 """
 
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "stay": {"description": "Stays", "command": "stay.sh"},
     "brief": {"description": "Brief", "command": ["true"]},
     "other": {"description": "Another", "command": ["true"]},
@@ -50,7 +50,7 @@ def prepared(**options: Any) -> Server:
     return server
 
 
-def begun(server: Server) -> List[str]:
+def begun(server: Server) -> list[str]:
     """Return what each start of `stay` wrote."""
     path = server.folder / "stay.sh.begun"
     return path.read_text().splitlines() if path.exists() else []
@@ -146,7 +146,7 @@ class Http(unittest.TestCase):
         pid_file = self.server.run_dir / "brief.pid"
         self.server.completed("brief")
         stop = threading.Event()
-        faults: List[str] = []
+        faults: list[str] = []
 
         def look() -> None:
             while not stop.is_set():
@@ -298,7 +298,7 @@ class Keeper(unittest.TestCase):
         self.addCleanup(self.server.__exit__)
         self.server.start()
 
-    def group(self, pid: int) -> List[int]:
+    def group(self, pid: int) -> list[int]:
         found = processes.processes().values()
         return [one.pid for one in found if one.session == pid and one.alive]
 
@@ -510,7 +510,7 @@ class Launch(unittest.TestCase):
         )
         with prepared(program=slow) as server:
             (server.folder / "victim.signal").write_text("SEGV")
-            ids: List[int] = []
+            ids: list[int] = []
             while len(ids) < 2:
                 reply = server.trigger("victim")
                 self.assertIn(reply.status, (202, 409))

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import unittest
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator
 
 from support import Server, need, need_command, slow, wait_until
 
@@ -28,7 +28,7 @@ class LogCase(unittest.TestCase):
         self.addCleanup(self.server.__exit__)
         self.server.script("stay.sh", STAY)
 
-    def problems(self) -> List[str]:
+    def problems(self) -> list[str]:
         return list(self.server.get("/health").json.get("problems", []))
 
     def mount(self, options: str) -> Path:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from command import CommandCase
 from support import PROGRAM, Server, need, need_command, slow
@@ -27,12 +27,12 @@ ENTRY = '"description": "A", "command"'
 class Told(NamedTuple):
     """A registry with a mistake, the files beside it, and what `check` says."""
 
-    registry: Union[str, Dict[str, Any]]
+    registry: Union[str, dict[str, Any]]
     sentence: str
-    files: Dict[str, str] = {}
+    files: dict[str, str] = {}
 
 
-def entry(command: Any, **more: Any) -> Dict[str, Any]:
+def entry(command: Any, **more: Any) -> dict[str, Any]:
     return {"a": {"description": "A", "command": command, **more}}
 
 
@@ -207,7 +207,7 @@ class SettingTest(unittest.TestCase):
             self.assertIn(f"warning: {sentence}\n", done.stdout)
 
 
-def sentences() -> List[str]:
+def sentences() -> list[str]:
     return [told.sentence for told in MISTAKES.values()]
 
 

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import time
 import unittest
-from typing import Any, Dict, List
+from typing import Any
 
 from support import Server, need_command, need_full, slow, wait_until
 
@@ -17,7 +17,7 @@ from cron_trigger import VERSION
 from cron_trigger.registry.records import ENDED_STATUSES
 from cron_trigger.registry.times import epoch_of, now_text
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "good": {"description": "Good", "command": ["true"]},
     "bad": {"description": "Bad", "command": ["false"]},
     "quiet": {"description": "Sleeps", "command": ["sleep", "60"]},
@@ -28,7 +28,7 @@ REGISTRY: Dict[str, Any] = {
 TURNS = {"description": "D", "command": ["sh", "-c", "exit $(cat status)"]}
 
 
-def values(server: Server) -> Dict[str, float]:
+def values(server: Server) -> dict[str, float]:
     """Return each sample of `/metrics` by its name and labels."""
     text = server.get("/metrics").text
     lines = [line for line in text.splitlines() if not line.startswith("#")]
@@ -41,7 +41,7 @@ def runs(cron: str, status: str) -> str:
 
 class MetricsTest(unittest.TestCase):
     server: Server
-    good: List[Any]
+    good: list[Any]
     bad: Any
 
     @classmethod
@@ -179,7 +179,7 @@ class MetricsTest(unittest.TestCase):
 
 @slow
 class MetricsNeverFallTest(unittest.TestCase):
-    def counters(self, server: Server) -> Dict[str, float]:
+    def counters(self, server: Server) -> dict[str, float]:
         return {n: v for n, v in values(server).items() if "_total" in n or "_s" in n}
 
     def test_a_restart_changes_nothing(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import unittest
-from typing import List
 
 from support import REPOSITORY, Server, need, need_command, slow
 
@@ -51,7 +50,7 @@ class SeventhClient(unittest.TestCase):
             env={**os.environ, "SECRET": secret},
         )
 
-    def ask(self, *arguments: str, secret: str = SECRET) -> List[str]:
+    def ask(self, *arguments: str, secret: str = SECRET) -> list[str]:
         """Return what the client says, line by line."""
         out, err = self.begin(*arguments, secret=secret).communicate(timeout=60)
         return (out + err).splitlines()

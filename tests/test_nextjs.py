@@ -22,7 +22,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Optional
 
 from beside import beside
 from browser import chromium, chromium_path
@@ -127,7 +127,7 @@ SCRIPTS = {
     "steps": STEPS,
     "params": "#!/bin/sh\nenv | grep ^CRON_PARAM_ | sort\n",
 }
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "quick": {"description": "Un cron rapide", "estimatedDuration": "2s"},
     "slow": {"description": "Un cron lent", "estimatedDuration": "1m30s"},
     "steps": {"description": "Un cron par étapes"},
@@ -136,7 +136,7 @@ REGISTRY: Dict[str, Any] = {
 }
 
 
-def with_commands(registry: Mapping[str, Any]) -> Dict[str, Any]:
+def with_commands(registry: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: {"command": f"./{name}.sh", **entry} for name, entry in registry.items()
     }
@@ -148,7 +148,7 @@ def with_commands(registry: Mapping[str, Any]) -> Dict[str, Any]:
 class Files(unittest.TestCase):
     """What stands in the example."""
 
-    def sources(self) -> Iterator[Tuple[str, str]]:
+    def sources(self) -> Iterator[tuple[str, str]]:
         for path in sorted(EXAMPLE.rglob("*.ts*")):
             yield str(path.relative_to(EXAMPLE)), path.read_text(encoding="utf-8")
 
@@ -204,7 +204,7 @@ class Files(unittest.TestCase):
 class Types(unittest.TestCase):
     """The types by hand, against what a real server says."""
 
-    def fields_of(self, name: str) -> List[str]:
+    def fields_of(self, name: str) -> list[str]:
         text = (EXAMPLE / "lib" / "cron-trigger.ts").read_text(encoding="utf-8")
         section = text.partition("// ---- Types: the interface of")[2]
         body = section.partition(f"\nexport type {name} = {{\n")[2].partition("\n};")[0]
@@ -433,7 +433,7 @@ class Application:
             raise AssertionError(f"{command}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def prerendered_routes(self) -> List[str]:
+    def prerendered_routes(self) -> list[str]:
         """Return the API routes whose answer was made at build time, from its table."""
         lines = [line for line in self.output.splitlines() if "/api/" in line]
         assert len(lines) == 8, self.output
@@ -555,7 +555,7 @@ class InContainer(Container):
         body: Any = None,
         headers: Optional[Mapping[str, str]] = None,
         admin: str = ADMIN,
-    ) -> Tuple[int, Any]:
+    ) -> tuple[int, Any]:
         """Send a request to the application; return status and JSON."""
         done = self.container.run(*self.request(method, path, body, headers, admin))
         content, _, status = done.rpartition("\n")
@@ -568,7 +568,7 @@ class InContainer(Container):
         body: Any = None,
         headers: Optional[Mapping[str, str]] = None,
         admin: str = ADMIN,
-    ) -> List[str]:
+    ) -> list[str]:
         sent = dict(headers or {})
         if admin:
             sent["Cookie"] = f"admin={admin}"
@@ -585,13 +585,13 @@ class InContainer(Container):
     def api(self, path: str = "") -> str:
         return f"/api/admin/cron-executions{path}"
 
-    def list_crons(self) -> Tuple[int, Any]:
+    def list_crons(self) -> tuple[int, Any]:
         return self.call("GET", self.api("/trigger"))
 
-    def trigger(self, cron: str, **more: Any) -> Tuple[int, Any]:
+    def trigger(self, cron: str, **more: Any) -> tuple[int, Any]:
         return self.call("POST", self.api("/trigger"), {"cronName": cron, **more})
 
-    def runs(self) -> List[Any]:
+    def runs(self) -> list[Any]:
         """The history of the server itself."""
         return list(self.curl("/runs")["runs"])
 
@@ -788,12 +788,12 @@ class Api(InContainer):
         again = self.read_events(before, '"cronName":"params","status":"completed"')
         self.assertIn("event: run.finished", again)
 
-    def read_events(self, headers: Mapping[str, str], until: str) -> List[str]:
+    def read_events(self, headers: Mapping[str, str], until: str) -> list[str]:
         """Return a new reader's lines up to one with `until`; starts a cron itself."""
         sent = {"Cookie": f"admin={ADMIN}", **headers}
         flags = [part for pair in sent.items() for part in ("-H", ": ".join(pair))]
         command = ["curl", "-sSN", "-m30", *flags, APPLICATION + self.api("/events")]
-        lines: List[str] = []
+        lines: list[str] = []
         with subprocess.Popen(
             self.container.within(*command), stdout=subprocess.PIPE, text=True
         ) as reader:
@@ -948,7 +948,7 @@ server.serve_forever()
 
 
 @contextlib.contextmanager
-def proxy_under_a_path(python: List[str]) -> Iterator[int]:
+def proxy_under_a_path(python: list[str]) -> Iterator[int]:
     command = [*python, "-c", PROXY]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -1053,9 +1053,9 @@ class Dashboard(InContainer):
         context.add_cookies([{"name": "admin", "value": ADMIN, "url": APPLICATION}])
         self.page = context.new_page()
         self.page.set_default_timeout(15_000)
-        self.faults: List[str] = []
+        self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.streams: List[str] = []
+        self.streams: list[str] = []
         self.page.on("request", self.count_streams)
         self.addCleanup(lambda: self.assertEqual(self.faults, []))
 
@@ -1117,7 +1117,7 @@ class Dashboard(InContainer):
         dialog = self.choose("quick")
         self.sees(dialog, "Un cron rapide")
         self.sees(dialog, "Durée estimée2 s")
-        held: List[Route] = []
+        held: list[Route] = []
 
         def hold(route: Route) -> None:
             # The list of crons, of the same address, may be asked for meanwhile.

@@ -9,14 +9,14 @@ import threading
 import time
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from support import Server, limited, need_full, patched, slow, wait_until
 
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.settings import read_settings
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "good": {"description": "Good", "command": ["true"]},
     "bad": {"description": "Bad", "command": ["sh", "-c", "exit 7"]},
     "failure-good": {"description": "D", "command": ["true"], "notify": "failure"},
@@ -41,12 +41,12 @@ class Receiver(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         #: Each request: when, its path, its headers, its body.
-        self.got: List[Tuple[float, str, Dict[str, str], Any]] = []
-        self.statuses: List[int] = []
+        self.got: list[tuple[float, str, dict[str, str], Any]] = []
+        self.statuses: list[int] = []
         self.url = f"http://127.0.0.1:{self.server_port}/hook?key=1"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def bodies(self) -> List[Any]:
+    def bodies(self) -> list[Any]:
         return [body for _, _, _, body in self.got]
 
     def of(self, run_id: int) -> Any:

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any, Dict, Iterator, Set, Tuple
+from typing import Any, Iterator
 
 from fast.test_openapi import DOCUMENT
 from support import Server, limited, need, need_full
@@ -18,7 +18,7 @@ from support import Server, limited, need, need_full
 SECRET = "a-secret-of-the-tests"
 
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "import-day": {
         "description": "With parameters",
         "command": ["echo", "{mode}"],
@@ -37,7 +37,7 @@ REGISTRY: Dict[str, Any] = {
 
 class ServedTest(unittest.TestCase):
     server: Server
-    headers: Dict[str, str]
+    headers: dict[str, str]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -78,13 +78,13 @@ class ServedTest(unittest.TestCase):
             jsonschema.Draft202012Validator(schema).validate(data)
         self.assertEqual(seen, set(of_event))
 
-    def events(self, names: int) -> Iterator[Tuple[str, Any]]:
+    def events(self, names: int) -> Iterator[tuple[str, Any]]:
         """Yield events from the first on, until so many names were among them."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, 15)
         self.addCleanup(connection.close)
         headers = {**self.headers, "Last-Event-ID": "0"}
         connection.request("GET", "/events", headers=headers)
-        seen: Set[str] = set()
+        seen: set[str] = set()
         name = ""
         for line in connection.getresponse():
             kind, _, text = line.decode().rstrip("\n").partition(": ")

@@ -7,7 +7,7 @@ import datetime
 import re
 import sqlite3
 import unittest
-from typing import TYPE_CHECKING, Any, Callable, Dict, List
+from typing import TYPE_CHECKING, Any, Callable
 
 from beside import beside
 from browser import PLAIN, BrowserTest, gone, sees
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Card(BrowserTest):
-    def change_crons(self, change: Callable[[Dict[str, Any]], None]) -> None:
+    def change_crons(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Have /crons answer with what `change` makes of each entry."""
 
         def answer(route: Any) -> None:
@@ -34,7 +34,7 @@ class Card(BrowserTest):
             hours=3
         )
 
-        def change(cron: Dict[str, Any]) -> None:
+        def change(cron: dict[str, Any]) -> None:
             if cron["cronName"] in ("quick", "bad"):
                 cron["schedule"] = "0 3 * * *"
                 cron["nextRunAt"] = soon.isoformat(timespec="seconds")
@@ -162,7 +162,7 @@ TAB_STOPS = """[...document.querySelectorAll(
   && !e.disabled && !e.closest("dialog") && e.checkVisibility())"""
 
 
-def many_crons() -> Dict[str, Any]:
+def many_crons() -> dict[str, Any]:
     names = [f"{PREFIXES[n % 8]}-{n:03}" for n in range(299)]
     registry = {
         name: {
@@ -277,7 +277,7 @@ class ThreeHundred(BrowserTest):
         self.look("many-4k")
 
 
-def make_up_runs(server: Server, names: List[str]) -> None:
+def make_up_runs(server: Server, names: list[str]) -> None:
     """Write 31 runs of each cron into the history, as if days had passed."""
     now = datetime.datetime.now(datetime.timezone.utc)
     rows = []

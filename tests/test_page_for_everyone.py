@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import unittest
-from typing import Any, Dict, Tuple
+from typing import Any
 
 from beside import beside
 from browser import BrowserTest, gone, held_back, sees
@@ -36,7 +36,7 @@ def axe_source() -> str:
 class ForEveryone(BrowserTest):
     """Each state, in light, dark and on a phone: looked at by axe-core, and kept."""
 
-    looks: Tuple[Tuple[str, Dict[str, Any]], ...] = (
+    looks: tuple[tuple[str, dict[str, Any]], ...] = (
         ("light", {"color_scheme": "light"}),
         ("dark", {"color_scheme": "dark", "locale": "en-GB"}),
         (

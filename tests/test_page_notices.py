@@ -6,7 +6,7 @@ import contextlib
 import re
 import sqlite3
 import unittest
-from typing import Any, List
+from typing import Any
 
 from beside import beside
 from browser import CHROMIUMS, BrowserTest, gone, sees, whole_registry
@@ -99,13 +99,13 @@ class Notifications(WithSchedule):
     def grant(self) -> None:
         self.context.grant_permissions(["notifications"], origin=self.origin)
 
-    def notices(self, count: int) -> List[Any]:
+    def notices(self, count: int) -> list[Any]:
         """Return the notifications that were shown, once there are so many."""
         wait_until(
             lambda: self.page.evaluate(f"{NOTICES}.length") >= count,
             what=f"notification {count}",
         )
-        found: List[Any] = self.page.evaluate(NOTICES)
+        found: list[Any] = self.page.evaluate(NOTICES)
         self.assertEqual(len(found), count)
         return found
 

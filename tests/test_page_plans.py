@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import unittest
-from typing import Any, List
+from typing import Any
 
 from beside import beside
 from browser import BrowserTest, gone, sees
@@ -12,7 +12,7 @@ from support import wait_until
 
 
 class PlanTest(BrowserTest):
-    def plans(self, status: str = "pending") -> List[Any]:
+    def plans(self, status: str = "pending") -> list[Any]:
         listed = self.server.get("/scheduled").json["scheduled"]
         return [plan for plan in listed if plan["status"] == status]
 

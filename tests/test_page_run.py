@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import unittest
-from typing import Any, Callable, List
+from typing import Any, Callable
 
 from beside import beside
 from browser import BrowserTest, gone, sees
@@ -26,7 +26,7 @@ class WhoseRun(BrowserTest):
             else:
                 self.held.append(route)
 
-        self.held: List[Any] = []
+        self.held: list[Any] = []
         self.page.route(held, hold)
         return release
 
@@ -91,7 +91,7 @@ class WhoseRun(BrowserTest):
         page = self.open()
         self.rows().first.click()
         sees(page.locator("#log").get_by_text("step 5", exact=True))
-        ended: List[str] = []
+        ended: list[str] = []
         page.on("requestfailed", lambda request: ended.append(request.url))
         page.keyboard.press("Escape")
         self.until(lambda: [u for u in ended if "follow" in u], "the end of the stream")

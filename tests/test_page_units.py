@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import unittest
-from typing import List, Tuple
 
 from beside import beside
 from support import REPOSITORY, need, need_command, slow
 
 
-def node_version(node: str) -> Tuple[int, int]:
+def node_version(node: str) -> tuple[int, int]:
     said = subprocess.run([node, "--version"], capture_output=True, text=True)
     match = re.match(r"v(\d+)\.(\d+)", said.stdout)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def module_flags(version: Tuple[int, int]) -> List[str]:
+def module_flags(version: tuple[int, int]) -> list[str]:
     """Return what has Node take a .js file for a module; newer ones look into it."""
     if version >= (22, 7) or (20, 19) <= version < (21, 0):
         return []

@@ -8,7 +8,7 @@ import json
 import os
 import unittest
 import warnings
-from typing import Any, Dict, List, Mapping
+from typing import Any, Mapping
 
 from support import Reply, Server, slow, wait_until
 
@@ -21,7 +21,7 @@ for argument; do printf 'argument %s\\n' "$argument"; done
 exec env
 """
 
-PARAMETERS: Dict[str, Any] = {
+PARAMETERS: dict[str, Any] = {
     "city": {"type": "string", "default": "Lyon", "maxLength": 12},
     "days": {"type": "integer", "minimum": 1, "maximum": 30, "default": 7},
     "ratio": {"type": "number", "minimum": 0, "maximum": 1},
@@ -220,7 +220,7 @@ class ParametersTest(unittest.TestCase):
         self.assertEqual(list(reply.json["errors"]), ["x"])
 
     def test_parameters_come_as_an_object(self) -> None:
-        wrong: List[Any] = [[], "x", 1, False, True]
+        wrong: list[Any] = [[], "x", 1, False, True]
         for params in wrong:
             reply = self.server.trigger("bare", params=params)
             self.assertEqual(reply.json["code"], "invalid_request", params)
@@ -289,7 +289,7 @@ class PasswordTest(unittest.TestCase):
     """A password reaches the script's environment, and nothing else in the world."""
 
     def test_a_password_is_never_shown_logged_or_returned(self) -> None:
-        answers: List[Reply] = []
+        answers: list[Reply] = []
         with Server(REGISTRY) as server:
             server.script("check.py", CHECK.replace("PASSWORD", repr(PASSWORD)))
             server.write_registry({**REGISTRY, **PASSWORD_REGISTRY})
@@ -313,7 +313,7 @@ class PasswordTest(unittest.TestCase):
             self.assertNotIn(PASSWORD, done.stdout + done.stderr + str(events))
             self.assertEqual(self.files_with_password(server), ["check.py"])
 
-    def refusals(self, server: Server) -> List[Reply]:
+    def refusals(self, server: Server) -> list[Reply]:
         """Send it in every place where a refusal might quote it."""
 
         def send(params: Any, **more: Any) -> Reply:
@@ -333,7 +333,7 @@ class PasswordTest(unittest.TestCase):
             send({"choice": PASSWORD}),
         ]
 
-    def files_with_password(self, server: Server) -> List[str]:
+    def files_with_password(self, server: Server) -> list[str]:
         found = []
         for folder, _, names in os.walk(server.folder):
             for name in names:
@@ -380,7 +380,7 @@ CHECK = """#!/usr/bin/env python3
 import os, sys
 sys.exit(os.environ.get("CRON_PARAM_TOKEN") != PASSWORD or len(sys.argv) != 1)
 """
-PASSWORD_REGISTRY: Dict[str, Any] = {
+PASSWORD_REGISTRY: dict[str, Any] = {
     "locked": {
         "description": "Needs a password",
         "command": ["./check.py"],

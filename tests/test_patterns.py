@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import unittest
-from typing import Iterator, Tuple
+from typing import Iterator
 
 from fast.test_patterns import ORDINARY
 from support import REPOSITORY, slow
@@ -52,7 +52,7 @@ class Patterns:
                 yield (word * PARAMETER_CHARS)[: PARAMETER_CHARS - 1] + end
 
 
-def slowest_s(seed: int, count: int) -> Tuple[float, str, int]:
+def slowest_s(seed: int, count: int) -> tuple[float, str, int]:
     """Return the longest comparison, its pattern, and how many were admitted."""
     import time
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import unittest
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from support import Server, Wire
 
@@ -17,7 +17,7 @@ CRONICLE = "https://github.com/jhuckaby/Cronicle/issues/"
 WEBHOOK = "https://github.com/adnanh/webhook/issues/"
 DKRON = "https://github.com/dkron-io/dkron/issues/"
 
-PEERS: Tuple[Tuple[str, str, str, str], ...] = (
+PEERS: tuple[tuple[str, str, str, str], ...] = (
     (
         "OliveTin CVE-2026-27626",
         OLIVETIN + "GHSA-49gm-hh7w-wfvf",
@@ -131,7 +131,7 @@ class PeerTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        registry: Dict[str, Any] = {
+        registry: dict[str, Any] = {
             "login": {
                 "description": "Takes a password",
                 "command": ["login.sh", "fixed"],
@@ -149,9 +149,9 @@ class PeerTest(unittest.TestCase):
         cls.addClassCleanup(cls.server.__exit__)
         cls.secret = {"X-Trigger-Secret": environ["CRON_TRIGGER_SECRET"]}
 
-    secret: Dict[str, str]
+    secret: dict[str, str]
 
-    def trigger(self, headers: Dict[str, str], **fields: Any) -> int:
+    def trigger(self, headers: dict[str, str], **fields: Any) -> int:
         body = {"cronName": "login", **fields}
         reply = self.server.request(
             "POST", "/trigger", body, {**self.secret, **headers}
@@ -204,7 +204,7 @@ class PeerTest(unittest.TestCase):
                               reply.headers["content-security-policy"])  # fmt: skip
 
     def test_strangers_at_the_same_time_end_nothing(self) -> None:
-        statuses: List[int] = []
+        statuses: list[int] = []
 
         def stranger(number: int) -> None:
             for turn in range(25):

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Dict, Sequence
+from typing import Sequence
 
 from support import REPOSITORY, need, patched, slow
 
@@ -53,7 +53,7 @@ class PlaceCase(unittest.TestCase):
         )
         option, code = patched(*statements)
         code = code.replace(str(REPOSITORY), str(self.program))
-        variables: Dict[str, str] = {
+        variables: dict[str, str] = {
             "HOME": str(self.home),
             "PATH": os.environ["PATH"],
             **dict(pair.split("=", 1) for pair in environ),

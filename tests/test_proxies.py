@@ -20,27 +20,10 @@ import time
 import unittest
 from base64 import b64encode
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    List,
-    Mapping,
-    Optional,
-    Tuple,
-    Type,
-)
+from typing import Any, Callable, Mapping, Optional
 
 from browser import chromium
-from support import (
-    REPOSITORY,
-    Reply,
-    Server,
-    need_command,
-    need_full,
-    slow,
-    wait_until,
-)
+from support import REPOSITORY, Reply, Server, need_command, need_full, slow, wait_until
 
 EXAMPLES = REPOSITORY / "examples" / "proxies"
 #: A name of its own, and a path of a site: host and the path before the server's.
@@ -73,7 +56,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def certificate(folder: Path) -> Tuple[Path, Path]:
+def certificate(folder: Path) -> tuple[Path, Path]:
     """Make a certificate for both names, which only its own tests trust."""
     need_command("openssl")
     names = ",".join(f"DNS:{name}" for name, _ in SITES)
@@ -121,7 +104,7 @@ class Proxy:
             raise
         return self
 
-    def command(self) -> Tuple[List[str], Dict[str, str]]:
+    def command(self) -> tuple[list[str], dict[str, str]]:
         """Write the configuration; return the command and its variables."""
         raise NotImplementedError
 
@@ -196,7 +179,7 @@ http {{
 }}
 """
 
-    def command(self) -> Tuple[List[str], Dict[str, str]]:
+    def command(self) -> tuple[list[str], dict[str, str]]:
         site = self.site_text("nginx.conf").replace("listen [::]:443 ssl http2;", "")
         site = site.replace("listen 443", f"listen 127.0.0.1:{self.port}")
         site = site.replace("/etc/nginx/crons.", f"{self.folder}/crons.")
@@ -230,7 +213,7 @@ class Caddy(Proxy):
 }
 """
 
-    def command(self) -> Tuple[List[str], Dict[str, str]]:
+    def command(self) -> tuple[list[str], dict[str, str]]:
         caddy = need_command("caddy")
         site = self.site_text("Caddyfile")
         if self.logs_in:
@@ -259,7 +242,7 @@ class Behind:
     """Holds what is tried with each proxy, where unittest does not look for tests."""
 
     class Cases(unittest.TestCase):
-        kind: Type[Proxy]
+        kind: type[Proxy]
         server: Server
         proxy: Proxy
 
@@ -270,7 +253,7 @@ class Behind:
         @classmethod
         def started(
             cls, clean_up: Callable[..., Any], **environ: str
-        ) -> Tuple[Server, Proxy]:
+        ) -> tuple[Server, Proxy]:
             """Start a server, and the proxy before it; with a secret, people log in."""
             need_command(cls.kind.PROGRAM)
             names = " ".join(name for name, _ in SITES)

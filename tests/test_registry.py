@@ -8,7 +8,7 @@ import json
 import os
 import unittest
 from pathlib import Path
-from typing import Any, List
+from typing import Any
 
 from fast.test_registry import GOOD, SCHEMA, schema_faults, validator
 from support import REPOSITORY, Server, need, slow, wait_until
@@ -38,7 +38,7 @@ class ReloadTest(unittest.TestCase):
     def health(self) -> Any:
         return self.server.get("/health").json
 
-    def names(self) -> List[str]:
+    def names(self) -> list[str]:
         return [cron["cronName"] for cron in self.server.get("/crons").json["crons"]]
 
     def test_a_changed_file_is_in_force_at_the_next_request(self) -> None:
@@ -207,7 +207,7 @@ class SchemaTest(unittest.TestCase):
     def test_it_admits_the_registries_that_work(self) -> None:
         shipped = json.loads((REPOSITORY / "crons.json").read_text(encoding="utf-8"))
         named = {"$schema": "crons.schema.json", **shipped}
-        registries: List[Any] = [shipped, named, {}, GOOD]
+        registries: list[Any] = [shipped, named, {}, GOOD]
         for name in ("test_parameters", "test_http", "test_access", "test_lock"):
             registries.append(importlib.import_module(name).REGISTRY)
         for registry in registries:

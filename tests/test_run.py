@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import unittest
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from command import REGISTRY, USER, CommandCase
 from support import (
@@ -150,7 +150,7 @@ class RunTest(CommandCase):
         run = self.last_run()
         self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
 
-    def signalled(self, number: int) -> Tuple[int, str]:
+    def signalled(self, number: int) -> tuple[int, str]:
         """Send a signal to `run sleeps`; return its exit status and output."""
         lock = self.server.run_dir / "sleeps.pid"
         if lock.exists():
@@ -226,7 +226,7 @@ class RunBesideServerTest(unittest.TestCase):
         self.server.ended(first["runId"])
 
 
-SHOWS: Dict[str, Any] = {
+SHOWS: dict[str, Any] = {
     "waits": {
         "description": "Prints, then waits for a file",
         "command": ["sh", "-c", "echo first; while [ ! -e go ]; do sleep 0.01; done"],
@@ -354,7 +354,7 @@ class RestartTest(unittest.TestCase):
             for i in range(6)
         }
         with Server(registry) as made:
-            told: Dict[str, List[int]] = {name: [] for name in registry}
+            told: dict[str, list[int]] = {name: [] for name in registry}
 
             def work(seed: int) -> None:
                 chance = random.Random(seed)

@@ -11,7 +11,7 @@ import time
 import unittest
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 from unittest import mock
 
 import support
@@ -33,7 +33,7 @@ from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import SCHEDULED_LIMIT, Schedule
 from cron_trigger.runs.scripts import Scripts
 
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "brief": {"description": "Brief", "command": ["true"]},
     "noted": {"description": "Leaves a mark", "command": ["sh", "-c", "echo x >>mark"]},
     "quiet": {"description": "Sleeps", "command": ["sleep", "60"]},
@@ -381,7 +381,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
             [(run_at, scheduled_id)],
         )
 
-    def write(self, query: str, rows: List[Tuple[Any, ...]]) -> None:
+    def write(self, query: str, rows: list[tuple[Any, ...]]) -> None:
         db = sqlite3.connect(self.server.state_dir / "history.db")
         with db:
             db.executemany(query, rows)
@@ -467,7 +467,7 @@ class Stage:
         make_folders(self.settings)
         # Far from the real time, so that the real timer keeps out of it.
         self.now_s = time.time() + 10**8
-        self.said: List[str] = []
+        self.said: list[str] = []
         self.loop = Loop(self.say)
         self.store = Store(self.settings.history, self.say)
         self.registry = Registry(self.settings.registry, self.settings.log_dir)
@@ -517,7 +517,7 @@ class Stage:
         assert found
         return found.status
 
-    def runs(self) -> List[Run]:
+    def runs(self) -> list[Run]:
         return self.store.runs(Selection(limit=10000))
 
     def close(self) -> None:
@@ -644,7 +644,7 @@ class ClockTest(unittest.TestCase):
             for after_s in range(every_s, 3601, every_s)
         }
         jumps_s = {1000: 90, 2000: -90}
-        fired_s: Dict[int, float] = {}
+        fired_s: dict[int, float] = {}
         for second in range(0, 3700, step_s):
             stage.step(jumps_s.get(second, step_s))
             self.note_fired(stage, due, fired_s)
@@ -658,7 +658,7 @@ class ClockTest(unittest.TestCase):
         self.assertLessEqual(sum(late > step_s + 0.001 for late in late_s), jumped)
 
     def note_fired(
-        self, stage: Stage, due: Dict[int, float], fired_s: Dict[int, float]
+        self, stage: Stage, due: dict[int, float], fired_s: dict[int, float]
     ) -> None:
         left = stage.schedule._pending
         for scheduled_id in due:
@@ -667,7 +667,7 @@ class ClockTest(unittest.TestCase):
 
     def test_the_wall_timer_calls_back_at_its_moment(self) -> None:
         loop = Loop(lambda *_: None)
-        called: List[float] = []
+        called: list[float] = []
         timer = WallTimer(loop, lambda: called.append(time.time()))
         self.addCleanup(loop.close)
         self.addCleanup(timer.close)

@@ -19,7 +19,7 @@ import time
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 from urllib.parse import parse_qs, urlsplit
 
 from support import REPOSITORY, need, need_command, slow, wait_until
@@ -155,8 +155,8 @@ class FakeOpenAI(ThreadingHTTPServer):
         self.pages = pages
         self.status = 200
         self.location = ""
-        self.asked: List[str] = []
-        self.keys: List[Optional[str]] = []
+        self.asked: list[str] = []
+        self.keys: list[Optional[str]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
@@ -180,7 +180,7 @@ class FakeOpenAIHandler(BaseHTTPRequestHandler):
 
 def costs(
     *values: object, currency: str = "usd", next_page: str = ""
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Return a page as OpenAI's reference shows it, one day per value."""
     amounts = [{"value": value, "currency": currency} for value in values]
     days = [{"object": "bucket", "results": [{"amount": each}]} for each in amounts]
@@ -233,7 +233,7 @@ class MonitorOpenAITest(ScriptCase):
 
     def test_an_answer_that_is_unusable_is_exit_1(self) -> None:
         euros, endless = costs(1, currency="eur"), costs(0, next_page="again")
-        odd: List[Any] = ["<html>", [], costs(None), costs("NaN"), euros, endless]
+        odd: list[Any] = ["<html>", [], costs(None), costs("NaN"), euros, endless]
         for page in odd:
             self.openai.pages = [page]
             self.refuse("vérifiez le réseau et OPENAI_BASE_URL", status=1)
@@ -309,7 +309,7 @@ class IndexKbTest(ScriptCase):
         (self.folder / "kb").mkdir()
         self.env.update(KB_DIR=str(self.folder / "kb"), KB_INDEX=str(self.index))
 
-    def found(self, word: str) -> List[str]:
+    def found(self, word: str) -> list[str]:
         """Search as the script's header says."""
         index = sqlite3.connect(self.index)
         query = "select path from kb where kb match ? order by path"
@@ -527,7 +527,7 @@ class CleanRotatedLogsTest(ScriptCase):
         self.env["LOGS_DIR"] = str(self.folder / "log")
         (self.folder / "log").mkdir()
 
-    def old(self, *names: str, age_days: float = 100) -> List[Path]:
+    def old(self, *names: str, age_days: float = 100) -> list[Path]:
         return [self.write(f"log/{name}", "x", age_days) for name in names]
 
     def test_old_rotated_logs_are_deleted_whatever_their_form(self) -> None:
@@ -602,7 +602,7 @@ class BackupDatabasesTest(ScriptCase):
         self.env.update(BACKUP_DIR=str(self.backups), BACKUP_SQLITE=str(self.source))
         self.postgres = {"BACKUP_PG_DATABASES": "shop", "BACKUP_PG_RUN_AS": "root"}
 
-    def saved(self, pattern: str = "*") -> List[Path]:
+    def saved(self, pattern: str = "*") -> list[Path]:
         return sorted(self.backups.glob(pattern))
 
     def test_a_database_in_use_is_saved_whole_and_for_its_owner_only(self) -> None:

@@ -11,7 +11,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from support import FULL, Server, need, need_command, npm_folder, slow
 
@@ -42,9 +42,9 @@ class RunCase(unittest.TestCase):
     """Tests that share one server and its registry."""
 
     server: Server
-    registry: Dict[str, Any] = {}
-    environ: Dict[str, str] = {}
-    headers: Dict[str, str] = {}
+    registry: dict[str, Any] = {}
+    environ: dict[str, str] = {}
+    headers: dict[str, str] = {}
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -217,7 +217,7 @@ class ParameterTest(RunCase):
         super().setUpClass()
         cls.server.script("show", "#!/bin/sh\nprintf '<%s>' \"$@\"; echo; env\n")
 
-    def shown(self, **params: Any) -> List[str]:
+    def shown(self, **params: Any) -> list[str]:
         return self.output("show", params=params).splitlines()
 
     def test_they_reach_the_script_as_arguments_and_variables(self) -> None:
@@ -306,7 +306,7 @@ class EnvironmentTest(RunCase):
             "show", "#!/bin/sh\nenv; tr '\\0' '\\n' </proc/$PPID/environ\n"
         )
 
-    def variables(self) -> Dict[str, str]:
+    def variables(self) -> dict[str, str]:
         sent = {"X-Trigger-Secret": "s3cret-of-the-tests"}
         body = {"cronName": "show"}
         reply = self.server.request("POST", "/trigger", body, sent)

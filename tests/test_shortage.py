@@ -7,13 +7,13 @@ import json
 import resource
 import time
 import unittest
-from typing import Any, Dict, Iterator
+from typing import Any, Iterator
 
 from support import Server, Wire, patched, slow, wait_until
 
 #: Descriptors that are open stay so; no further one is given.
 NONE_FREE = 3
-REGISTRY: Dict[str, Any] = {
+REGISTRY: dict[str, Any] = {
     "stubborn": {
         "description": "Ignores SIGTERM",
         "command": ["sh", "-c", "trap '' TERM; touch ready; sleep 60 & wait; wait"],

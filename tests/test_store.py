@@ -12,7 +12,7 @@ import subprocess
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterator
 
 from support import (
     FULL,
@@ -62,7 +62,7 @@ class DiskCase(unittest.TestCase):
         self.addCleanup(subprocess.call, [umount, "-l", str(folder)])
         return folder
 
-    def some_folders(self) -> List[str]:
+    def some_folders(self) -> list[str]:
         """Return all folders where there is time; else one, another each time."""
         names = ["state", "log", "run"]
         return names if FULL else random.sample(names, 1)
@@ -94,7 +94,7 @@ class DiskCase(unittest.TestCase):
         self.let_go(self.server.trigger("stay").json["runId"])
         (self.server.folder / "stay.sh.go").unlink()
 
-    def begun(self) -> List[str]:
+    def begun(self) -> list[str]:
         path = self.server.folder / "stay.sh.begun"
         return path.read_text().split() if path.exists() else []
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Iterator, Sequence
 
 from support import Server, need, need_command, need_full, slow, wait_until
 
@@ -209,7 +209,7 @@ class Namespace:
             process.kill()
             process.communicate()
 
-    def ask(self, port: int, *calls: Sequence[str]) -> List[str]:
+    def ask(self, port: int, *calls: Sequence[str]) -> list[str]:
         """Return what callers are answered: (source, target, path, Host)."""
         padded = [
             [*call, "/crons", ""][:4] if len(call) < 3 else call for call in calls
@@ -231,7 +231,7 @@ class Host(Namespace):
 
     def __init__(self) -> None:
         super().__init__()
-        self.others: Dict[str, Namespace] = {}
+        self.others: dict[str, Namespace] = {}
         self.wire("neighbour", "card0", "172.31.10.%s/24", "fd00:31::%s/64", "99")
         self.bridge("br-0123456789ab")
         self.wire("container", "veth0", "192.168.96.%s/20", "fd00:96::%s/64", "5")
@@ -436,7 +436,7 @@ class SourceTest(StrangersCase):
 class FloodTest(StrangersCase):
     """One who takes all that he gets, and one who only wants his answer."""
 
-    def honest(self, space: Namespace, server: Server, call: Tuple[str, str]) -> Any:
+    def honest(self, space: Namespace, server: Server, call: tuple[str, str]) -> Any:
         text = space.python(HONEST, call[1], server.port, call[0], 25)
         told = json.loads(text)
         failed = [status for status, _ in told if status != 200]

@@ -14,18 +14,11 @@ import subprocess
 import sys
 import time
 import unittest
-from typing import Any, List, Mapping, Tuple
+from typing import Any, Mapping
 from unittest import mock
 
 from command import REGISTRY, USER, CommandCase
-from support import (
-    PROGRAM,
-    READERS,
-    Server,
-    need,
-    need_command,
-    slow,
-)
+from support import PROGRAM, READERS, Server, need, need_command, slow
 
 from cron_trigger.registry.errors import EX_USAGE
 
@@ -39,7 +32,7 @@ class TableTest(CommandCase):
         for name in ("hello", "three", "killed", "hello"):
             cls.call("run", name)
 
-    def rows(self, text: str) -> List[List[str]]:
+    def rows(self, text: str) -> list[list[str]]:
         return [re.split(r"  +", line) for line in text.splitlines()]
 
     def test_list(self) -> None:
@@ -95,7 +88,7 @@ class TableTest(CommandCase):
 
     @slow
     def test_who_only_reads_changes_nothing(self) -> None:
-        def state() -> List[Tuple[str, int, int]]:
+        def state() -> list[tuple[str, int, int]]:
             folders = (self.server.state_dir, self.server.run_dir)
             paths = sorted(path for folder in folders for path in folder.iterdir())
             stats = ((path, path.stat()) for path in paths)

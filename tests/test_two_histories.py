@@ -18,7 +18,7 @@ import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Iterator, Optional
 from unittest import mock
 
 from fast.test_store import Folder
@@ -139,7 +139,7 @@ class FullDisks(DiskCase):
 class Locked(DiskCase):
     """Another program has the history for a while."""
 
-    def events(self) -> List[Tuple[int, str, int]]:
+    def events(self) -> list[tuple[int, str, int]]:
         rows = self.server.rows("select id, event, data from events order by id")
         return [
             (i, name, json.loads(data).get("run", {}).get("id"))
@@ -166,7 +166,7 @@ class Locked(DiskCase):
         self.server.start()
         first = self.server.completed("brief")["id"]
         seconds = 14 if FULL else 2
-        told: List[int] = []
+        told: list[int] = []
         lines = 0
         with locked(self.server.state_dir / "history.db"):
             deadline_s = time.monotonic() + seconds
@@ -248,7 +248,7 @@ class Locked(DiskCase):
 class Lost(Folder):
     """What happens to the file while it is in use."""
 
-    def ended_runs(self, count: int = 3) -> Set[int]:
+    def ended_runs(self, count: int = 3) -> set[int]:
         ids = set()
         for _ in range(count):
             run = self.begun()
@@ -256,7 +256,7 @@ class Lost(Folder):
             ids.add(run.id)
         return ids
 
-    def assert_known(self, ids: Set[int], running: Run) -> None:
+    def assert_known(self, ids: set[int], running: Run) -> None:
         rows = dict(self.rows("select id, exit_code from cron_executions"))
         self.assertLessEqual(ids | {running.id}, set(rows))
         self.assertEqual({rows[number] for number in ids}, {3})
@@ -265,7 +265,7 @@ class Lost(Folder):
         events = self.rows("select event, json_extract(data, '$.run.id') from events")
         self.assertEqual(len(set(events)), len(events))
 
-    def aside(self) -> List[Path]:
+    def aside(self) -> list[Path]:
         return list(self.path.parent.glob("history.db.corrupt-2*"))
 
     def checkpoint(self) -> None:
@@ -373,7 +373,7 @@ class Lost(Folder):
 
     def test_the_wal_does_not_grow_for_good(self) -> None:
         wal = Path(f"{self.path}-wal")
-        sizes: List[int] = []
+        sizes: list[int] = []
         with mock.patch.multiple(HistoryFile, WAL_BYTES=64 << 10, WAL_KEPT=16 << 10):
             self.store = self.opened()
             for _ in range(60):
@@ -571,7 +571,7 @@ class Owner(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as name:
             folders = [Path(name) / "short", Path(name) / ("long" * 40)]
             state = Path(name)
-            read: Set[str] = set()
+            read: set[str] = set()
             stop = threading.Event()
 
             def reader() -> None:
@@ -640,7 +640,7 @@ class Moved(DiskCase):
                 self.assert_whole()
                 self.server.stop()
 
-    def die_within_a_lock(self, program: List[str]) -> None:
+    def die_within_a_lock(self, program: list[str]) -> None:
         self.server.program = [str(PROGRAM)]
         self.server.start()
         with locked(self.server.state_dir / "history.db"):

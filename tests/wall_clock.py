@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 import subprocess
 from pathlib import Path
-from typing import Dict
 
 from support import need_command
 
@@ -106,7 +105,7 @@ class WallClock:
         subprocess.run([gcc, *flags], check=True)
         self._file = folder / "wall.shift"
         self._file.write_bytes(struct.pack("q", 0))
-        self.environ: Dict[str, str] = {
+        self.environ: dict[str, str] = {
             "LD_PRELOAD": str(library),
             "WALL_CLOCK": str(self._file),
         }

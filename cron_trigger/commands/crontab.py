@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import sys
-from typing import Dict, List, Tuple
 
 from cron_trigger.commands.place import PROGRAM, is_guest, settings_of
 from cron_trigger.commands.run import user_name
@@ -67,11 +66,11 @@ def _program() -> str:
 
 
 def _checked(
-    entries: Dict[str, Entry], settings: Settings
-) -> Tuple[Dict[str, Entry], List[str]]:
+    entries: dict[str, Entry], settings: Settings
+) -> tuple[dict[str, Entry], list[str]]:
     """Return the entries that the registry takes, and the others' faults."""
-    good: Dict[str, Entry] = {}
-    refused: List[str] = []
+    good: dict[str, Entry] = {}
+    refused: list[str] = []
     for name, entry in entries.items():
         checker = Checker(settings.registry, settings.log_dir)
         checker.crons(json.dumps({name: entry}))

@@ -24,7 +24,7 @@ import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Set, Tuple
+from typing import Callable, Iterator
 
 from cron_trigger import SERVICE
 from cron_trigger.host.networks import address_of, container_bridges
@@ -45,7 +45,7 @@ def port_fault(port: str, *own: str) -> Iterator[str]:
     Not systemd's, number 1, which holds the sockets of many.
     """
     sockets = set(_listening(int(port)))
-    holders: Set[int] = set()
+    holders: set[int] = set()
     for link in glob.glob("/proc/[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if os.readlink(link) in sockets:
@@ -111,7 +111,7 @@ def new_program(new: str, old: str, force: str = "") -> Iterator[str]:
                 return
 
 
-def _checked(folder: str) -> Tuple[int, List[str]]:
+def _checked(folder: str) -> tuple[int, list[str]]:
     """Return what the program in a folder says of this host: status and lines."""
     words = [sys.executable, "-IB", os.path.join(folder, ENTRY), "check"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -148,7 +148,7 @@ def callers(history: str, settings: str) -> Iterator[str]:
     return None
 
 
-def _clients(history: str) -> List[str]:
+def _clients(history: str) -> list[str]:
     place = f"file:{urllib.parse.quote(history)}?mode=ro"
     with contextlib.closing(sqlite3.connect(place, uri=True, timeout=10)) as database:
         rows = database.execute(
@@ -223,9 +223,9 @@ def other_program(one: str, other: str) -> Iterator[str]:
         yield "other"
 
 
-def _fingerprint(folder: str) -> List[Tuple[object, ...]]:
+def _fingerprint(folder: str) -> list[tuple[object, ...]]:
     as_root = os.geteuid() == 0  # a packager leaves the owner to the package
-    found: List[Tuple[object, ...]] = []
+    found: list[tuple[object, ...]] = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(set(folders) - {"__pycache__"})
         for path in (os.path.join(place, name) for name in ["", *folders, *names]):
@@ -268,7 +268,7 @@ def health(url: str) -> Iterator[str]:
         yield answer.read().decode()
 
 
-QUESTIONS: Dict[str, Callable[..., Iterator[str]]] = {
+QUESTIONS: dict[str, Callable[..., Iterator[str]]] = {
     asked.__name__: asked
     for asked in (
         *(port_fault, folder_fault, other_program, new_program, callers),

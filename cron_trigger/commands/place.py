@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Dict
 
 from cron_trigger.commands.terminal import say
 from cron_trigger.registry.errors import ConfigError
@@ -25,7 +24,7 @@ from cron_trigger.registry.settings import (
 PROGRAM = "/usr/local/bin/cron-trigger"
 
 
-def environment() -> Dict[str, str]:
+def environment() -> dict[str, str]:
     """Return this process's variables, and for root those of the service below them."""
     return {**service_variables(), **os.environ}
 

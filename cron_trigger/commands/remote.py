@@ -15,7 +15,7 @@ import socket
 import sys
 import urllib.parse
 from datetime import datetime
-from typing import Any, Dict, List
+from typing import Any
 
 from cron_trigger.client import Client, client_of
 from cron_trigger.commands.run import split_params, user_name
@@ -43,7 +43,7 @@ def trigger(options: argparse.Namespace) -> int:
     if options.at and (options.wait or options.follow):
         raise Failed("--at cannot go with --wait or --follow.", EX_USAGE)
     client = client_of(vars(options), os.environ)
-    body: Dict[str, Json] = {"cronName": options.name, "requestedBy": _requester()}
+    body: dict[str, Json] = {"cronName": options.name, "requestedBy": _requester()}
     if options.param:
         body["params"] = _params(client, options.name, options.param)
     if options.at:
@@ -66,7 +66,7 @@ def trigger(options: argparse.Namespace) -> int:
     return _ended(client, run_id)
 
 
-def _say_answer(options: argparse.Namespace, answer: Dict[str, Json]) -> None:
+def _say_answer(options: argparse.Namespace, answer: dict[str, Json]) -> None:
     run_id = answer.get("runId")
     if options.json:
         print_json(answer)
@@ -84,11 +84,11 @@ def _requester() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _params(client: Client, cron_name: str, texts: List[str]) -> Dict[str, Json]:
+def _params(client: Client, cron_name: str, texts: list[str]) -> dict[str, Json]:
     """Return the values, each of the type that the server's cron gives it."""
     path = f"crons/{urllib.parse.quote(cron_name, safe='')}"
     known = client.ask("GET", path)["cron"]["parameters"]
-    values: Dict[str, Json] = dict(split_params(texts))
+    values: dict[str, Json] = dict(split_params(texts))
     for name, text in values.items():
         if known.get(name, {}).get("type", "string") != "string":
             with contextlib.suppress(ValueError):  # the server says what it expects

@@ -15,7 +15,7 @@ import os
 import pwd
 import signal
 import sys
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Iterator, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.commands.place import refuse_guest, registry_of, settings_of
@@ -90,7 +90,7 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def typed_params(registry: Registry, name: str, texts: List[str]) -> Dict[str, Json]:
+def typed_params(registry: Registry, name: str, texts: list[str]) -> dict[str, Json]:
     """Return the values of `--param KEY=VALUE`, each of its parameter's type."""
     if registry.faults and name not in registry.crons():
         raise ConfigError(f"The registry is invalid: {registry.faults[0]}.")
@@ -101,9 +101,9 @@ def typed_params(registry: Registry, name: str, texts: List[str]) -> Dict[str, J
     }
 
 
-def split_params(texts: List[str]) -> Dict[str, str]:
+def split_params(texts: list[str]) -> dict[str, str]:
     """Return KEY and VALUE of each `--param`; else `invalid_params`."""
-    values: Dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key in values:
@@ -118,7 +118,7 @@ def _run(
     runner: Runner,
     loop: Loop,
     store: Store,
-    started: List[int],
+    started: list[int],
     wanted: bool,
 ) -> Run:
     """Start it and wait for its end; return the run as it is recorded."""
@@ -194,9 +194,9 @@ def _say_failed(run: Run, seen: bool) -> None:
 
 
 @contextlib.contextmanager
-def _cancelled_by_signals(runner: Runner, loop: Loop, user: str) -> Iterator[List[int]]:
+def _cancelled_by_signals(runner: Runner, loop: Loop, user: str) -> Iterator[list[int]]:
     """Have a signal to this process cancel the run whose id is put into the list."""
-    started: List[int] = []
+    started: list[int] = []
 
     def cancel() -> None:
         with contextlib.suppress(Refusal):

@@ -10,7 +10,7 @@ import argparse
 import time
 from dataclasses import asdict
 from datetime import datetime
-from typing import Dict, Iterator, Mapping, Optional, Sequence, Tuple
+from typing import Iterator, Mapping, Optional, Sequence
 
 from cron_trigger.commands.place import (
     environment,
@@ -55,7 +55,7 @@ def list_crons(options: argparse.Namespace) -> int:
     say_whose(options, settings)
     registry = registry_of(settings)
     store = Store(settings.history, _complain, settings.run_dir, read_only=True)
-    running: Dict[str, Json] = dict.fromkeys(held_locks(settings.run_dir), EXTERNAL)
+    running: dict[str, Json] = dict.fromkeys(held_locks(settings.run_dir), EXTERNAL)
     running.update((run.cron_name, run.view()) for run in store.running())
     now_s, judged = time.time(), store.judged()
     views = [
@@ -88,7 +88,7 @@ def _print_crons(views: Sequence[Mapping[str, Json]]) -> None:
     )
 
 
-def _cron_row(view: Mapping[str, Json], scheduled: bool) -> Tuple[str, ...]:
+def _cron_row(view: Mapping[str, Json], scheduled: bool) -> tuple[str, ...]:
     last, rate, due = view["lastRun"], view["successRate"], view["nextRunAt"]
     state = last["status"] if last else "-"
     state = RUNNING if view["running"] else LATE if view["late"] else state
@@ -128,7 +128,7 @@ def history(options: argparse.Namespace) -> int:
     return int(store.problem is not None)
 
 
-def _run_row(run: Run) -> Tuple[str, ...]:
+def _run_row(run: Run) -> tuple[str, ...]:
     return (
         str(run.id),
         run.cron_name,

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from typing import Iterable, Iterator, Sequence, TextIO, Type
+from typing import Iterable, Iterator, Sequence, TextIO
 
 from cron_trigger import SERVICE
 from cron_trigger.registry.errors import EX_CONFIG, EX_TEMPFAIL, EX_USAGE
@@ -61,7 +61,7 @@ class Failed(Exception):
 
 @contextlib.contextmanager
 def reader_may_go(
-    stream: TextIO, fault: Type[OSError] = BrokenPipeError
+    stream: TextIO, fault: type[OSError] = BrokenPipeError
 ) -> Iterator[None]:
     """Write to a reader who may have seen enough (`| head`); what follows happens.
 

@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import AbstractSet, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import AbstractSet, Iterator, Mapping, Optional, Sequence
 
 from cron_trigger import SERVICE
 from cron_trigger.crontab.entries import Host, Proposal, propose
@@ -24,7 +24,7 @@ from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
 
 PROGRAM = "/usr/local/bin/cron-trigger"
-Entry = Dict[str, Json]
+Entry = dict[str, Json]
 #: cron's own, or of no use to the script.
 _CRON_VARIABLES = frozenset(
     ("SHELL", "LOGNAME", "MAILTO", "MAILFROM", "CONTENT_TYPE", "CRON_TZ")
@@ -55,8 +55,8 @@ class Line:
 class Conversion:
     """New entries of the registry, and what happens to each line."""
 
-    entries: Dict[str, Entry] = field(default_factory=dict)
-    lines: List[Line] = field(default_factory=list)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    lines: list[Line] = field(default_factory=list)
 
 
 def convert(
@@ -81,7 +81,7 @@ class _Converter:
     def __init__(
         self, existing: Mapping[str, Json], program: str, own_user: str, host: Host
     ) -> None:
-        self._crons: Dict[str, Json] = dict(existing)
+        self._crons: dict[str, Json] = dict(existing)
         self._program = program
         self._own_user = own_user
         self._host = host
@@ -174,7 +174,7 @@ class _Converter:
                 return name
         return None
 
-    def _earlier(self) -> Iterator[Tuple[str, Entry]]:
+    def _earlier(self) -> Iterator[tuple[str, Entry]]:
         """Yield the crons that the registry has had before."""
         for name, cron in self._crons.items():
             if isinstance(cron, dict) and name not in self._result.entries:
@@ -212,7 +212,7 @@ def _schedule(job: Job) -> Optional[str]:
     return parse_schedule(job.schedule).text
 
 
-def _variables(job: Job, proposal: Proposal) -> Dict[str, str]:
+def _variables(job: Job, proposal: Proposal) -> dict[str, str]:
     """Return the variables that the script should get: the crontab's, the line's."""
     given = {n: v for n, v in job.variables.items() if n not in _CRON_VARIABLES}
     given.update(proposal.environment)

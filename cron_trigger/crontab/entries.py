@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
-from typing import AbstractSet, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import AbstractSet, Callable, Optional, Sequence
 
 from cron_trigger.crontab.lines import Job, home_of
 from cron_trigger.crontab.words import (
@@ -84,16 +84,16 @@ class Proposal:
         self._bash = os.path.basename(self._shell) in _BASHES
         self._text = job.command
         #: What is left to say.
-        self.tokens: Tuple[Token, ...] = ()
+        self.tokens: tuple[Token, ...] = ()
         self.directory = home
-        self.command: List[str] = []
-        self.environment: Dict[str, str] = {}
+        self.command: list[str] = []
+        self.environment: dict[str, str] = {}
         self.timeout: Optional[str] = None
         self.kill_after: Optional[str] = None
         self.log_file: Optional[str] = None
         self.lock_file: Optional[str] = None
         self.comment: Optional[str] = None
-        self.notes: List[str] = []
+        self.notes: list[str] = []
 
     def made(self, host: Host) -> Proposal:
         """Take all steps; return itself."""
@@ -207,8 +207,8 @@ class Proposal:
         return not odd and not self._is_assignment(place)
 
     def _options(
-        self, known: Tuple[re.Pattern[str], Sequence[str]]
-    ) -> Tuple[int, Dict[str, Optional[str]]]:
+        self, known: tuple[re.Pattern[str], Sequence[str]]
+    ) -> tuple[int, dict[str, Optional[str]]]:
         """Return where options end, and each with its value; 0 if one is unknown."""
         place, found = 1, {}
         while (option := self._value(place) or "").startswith("-"):
@@ -284,7 +284,7 @@ class Proposal:
         self.notes += [note] if note else []
 
     def _targets(
-        self, pairs: Sequence[Tuple[Tuple[str, str], Token]]
+        self, pairs: Sequence[tuple[tuple[str, str], Token]]
     ) -> Optional[AbstractSet[str]]:
         """Return where output and errors go; "" is cron's mail, None unknown."""
         goes = {"1": "", "2": ""}
@@ -351,7 +351,7 @@ def _duration(text: Optional[str]) -> Optional[str]:
     return "".join(f"{number}{unit}" for number, unit in parts if number)
 
 
-def _sign(redirect: Token) -> Tuple[str, str]:
+def _sign(redirect: Token) -> tuple[str, str]:
     """Return a redirection's number, 1 if it has none, and its sign."""
     sign = redirect.text.lstrip("0123456789&")
     return redirect.text[: -len(sign)] or "1", sign

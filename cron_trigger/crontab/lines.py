@@ -12,7 +12,7 @@ import re
 import sys
 from os.path import isdir
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, NamedTuple, Optional, Sequence
 
 from cron_trigger.registry.strict_json import SURROGATE
 from cron_trigger.registry.texts import printable
@@ -53,12 +53,12 @@ class Job(NamedTuple):
     schedule: str = ""
     user: str = ""
     #: Where the user's name is in a line of a system crontab.
-    user_span: Optional[Tuple[int, int]] = None
+    user_span: Optional[tuple[int, int]] = None
     command_begin: int = 0
     command: str = ""
     #: What follows the first `%`: the standard input.
     input: Optional[str] = None
-    variables: Dict[str, str] = {}
+    variables: dict[str, str] = {}
     comment: Optional[str] = None
 
 
@@ -66,14 +66,14 @@ def read_sources(
     paths: Optional[Sequence[str]] = None,
     user: Optional[str] = None,
     root: Path = Path("/"),
-) -> Tuple[List[Source], List[str]]:
+) -> tuple[list[Source], list[str]]:
     """Return the crontabs of this host, or those given (`-` is standard input).
 
     A file given has a column of users, unless `user` says whose it is or cron keeps it
     for one user; of a folder given, those files count that cron would read.  What can't
     be read, and what cron would not read, is in the second list, one sentence each.
     """
-    notes: List[str] = []
+    notes: list[str] = []
     places = list(_places(root, notes)) if paths is None else []
     for path in paths or ():
         of_user = os.path.normpath(os.path.dirname(path)) == USERS_FOLDER
@@ -96,7 +96,7 @@ def _content(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-def _places(root: Path, notes: List[str]) -> Iterator[Tuple[str, Optional[str]]]:
+def _places(root: Path, notes: list[str]) -> Iterator[tuple[str, Optional[str]]]:
     """Yield each crontab's path and, where it has no column of users, its user."""
     if (root / "etc/crontab").exists():
         yield str(root / "etc/crontab"), None
@@ -111,7 +111,7 @@ def _places(root: Path, notes: List[str]) -> Iterator[Tuple[str, Optional[str]]]
             notes.append(f"{shown} is left out: no user has this name.")
 
 
-def _system_files(folder: Path, notes: List[str]) -> Iterator[str]:
+def _system_files(folder: Path, notes: list[str]) -> Iterator[str]:
     """Yield the files of a folder such as /etc/cron.d that cron reads."""
     for name in _names(folder, notes):
         if _FILE_NAME.fullmatch(name):
@@ -121,7 +121,7 @@ def _system_files(folder: Path, notes: List[str]) -> Iterator[str]:
             notes.append(f"{printable(str(folder / name))} is left out: {rule}.")
 
 
-def _names(folder: Path, notes: List[str]) -> List[str]:
+def _names(folder: Path, notes: list[str]) -> list[str]:
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
         return [name for name in names if not name.startswith(".")]
@@ -142,8 +142,8 @@ def home_of(user: str) -> Optional[str]:
 
 def jobs_of(source: Source) -> Iterator[Job]:
     """Yield what a crontab runs, in order, and the lines that no cron would run."""
-    variables: Dict[str, str] = {}
-    comments: List[str] = []
+    variables: dict[str, str] = {}
+    comments: list[str] = []
     for number, raw in enumerate(source.text.split("\n"), 1):
         line = raw.rstrip("\r")
         bare = line.strip(" \t")
@@ -162,7 +162,7 @@ def jobs_of(source: Source) -> Iterator[Job]:
         comments = []
 
 
-def _variable(line: str) -> Optional[Tuple[str, str]]:
+def _variable(line: str) -> Optional[tuple[str, str]]:
     """Return a variable's name and value as cron's load_env() reads them."""
     match = _VARIABLE.fullmatch(line)
     if not match:
@@ -202,7 +202,7 @@ def _job(source: Source, job: Job) -> Job:
     )
 
 
-def _split_input(text: str) -> Tuple[str, Optional[str]]:
+def _split_input(text: str) -> tuple[str, Optional[str]]:
     r"""Return the command and its standard input, as cron's do_command.c parts them.
 
     Before the first bare `%`, `\%` and `\\` lose their backslash; behind it, a bare `%`

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import List, Optional, Sequence
+from typing import Optional, Sequence
 
 from cron_trigger.crontab.words import OPERATOR, WORD, Token, tokens_of
 
@@ -54,7 +54,7 @@ _SUFFIX = re.compile(r"\.(?:sh|bash|py|php\d?|pl|rb|js|mjs|ts)$")
 
 def name_of(tokens: Sequence[Token]) -> str:
     """Return a name for the cron: its script's, else its program's."""
-    commands: List[List[str]] = [[]]
+    commands: list[list[str]] = [[]]
     for token in tokens:
         if token.kind == OPERATOR:
             commands.append([])
@@ -65,7 +65,7 @@ def name_of(tokens: Sequence[Token]) -> str:
     return name[:56].rstrip("-._") or "job"
 
 
-def _name_of(words: List[str]) -> Optional[str]:
+def _name_of(words: list[str]) -> Optional[str]:
     """Return the name that a simple command gives, None if it gives none."""
     if words[:2] == ["command", "-v"]:
         return None
@@ -77,7 +77,7 @@ def _name_of(words: List[str]) -> Optional[str]:
     return _named(words)
 
 
-def _unwrapped(words: List[str]) -> List[str]:
+def _unwrapped(words: list[str]) -> list[str]:
     """Return the command that `nice`, `sudo` and the like run in the end."""
     while words and os.path.basename(words[0]) in _WRAPPERS:
         wrapper, *words = words

@@ -15,14 +15,14 @@ import shutil
 import stat
 import textwrap
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Iterator, Mapping, Optional, Sequence
 
 from cron_trigger.crontab.conversion import Conversion, Entry, Line
 from cron_trigger.registry.strict_json import Json, JsonObject, parse_json
 from cron_trigger.registry.texts import printable
 
 
-def to_json(conversion: Conversion) -> Dict[str, Json]:
+def to_json(conversion: Conversion) -> dict[str, Json]:
     """Return what `--json` prints."""
     lines = [dict(vars(line)) for line in conversion.lines]
     return {"entries": conversion.entries, "lines": lines}
@@ -39,7 +39,7 @@ def table_lines(conversion: Conversion, width: Optional[int] = None) -> Iterator
         yield ""
 
 
-def _entry_rows(entry: Optional[Entry], width: int) -> List[str]:
+def _entry_rows(entry: Optional[Entry], width: int) -> list[str]:
     """Return an entry's keys as they stand in the registry, wrapped."""
     rows = []
     for key, value in (entry or {}).items():
@@ -48,7 +48,7 @@ def _entry_rows(entry: Optional[Entry], width: int) -> List[str]:
     return rows
 
 
-def _line_rows(line: Line, width: int) -> List[str]:
+def _line_rows(line: Line, width: int) -> list[str]:
     """Return the lines and the note; the new line is one row, to be copied."""
     rows = [f"old:  {_shown_line(line.old)}"]
     if line.new is not None:
@@ -61,7 +61,7 @@ def _shown_line(text: str) -> str:
     return printable(text.replace("\t", " "), 2000)
 
 
-def _wrapped(text: str, width: int) -> List[str]:
+def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
@@ -134,7 +134,7 @@ def _take_over(old: Path, descriptor: int) -> None:
     os.fchmod(descriptor, mode)
 
 
-def _owner_and_mode(path: Path) -> Tuple[Optional[Tuple[int, int]], int]:
+def _owner_and_mode(path: Path) -> tuple[Optional[tuple[int, int]], int]:
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -8,7 +8,7 @@ or variables but `$HOME` and `~`.  (shlex has no such promise: to it `$x` is a w
 from __future__ import annotations
 
 import re
-from typing import List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 _words = re.compile(r"\S+").findall
 WORD, OPERATOR, REDIRECT, COMMENT = "word", "operator", "redirect", "comment"
@@ -55,14 +55,14 @@ class Token(NamedTuple):
 
 
 #: A part of a word: its value, None if only a shell knows it, and where it ends.
-_Part = Tuple[Optional[str], int]
+_Part = tuple[Optional[str], int]
 
 
 def tokens_of(
     text: str, home: Optional[str] = None, bash: bool = False
-) -> Tuple[Token, ...]:
+) -> tuple[Token, ...]:
     """Return the tokens of a command; ValueError where a quote is not closed."""
-    found: List[Token] = []
+    found: list[Token] = []
     at = len(_SPACE.match(text)[0])  # type: ignore[index]
     while at < len(text):
         found.append(_sign(text, at, bash) or _word(text, at, home, bash))
@@ -81,7 +81,7 @@ def _sign(text: str, at: int, bash: bool) -> Optional[Token]:
 
 def _word(text: str, begin: int, home: Optional[str], bash: bool) -> Token:
     at = begin
-    parts: List[Optional[str]] = [""]
+    parts: list[Optional[str]] = [""]
     if text[at] == "~":
         is_home = home and _TILDE.match(text, at)
         parts, at = [home if is_home else None], at + bool(is_home)
@@ -115,7 +115,7 @@ def _part(text: str, at: int, home: Optional[str], before: str) -> _Part:
 
 
 def _double_quoted(text: str, at: int, home: Optional[str]) -> _Part:
-    parts: List[Optional[str]] = [""]
+    parts: list[Optional[str]] = [""]
     while _char(text, at) != '"':
         part: Optional[str] = text[at]
         if part == "\\" and text[at + 1 : at + 2] in ('"', "$", "`", "\\"):

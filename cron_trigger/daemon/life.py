@@ -110,12 +110,7 @@ class Daemon:
         """Have everything work: from here on other threads do."""
         parts.api.port = self._listener.getsockname()[1]
         self._http = HttpServer(
-            self._listener,
-            parts.api,
-            parts.access,
-            parts.loop,
-            parts.say,
-            parts.limits,
+            self._listener, parts.api, parts.access, parts.loop, parts.say, parts.limits
         )
         # Before other threads tell of changes: the list of listeners has no lock.
         self._listen_to_changes()

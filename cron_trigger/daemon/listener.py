@@ -17,7 +17,7 @@ import os
 import select
 import socket
 import struct
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Sequence
 
 from cron_trigger.daemon.systemd import Systemd
 from cron_trigger.registry.errors import ConfigError, NotNow
@@ -35,7 +35,7 @@ NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (6, 0, 0, 0), (6, 0, 0, 0xFFFFFF
 
 def listen(
     settings: Settings, systemd: Systemd
-) -> Tuple[socket.socket, List[socket.socket]]:
+) -> tuple[socket.socket, list[socket.socket]]:
     """Return the listening socket, and those of an earlier address.
 
     Else ConfigError.
@@ -140,7 +140,7 @@ def _no_host(host: str, error: OSError) -> ConfigError:
 
 
 def _bound(
-    family: int, address: Tuple[Any, ...], kept: Sequence[socket.socket]
+    family: int, address: tuple[Any, ...], kept: Sequence[socket.socket]
 ) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

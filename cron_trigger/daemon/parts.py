@@ -119,8 +119,5 @@ class Parts:
             Places(limits.followers, limits.safe_s),
         )
         self.access = Access(
-            settings,
-            Sources(settings.allow),
-            names,
-            Rates(*limits.wrong_secrets),
+            settings, Sources(settings.allow), names, Rates(*limits.wrong_secrets)
         )

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import os
 import time
-from typing import Set
 
 from cron_trigger import SERVICE
 from cron_trigger.daemon.parts import Parts
@@ -66,7 +65,7 @@ class Place:
         names = set(self._messages.receive())
         self._parts.loop.aside(functools.partial(self._learn, names))
 
-    def _learn(self, names: Set[str]) -> None:
+    def _learn(self, names: set[str]) -> None:
         self._parts.runner.sync()
         for name in names:
             self._parts.changes(name)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import sys
-from typing import List, Mapping, Optional
+from typing import Mapping, Optional
 
 
 class Systemd:
@@ -49,7 +49,7 @@ class Systemd:
         """Have no socket kept: where no server listens, callers are to be refused."""
         self.notify("FDSTOREREMOVE=1", f"FDNAME={self.FD_NAME}")
 
-    def kept_listeners(self) -> List[socket.socket]:
+    def kept_listeners(self) -> list[socket.socket]:
         """Return the sockets that were kept; once, since they are the caller's then."""
         # The variables are inherited: in a child of the service they would speak of
         # descriptors that are something else there.

@@ -10,7 +10,7 @@ import functools
 import os
 import subprocess
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Tuple
+from typing import Mapping
 
 from cron_trigger import SERVICE
 from cron_trigger.registry.crons import Cron
@@ -54,7 +54,7 @@ class Host:
         self.guest = guest
 
     @functools.cached_property
-    def unit(self) -> Dict[str, str]:
+    def unit(self) -> dict[str, str]:
         """What systemd knows of the service; nothing where it does not run."""
         wanted = ("LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload")
         keys = ",".join((*wanted, *UNIT_NEEDS))
@@ -66,7 +66,7 @@ class Host:
         return self.unit.get("LoadState") == "loaded"
 
     @functools.cached_property
-    def registry(self) -> Tuple[Dict[str, Cron], List[str]]:
+    def registry(self) -> tuple[dict[str, Cron], list[str]]:
         """The registry's crons and faults."""
         return load_registry(self.settings.registry, self.settings.log_dir)
 

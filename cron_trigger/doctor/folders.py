@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator
 
 from cron_trigger import SERVICE
 from cron_trigger.doctor.findings import Finding, Host, wrong
@@ -89,7 +89,7 @@ def rotation(host: Host) -> Iterator[Finding]:
 
 def _rotated() -> Iterator[str]:
     """Yield the paths and patterns that logrotate has rules for."""
-    files: List[Path] = []
+    files: list[Path] = []
     for place in ROTATION:
         with contextlib.suppress(OSError):
             files += sorted(place.iterdir()) if place.is_dir() else [place]

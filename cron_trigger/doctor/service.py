@@ -9,7 +9,7 @@ import contextlib
 import http.client
 import json
 import os
-from typing import Dict, Iterator, Mapping, Optional
+from typing import Iterator, Mapping, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.doctor.findings import UNIT_NEEDS, Finding, Host, wrong
@@ -104,7 +104,7 @@ def _health(number: int, answer: Mapping[str, Json]) -> Iterator[Finding]:
         yield Finding("health", "ok", f"healthy on port {number}")
 
 
-def _ask(host: Host, path: str) -> Dict[str, Json]:
+def _ask(host: Host, path: str) -> dict[str, Json]:
     """Return the JSON object that the server answers, or {}; OSError if none."""
     address = host.settings.host
     if address in ("0.0.0.0", "::"):

@@ -5,7 +5,7 @@ What the rest rests on comes first.  Called by the command line.
 
 from __future__ import annotations
 
-from typing import List, Mapping
+from typing import Mapping
 
 from cron_trigger.doctor import containers, folders, program, service
 from cron_trigger.doctor.findings import Finding, Host
@@ -29,7 +29,7 @@ CHECKS = (
 
 def findings(
     settings: Settings, environ: Mapping[str, str], guest: bool
-) -> List[Finding]:
+) -> list[Finding]:
     """Return what all checks find."""
     host = Host(settings, environ, guest)
     return [finding for look in CHECKS for finding in look(host)]

@@ -6,7 +6,7 @@ Nothing is changed here.  The answers have both histories in them, and ask nobod
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple, Optional, Sequence, Union
 
 from cron_trigger.history.database import Database
 from cron_trigger.history.schema import RUN_JSON, RUN_ROW, run_of
@@ -32,7 +32,7 @@ class Selection(NamedTuple):
     since: Optional[str] = None
     until: Optional[str] = None
 
-    def query(self, columns: str) -> Tuple[str, List[Any]]:
+    def query(self, columns: str) -> tuple[str, list[Any]]:
         """Return the question in SQL, and its values."""
         status = self.status or ()
         statuses = [status] if isinstance(status, str) else status
@@ -41,7 +41,7 @@ class Selection(NamedTuple):
         plus = "+" if self.cron_name or len(statuses) > 1 else ""
         among = f"{plus}status in ({', '.join('?' * len(statuses))})"
         older = None if self.before is None else min(self.before, INTEGER_LIMIT - 1)
-        given: Dict[str, Sequence[Any]] = {
+        given: dict[str, Sequence[Any]] = {
             "cron_name = ?": [self.cron_name or None],
             among: statuses,
             "started_at >= ?": [self.since or None],
@@ -63,7 +63,7 @@ class Figures(NamedTuple):
 
     runs: int
     completed: int
-    recent: Tuple[Run, ...]
+    recent: tuple[Run, ...]
 
     @property
     def success_rate(self) -> Optional[float]:
@@ -98,11 +98,11 @@ class Answers:
         rows = self._database.read(query, [run_id])
         return run_of(rows[0]) if rows else None
 
-    def runs(self, wanted: Selection = NEWEST) -> List[Run]:
+    def runs(self, wanted: Selection = NEWEST) -> list[Run]:
         """Return runs, newest first."""
         return [run_of(row) for row in self._database.read(*wanted.query(RUN_ROW))]
 
-    def run_texts(self, wanted: Selection = NEWEST) -> List[Tuple[int, str]]:
+    def run_texts(self, wanted: Selection = NEWEST) -> list[tuple[int, str]]:
         """Return the same runs' ids and views, as JSON.
 
         Written by SQLite where it can: that takes a third of the time.
@@ -112,7 +112,7 @@ class Answers:
             return self._database.read(*wanted.query(columns))
         return [(run.id, json_text(run.view())) for run in self.runs(wanted)]
 
-    def running(self, cron_name: Optional[str] = None) -> List[Run]:
+    def running(self, cron_name: Optional[str] = None) -> list[Run]:
         """Return the runs that are recorded as running, the newest first."""
         # The literal lets SQLite use the partial index; the plus keeps it from the
         # index of all of a cron's runs.
@@ -130,7 +130,7 @@ class Answers:
         rows = self._database.read(query + "order by id desc limit 1", [cron_name])
         return rows[0][0] if rows else None
 
-    def starts_since(self, cron_name: str, since: str) -> List[str]:
+    def starts_since(self, cron_name: str, since: str) -> list[str]:
         """Return when a cron's runs began, of those from a time on."""
         query = "select started_at from cron_executions where cron_name = ? "
         rows = self._database.read(query + "and started_at >= ?", [cron_name, since])
@@ -153,7 +153,7 @@ class Answers:
 
     def totals(
         self, cron_name: Optional[str] = None
-    ) -> List[Tuple[str, str, int, int, Optional[str]]]:
+    ) -> list[tuple[str, str, int, int, Optional[str]]]:
         """Return (cron, status, runs, summed ms, last end) rows, pruned runs included.
 
         Counters for Prometheus: they never fall, neither by a restart nor by pruning.
@@ -165,7 +165,7 @@ class Answers:
             [cron_name] if cron_name else [],
         )
 
-    def failures_in_a_row(self) -> Dict[str, int]:
+    def failures_in_a_row(self) -> dict[str, int]:
         """Return how many runs of each cron have failed since it last completed.
 
         Also those that timed out or were interrupted; a cancelled one says nothing.

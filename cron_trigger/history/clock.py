@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Optional
 
 from cron_trigger.host.processes import boot_id, boot_time_s
 
@@ -34,17 +34,17 @@ class Clock:
         newest: Callable[[], Optional[float]],
         say: Callable[[str, str], None],
         wall: Callable[[], float] = time.time,
-        boot: Callable[[], Tuple[str, float]] = lambda: (boot_id(), boot_time_s()),
+        boot: Callable[[], tuple[str, float]] = lambda: (boot_id(), boot_time_s()),
     ) -> None:
         """Go on with what an earlier server noted; else with the newest record."""
         self._path, self._say = path, say
         self._wall, self._boot = wall, boot
         self._lock = threading.Lock()  # for what follows, and the file
         #: The wall clock after each jump, and by how much it jumped; oldest first.
-        self._jumps: List[Tuple[float, float]] = []
+        self._jumps: list[tuple[float, float]] = []
         # What the clocks said when they were last looked at: the name of that boot, the
         # time since then, the wall clock.
-        self._seen: Optional[Tuple[str, float, float]] = None
+        self._seen: Optional[tuple[str, float, float]] = None
         # True in the server, which prunes: the one that writes the file.
         self._keeps = False
         if not self._load() and (newest_s := newest()) is not None:

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import urllib.parse
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Optional, Sequence, TypeVar, Union
 
 from cron_trigger.history.file import HistoryFile, remedy_of, version_of
 from cron_trigger.history.ids import TABLE_OF_KIND, Ids
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], T]
 #: A row that a change works on: table, column and value; and the record as it was
 #: before, should the history not be readable.
-Needed = Tuple[str, str, Any, Optional[Callable[[], Union[Run, Scheduled]]]]
+Needed = tuple[str, str, Any, Optional[Callable[[], Union[Run, Scheduled]]]]
 FAULTS = (sqlite3.Error, OSError, ConfigError)
 
 
@@ -89,7 +89,7 @@ class Database:
         #: Runs that have begun and not ended: a new history begins with them, should
         #: this one be lost.
         #: Each run's own threads set and take its key, without `_lock`.
-        self.under_way: Dict[int, Run] = {}
+        self.under_way: dict[int, Run] = {}
         # True while there is the thread `history`; under `_lock`.
         self._retrying = False
         # Set under `_lock`; waited for without it.
@@ -256,20 +256,20 @@ class Database:
 
         return _in_order(attempt)
 
-    def _old_rows(self, need: Needed) -> List[Row]:
+    def _old_rows(self, need: Needed) -> list[Row]:
         table, column, value, record = need
         query = f"select {COLUMNS[table]} from {table} where {column} = ?"
         found = self._joined.read(query, [value])
         return found or ([row_of(record())] if record else [])
 
-    def _bring(self, db: sqlite3.Connection, table: str, rows: List[Row]) -> None:
+    def _bring(self, db: sqlite3.Connection, table: str, rows: list[Row]) -> None:
         """Have the second history know what a change works on."""
         # What it has already is the newer.
         db.executemany(PUT[table].replace("or replace", "or ignore"), rows)
 
     # ---- read
 
-    def read(self, query: str, values: Sequence[Any] = ()) -> List[Row]:
+    def read(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return rows of the one history, or of both; none where none can be read."""
         with self._lock:
             if self.fault is None and not self._read_only:

@@ -7,7 +7,7 @@ no event with a higher number can be read before it is committed.  Any thread ma
 from __future__ import annotations
 
 import sqlite3
-from typing import List, Mapping
+from typing import Mapping
 
 from cron_trigger.history.database import Database
 from cron_trigger.history.schema import EVENT_PUT, EVENT_ROW
@@ -38,7 +38,7 @@ class Events:
         rows = self._database.read("select max(id) from events")
         return int((rows and rows[0][0]) or 0)
 
-    def events_after(self, event_id: int, limit: int = 500) -> List[Event]:
+    def events_after(self, event_id: int, limit: int = 500) -> list[Event]:
         """Return the events after one, oldest first."""
         # Committed ones only; a client that asks again from its last id gets each once.
         rows = self._database.read(

@@ -13,7 +13,7 @@ import sqlite3
 import time
 import urllib.parse
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional
 
 from cron_trigger.history.schema import (
     ALL_ROWS,
@@ -39,7 +39,7 @@ class Look(NamedTuple):
     """What stands under the name of a history."""
 
     #: Device, inode, the -wal's inode: another one's file is not ours.
-    identity: Tuple[int, int, int] = (0, 0, 0)
+    identity: tuple[int, int, int] = (0, 0, 0)
     size: int = 0
     written_ns: int = 0
     wal_size: int = 0

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence
 
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 
@@ -39,7 +39,7 @@ class Ids:
     def __init__(self, folder: Optional[Path]) -> None:
         self._folder = folder
         # Kind to descriptor; all below under `Database._lock`.
-        self._files: Dict[str, int] = {}
+        self._files: dict[str, int] = {}
         # The last number that this process gave or learnt of: no file, however short
         # somebody has made it, brings one below it back.
         self._last = dict.fromkeys(TABLE_OF_KIND, 0)
@@ -77,7 +77,7 @@ class Ids:
         with open(f"/proc/self/fd/{file}", "r+b", buffering=0) as other:
             os.pwrite(other.fileno(), b".", min(size, INTEGER_LIMIT) - 1)
 
-    def _file(self, kind: str) -> Tuple[int, os.stat_result]:
+    def _file(self, kind: str) -> tuple[int, os.stat_result]:
         """Return the file of a kind, made again where somebody has removed it."""
         if self._folder is None:
             raise FileNotFoundError

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import urllib.parse
 from pathlib import Path
-from typing import Any, List, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from cron_trigger.history.schema import columns_of, roll_back
 from cron_trigger.history.second import Row, Second
@@ -31,7 +31,7 @@ class Joined:
         # lock, not one for each question.
         self._readable = True
 
-    def read(self, query: str, values: Sequence[Any] = ()) -> List[Row]:
+    def read(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return rows; of the second alone where the first can't be read."""
         for _ in range(2):
             try:
@@ -44,7 +44,7 @@ class Joined:
 
     def _within_moment(
         self, db: sqlite3.Connection, query: str, values: Sequence[Any]
-    ) -> List[Row]:
+    ) -> list[Row]:
         # One moment for both files: between two statements another process may move a
         # row, which would then be seen twice or not at all.
         db.execute("begin")
@@ -109,7 +109,7 @@ def _connected(place: str) -> sqlite3.Connection:
     )
 
 
-def _places(history: Path) -> List[str]:
+def _places(history: Path) -> list[str]:
     """Return how a history may be opened for reading.
 
     `immutable` reads the file alone: nothing is made beside it, which could not be on

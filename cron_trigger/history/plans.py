@@ -8,7 +8,7 @@ thread may call.
 from __future__ import annotations
 
 import sqlite3
-from typing import List, Optional
+from typing import Optional
 
 from cron_trigger.history.database import Database, Needed
 from cron_trigger.history.events import Events
@@ -91,18 +91,18 @@ class Plans:
         found = self._where("id = ?", scheduled_id)
         return found[0] if found else None
 
-    def pending(self) -> List[Scheduled]:
+    def pending(self) -> list[Scheduled]:
         """Return the pending scheduled triggers, the next one first."""
         # As they stood at the question: who acts on one has to win in SQL.
         entries = self._where("status = ?", "pending")
         return sorted(entries, key=lambda entry: (entry.due_s, entry.id))
 
-    def ended_scheduled(self) -> List[Scheduled]:
+    def ended_scheduled(self) -> list[Scheduled]:
         """Return the last ended scheduled triggers, the newest first."""
         limit = SCHEDULED_ENDED_SHOWN
         return self._where(f"status <> ? order by id desc limit {limit}", "pending")
 
-    def _where(self, test: str, value: object) -> List[Scheduled]:
+    def _where(self, test: str, value: object) -> list[Scheduled]:
         query = f"select {SCHEDULED_ROW} from scheduled_triggers where {test}"
         return [scheduled_of(row) for row in self._database.read(query, [value])]
 

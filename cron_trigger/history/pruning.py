@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from typing import Any, Callable, Tuple
+from typing import Any, Callable
 
 from cron_trigger.history.clock import Clock
 from cron_trigger.history.database import Database
@@ -57,7 +57,7 @@ class Pruning:
         now = now_text()
 
         # Begins after `cursor`, so that a batch that is done once more finds less.
-        def change(db: sqlite3.Connection) -> Tuple[int, int]:
+        def change(db: sqlite3.Connection) -> tuple[int, int]:
             rows = db.execute(
                 "select id, started_at, status from cron_executions where id > ? "
                 "order by id limit ?",

@@ -36,10 +36,7 @@ class Runs:
         self._plans = plans
 
     def begin(
-        self,
-        run: Run,
-        key: Optional[Key] = None,
-        scheduled: Optional[Scheduled] = None,
+        self, run: Run, key: Optional[Key] = None, scheduled: Optional[Scheduled] = None
     ) -> Run:
         """Record a run that is about to start; return it with its id.
 

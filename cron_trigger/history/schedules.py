@@ -7,7 +7,7 @@ writes; any may read.
 from __future__ import annotations
 
 import sqlite3
-from typing import Dict, Mapping, NamedTuple, Optional
+from typing import Mapping, NamedTuple, Optional
 
 from cron_trigger.history.database import Database
 from cron_trigger.history.events import Events
@@ -33,7 +33,7 @@ class Schedules:
         self._database = database
         self._events = events
 
-    def judged(self) -> Dict[str, Judged]:
+    def judged(self) -> dict[str, Judged]:
         """Return what is known, by cron name."""
         # At a start, once; then the loop's thread knows it by itself.
         query = f"select {SCHEDULE_ROW} from schedules"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from typing import Any, Dict, Iterator, List, Sequence, Tuple, Union
+from typing import Any, Iterator, Sequence, Union
 
 from cron_trigger.registry.records import (
     RUN_COLUMNS,
@@ -183,7 +183,7 @@ def _statements(text: str) -> Iterator[str]:
             statement = ""
 
 
-def columns_of(db: sqlite3.Connection, schema: str, table: str) -> List[str]:
+def columns_of(db: sqlite3.Connection, schema: str, table: str) -> list[str]:
     """Return the columns of a table, none where there is no such table."""
     return [row[1] for row in db.execute(f"pragma {schema}.table_info({table})")]
 
@@ -270,7 +270,7 @@ ALL_ROWS = (
 )
 
 
-def row_of(record: Union[Run, Scheduled]) -> Tuple[Any, ...]:
+def row_of(record: Union[Run, Scheduled]) -> tuple[Any, ...]:
     values = record._replace(params=json_text(record.params))  # type: ignore[arg-type]
     return tuple(map(storable, values))
 
@@ -290,7 +290,7 @@ def scheduled_of(row: Sequence[Any]) -> Scheduled:
     return entry._replace(params=_params_of(entry.params))
 
 
-def _params_of(text: Any) -> Dict[str, Any]:
+def _params_of(text: Any) -> dict[str, Any]:
     """Return a record's parameters; none where somebody else has broken them."""
     if text != "{}":
         with contextlib.suppress(ValueError, TypeError):

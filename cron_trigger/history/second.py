@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar
+from typing import Any, Callable, Iterator, Optional, TypeVar
 
 from cron_trigger.history.ids import Ids
 from cron_trigger.history.schema import (
@@ -35,8 +35,8 @@ from cron_trigger.history.schema import (
     roll_back,
 )
 
-Row = Tuple[Any, ...]
-Rows = Dict[str, List[Row]]
+Row = tuple[Any, ...]
+Rows = dict[str, list[Row]]
 T = TypeVar("T")
 ROWS = (RUN_ROW, SCHEDULED_ROW, KEY_ROW, EVENT_ROW, SCHEDULE_ROW)
 COLUMNS = dict(zip(TABLES, ROWS))
@@ -80,8 +80,8 @@ class Second:
         self._db: Optional[sqlite3.Connection] = None
         self._in_memory = folder is None
         # What has moved out of memory: the file may have it as it was before.
-        self._outdated: List[Tuple[str, Row]] = []
-        self._seen_empty: Tuple[int, int] = (0, 0)  # inode and time of its last write
+        self._outdated: list[tuple[str, Row]] = []
+        self._seen_empty: tuple[int, int] = (0, 0)  # inode and time of its last write
 
     @property
     def in_memory(self) -> bool:
@@ -360,14 +360,14 @@ class Second:
         db.execute("commit")
 
 
-def _events_about(db: sqlite3.Connection, events: List[Row]) -> List[Row]:
+def _events_about(db: sqlite3.Connection, events: list[Row]) -> list[Row]:
     """Return what a history has told at about the time of some events."""
     first = min((event[0] for event in events), default=0) - NEIGHBOURS
     query = f"select {EVENT_ROW} from events where id > ? and event like 'run.%'"
     return db.execute(query, [first]).fetchall() if events else []
 
 
-def _told_of_ended(db: sqlite3.Connection, rows: List[Row]) -> Set[Tuple[str, int]]:
+def _told_of_ended(db: sqlite3.Connection, rows: list[Row]) -> set[tuple[str, int]]:
     """Return what was told of those of these runs that a history has ended already."""
     query = (
         "select id from cron_executions "
@@ -377,7 +377,7 @@ def _told_of_ended(db: sqlite3.Connection, rows: List[Row]) -> Set[Tuple[str, in
     return {(f"run.{step}", run_id) for run_id in found for step in STEPS}
 
 
-def _told_of_runs(events: List[Row]) -> Set[Tuple[str, int]]:
+def _told_of_runs(events: list[Row]) -> set[tuple[str, int]]:
     """Return which events tell of which runs."""
     told = set()
     for _, name, data in events:

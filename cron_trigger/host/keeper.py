@@ -17,7 +17,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
-from typing import List, Mapping, Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 from cron_trigger.host.shortage import SHORT, is_shortage
 from cron_trigger.host.users import User
@@ -49,7 +49,7 @@ def start(
     `user` is given only where it is not the server's own: only then must the process
     change who it is, and can't be made by the faster vfork.
     """
-    vector: List[str] = [SHELL, "-c", KEEPER, f"cron {cron_name}", *arguments]
+    vector: list[str] = [SHELL, "-c", KEEPER, f"cron {cron_name}", *arguments]
     return subprocess.Popen(
         vector,
         stdin=lock,

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from cron_trigger.host.shortage import is_shortage
 
@@ -119,13 +119,13 @@ class LockTable:
     def __init__(self, run_dir: Path, own_lock: int) -> None:
         self._run_dir = run_dir
         self.learn(own_lock)
-        self._names: Dict[int, str] = {}
+        self._names: dict[int, str] = {}
 
     def learn(self, own_lock: int) -> None:
         """Take another lock of this process as the one that shows the device."""
         self._own_inode = os.fstat(own_lock).st_ino
 
-    def holders(self) -> Dict[str, int]:
+    def holders(self) -> dict[str, int]:
         """Return cron name to the holder's PID for each locked PID file."""
         try:
             with open("/proc/locks", encoding="ascii", errors="replace") as file:
@@ -153,7 +153,7 @@ class LockTable:
             }
 
 
-def held_locks(run_dir: Path) -> Dict[str, int]:
+def held_locks(run_dir: Path) -> dict[str, int]:
     """Return cron name to PID for each lock in a folder, without a server's help.
 
     The lock by which the table's devices are learnt is that of the folder itself.

@@ -17,7 +17,7 @@ import queue
 import select
 import threading
 import time
-from typing import Callable, Deque, Dict, List, Optional, Tuple
+from typing import Callable, Optional
 
 from cron_trigger.host.shortage import PAUSE_S, insist
 from cron_trigger.registry.threads import Work, begin
@@ -53,10 +53,10 @@ class Loop:
         self._say = say
         self._monotonic = monotonic
         self._epoll = select.epoll()
-        self._callbacks: Dict[int, Callable[[int], None]] = {}
-        self._timers: List[Tuple[float, int, Timer]] = []
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
-        self._soon: Deque[Callable[[], None]] = collections.deque()
+        self._soon: collections.deque[Callable[[], None]] = collections.deque()
         self._lock = threading.Lock()  # guards _timers and _beside
         self._aside: queue.SimpleQueue[Optional[Callable[[], None]]]
         self._aside = queue.SimpleQueue()

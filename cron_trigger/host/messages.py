@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 from pathlib import Path
-from typing import List
 
 from cron_trigger.registry.crons import CRON_NAME
 
@@ -43,7 +42,7 @@ class MessageSocket:
             return os.stat(self._path).st_ino == self._inode
         return False
 
-    def receive(self) -> List[str]:
+    def receive(self) -> list[str]:
         """Return the cron names that have been sent."""
         names = []
         with contextlib.suppress(BlockingIOError):

@@ -16,7 +16,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import Iterator, Optional, Union
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -34,7 +34,7 @@ SIOCGIFADDR, SIOCGIFNETMASK = 0x8915, 0x891B
 IFA_LINK = 0x20
 
 
-def own_names() -> List[str]:
+def own_names() -> list[str]:
     """Return the names by which this machine knows itself."""
     name = socket.gethostname()
     return [name, name.partition(".")[0]]
@@ -78,7 +78,7 @@ def own_address_towards(address: Address) -> Optional[Address]:
 
 def container_bridges(
     devices: Path = Path("/sys/class/net"),
-) -> List[Tuple[str, Interface]]:
+) -> list[tuple[str, Interface]]:
     """Return name and address, with its network, of this host's container bridges.
 
     Only the name, a bridge, and no physical member make one: a bridge of the same name
@@ -124,7 +124,7 @@ def _ipv4_interfaces(name: str) -> Iterator[Interface]:
         )
 
 
-def _ipv6_interfaces() -> Iterator[Tuple[str, Interface]]:
+def _ipv6_interfaces() -> Iterator[tuple[str, Interface]]:
     """Yield each interface's IPv6 addresses: proc_net(5).
 
     Not the link-local ones: all links have the network fe80::/64, the LAN's as well.

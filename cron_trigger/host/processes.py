@@ -20,17 +20,7 @@ import functools
 import os
 import signal
 import time
-from typing import (
-    Container,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Set,
-    Tuple,
-)
+from typing import Container, Iterable, Iterator, NamedTuple, Optional
 
 from cron_trigger.host.shortage import is_shortage
 from cron_trigger.registry.errors import ConfigError
@@ -127,7 +117,7 @@ def process(pid: int) -> Optional[Process]:
     return Process(pid, started, parent, session, state, stack, group, threads)
 
 
-def processes() -> Dict[int, Process]:
+def processes() -> dict[int, Process]:
     """Return all processes of this host (or container) by number."""
     numbers = (int(name) for name in os.listdir("/proc") if name.isdigit())
     found = ((pid, process(pid)) for pid in numbers)
@@ -160,19 +150,19 @@ class Family:
         """Take the keeper's number and start; without a start there is no family."""
         self.keeper_pid = keeper_pid
         self._keeper_started = keeper_started
-        self._known: Set[Process] = set()
-        self._groups: Set[int] = set()
+        self._known: set[Process] = set()
+        self._groups: set[int] = set()
 
-    def known(self) -> List[Tuple[int, int]]:
+    def known(self) -> list[tuple[int, int]]:
         """Return number and start of whoever was seen to belong to it."""
         return [(one.pid, one.started) for one in self._known]
 
-    def learn(self, known: Iterable[Tuple[int, int]]) -> None:
+    def learn(self, known: Iterable[tuple[int, int]]) -> None:
         """Take in whom an earlier process had seen, on this boot."""
         for pid, started in known:
             self._known.add(Process(pid, started, 0, 0, "", 0))
 
-    def look(self) -> List[Process]:
+    def look(self) -> list[Process]:
         """Return the living members but the keeper, the oldest first."""
         if self._keeper_started is None:
             return []
@@ -203,7 +193,7 @@ class Family:
             return not left
 
     @contextlib.contextmanager
-    def standing_still(self) -> Iterator[List[Process]]:
+    def standing_still(self) -> Iterator[list[Process]]:
         """Look while the process groups of the family are stopped.
 
         A process that lives for less than a look, and whose child takes its place,
@@ -218,7 +208,7 @@ class Family:
             # The keeper, too, which stands in the first of them.
             _signal_all(groups, signal.SIGCONT)
 
-    def _living_groups(self) -> List[int]:
+    def _living_groups(self) -> list[int]:
         if self._keeper_started is None:
             return []
         mine = {one.pid: one.started for one in self._known}
@@ -254,8 +244,8 @@ def _signal_all(groups: Iterable[int], number: int) -> None:
             os.killpg(group, number)
 
 
-def _descendants(now: Dict[int, Process], members: Set[int]) -> Iterator[int]:
-    children: Dict[int, List[int]] = {}
+def _descendants(now: dict[int, Process], members: set[int]) -> Iterator[int]:
+    children: dict[int, list[int]] = {}
     for one in now.values():
         children.setdefault(one.parent, []).append(one.pid)
     left = list(members)
@@ -268,7 +258,7 @@ def _descendants(now: Dict[int, Process], members: Set[int]) -> Iterator[int]:
                 yield pid
 
 
-def _children(pid: int) -> List[Process]:
+def _children(pid: int) -> list[Process]:
     """Return the children of a process with one thread, zombies too: proc(5)."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
@@ -299,7 +289,7 @@ class Reaper:
     """
 
     def __init__(self) -> None:
-        self._seen: Dict[Process, float] = {}
+        self._seen: dict[Process, float] = {}
 
     def reap(self, keepers: Container[int]) -> bool:
         """Reap dead orphans; return True where one is to be looked at again."""

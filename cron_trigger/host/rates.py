@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from typing import Callable, Tuple
+from typing import Callable
 
 #: The client that stands for all of them.
 ALL = "all clients"
@@ -54,7 +54,7 @@ class Rates:
                 self._add(ALL, now_s)
             return wait_s
 
-    def _of(self, client: str) -> Tuple[int, float]:
+    def _of(self, client: str) -> tuple[int, float]:
         """Return burst and interval: those of all are larger and shorter."""
         factor = self._factor if client == ALL else 1
         return self._burst * factor, self._every_s / factor

@@ -11,7 +11,7 @@ import contextlib
 import os
 import pwd
 import re
-from typing import Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Mapping, NamedTuple, Optional
 
 #: systemd's default path: systemd.exec(5).
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -38,7 +38,7 @@ class User(NamedTuple):
     shell: str
 
     @property
-    def groups(self) -> Tuple[int, ...]:
+    def groups(self) -> tuple[int, ...]:
         return tuple(os.getgrouplist(self.name, self.gid))
 
 
@@ -64,7 +64,7 @@ def own_user() -> User:
 
 def surroundings(
     user: User, service: Mapping[str, str], environ: Mapping[str, str]
-) -> Dict[str, str]:
+) -> dict[str, str]:
     """Return the environment of a user's scripts.
 
     `service` holds the variables of /etc/default/cron-trigger-server, `environ` those

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import pwd
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Mapping, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.registry.crons import CRON_NAME, NOTIFY_CHOICES, VARIABLE_NAME, Cron
@@ -29,13 +29,13 @@ class Checker:
 
     def __init__(self, path: Path, log_dir: Path) -> None:
         self.path = path
-        self.faults: List[str] = []
+        self.faults: list[str] = []
         self.place = Place(self.faults, path.name)
         self._log_dir = log_dir
         own = str(log_dir / f"{SERVICE}.log")
         self._log_owners = {os.path.normpath(own): SERVICE}
 
-    def crons(self, text: str) -> Dict[str, Cron]:
+    def crons(self, text: str) -> dict[str, Cron]:
         """Return the crons that hold; `faults` says what is wrong with the others."""
         try:
             document = parse_json(text)
@@ -82,8 +82,8 @@ class Checker:
             )
 
 
-def _entry_values(place: Place, entry: JsonObject) -> Dict[str, Any]:
-    values: Dict[str, Any] = {}
+def _entry_values(place: Place, entry: JsonObject) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     members = list(place.members(entry))
     for here, key, _ in members:
         if key not in ENTRY_KEYS:
@@ -137,7 +137,7 @@ def _refuse_tilde(place: Place, path: str) -> None:
         place.fault(f"~ stands for no folder here: write {whole} in full, got {got}")
 
 
-def _command(place: Place, value: Json) -> Tuple[str, ...]:
+def _command(place: Place, value: Json) -> tuple[str, ...]:
     elements = [value] if isinstance(value, str) else value
     held = (
         isinstance(elements, list)
@@ -210,7 +210,7 @@ def _schedule(place: Place, value: Json) -> Optional[Schedule]:
         return None
 
 
-def _environment(place: Place, value: Json) -> Dict[str, str]:
+def _environment(place: Place, value: Json) -> dict[str, str]:
     if not isinstance(value, JsonObject):
         # Not shown, here and below: everybody may ask /health for the faults.
         place.expected("an object of texts", value, hidden=True)
@@ -227,12 +227,12 @@ def _environment(place: Place, value: Json) -> Dict[str, str]:
     return dict(value)
 
 
-def _parameters(place: Place, value: Json) -> Dict[str, Parameter]:
+def _parameters(place: Place, value: Json) -> dict[str, Parameter]:
     if not isinstance(value, JsonObject):
         place.expected("an object", value)
         return {}
-    parameters: Dict[str, Parameter] = {}
-    variables: Dict[str, str] = {}
+    parameters: dict[str, Parameter] = {}
+    variables: dict[str, str] = {}
     for here, name, definition in place.members(value):
         parameter = read_parameter(here, name, definition)
         if parameter is None:
@@ -245,7 +245,7 @@ def _parameters(place: Place, value: Json) -> Dict[str, Parameter]:
 
 
 #: Each key of an entry with the attribute that it becomes and its reader.
-ENTRY_KEYS: Dict[str, Tuple[str, Callable[[Place, Json], Any]]] = {
+ENTRY_KEYS: dict[str, tuple[str, Callable[[Place, Json], Any]]] = {
     "description": ("description", _text),
     "command": ("command", _command),
     "logFile": ("log_file", _log_file),

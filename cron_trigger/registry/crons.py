@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Mapping, NamedTuple, Optional
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.parameters import Parameter, ParameterValue, value_text
@@ -27,7 +27,7 @@ class Cron(NamedTuple):
 
     name: str
     description: str
-    command: Tuple[str, ...]
+    command: tuple[str, ...]
     folder: Path
     log_dir: Path = Path()
     log_file: Optional[str] = None
@@ -55,7 +55,7 @@ class Cron(NamedTuple):
         """Return the working directory of the script."""
         return self.folder / (self.working_directory or "")
 
-    def resolve(self, given: Mapping[str, Json]) -> Dict[str, ParameterValue]:
+    def resolve(self, given: Mapping[str, Json]) -> dict[str, ParameterValue]:
         """Return the parameters of a run, defaults filled in; else `invalid_params`.
 
         One that is null is as if it were not given.
@@ -66,7 +66,7 @@ class Cron(NamedTuple):
             for name in given
             if name not in self.parameters
         }
-        values: Dict[str, ParameterValue] = {}
+        values: dict[str, ParameterValue] = {}
         for name, parameter in self.parameters.items():
             value = given.get(name, parameter.default)
             if value is None:
@@ -87,11 +87,11 @@ class Cron(NamedTuple):
             )
         return values
 
-    def shown(self, values: Mapping[str, ParameterValue]) -> Dict[str, ParameterValue]:
+    def shown(self, values: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
         """Return the values that may be kept and shown: all but passwords."""
         return {n: v for n, v in values.items() if not self.parameters[n].secret}
 
-    def arguments(self, values: Mapping[str, ParameterValue]) -> List[str]:
+    def arguments(self, values: Mapping[str, ParameterValue]) -> list[str]:
         """Return the command's elements after the first, placeholders filled in."""
         texts = {n: value_text(v) for n, v in values.items()}
         absent = {f"{{{name}}}" for name in self.parameters if name not in texts}

@@ -9,7 +9,7 @@ checker; one thread at a time.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Mapping, Optional
 
 from cron_trigger.registry.faults import Place
 from cron_trigger.registry.parameters import PARAMETER_NAME, Parameter
@@ -20,7 +20,7 @@ from cron_trigger.registry.texts import camel
 TYPES = ("string", "integer", "number", "boolean")
 FORMATS = ("date", "date-time", "password")
 #: Each key with the attribute that it becomes and what its value is.
-DEFINITION_KEYS: Dict[str, Tuple[str, Any]] = {
+DEFINITION_KEYS: dict[str, tuple[str, Any]] = {
     "type": ("type", str),
     "title": ("title", str),
     "description": ("description", str),
@@ -43,7 +43,7 @@ OF_TYPE = {
     "pattern": ("string",),
     "format": ("string",),
 }
-WORDS: Dict[Any, str] = {
+WORDS: dict[Any, str] = {
     str: "a text",
     list: "an array",
     int: "a whole number",
@@ -84,7 +84,7 @@ def _type(place: Place, definition: Mapping[str, Json]) -> Optional[str]:
     return of_type if of_type in TYPES else None
 
 
-def _one_of(choices: Tuple[str, ...]) -> str:
+def _one_of(choices: tuple[str, ...]) -> str:
     return "one of " + ", ".join(f'"{choice}"' for choice in choices)
 
 

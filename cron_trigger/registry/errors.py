@@ -8,7 +8,7 @@ remedy.  Raised anywhere, caught once: by the web's one writer of errors and by
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Mapping, Optional
 
 #: sysexits.h: a wrong call, a temporary failure, a wrong configuration.
 EX_USAGE, EX_TEMPFAIL, EX_CONFIG = 64, 75, 78
@@ -58,7 +58,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
         self.extra = extra
 
-    def answer(self) -> Dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
         """Return the JSON object that every error has."""
         head = {"success": False, "error": self.message, "code": self.code}
         return {**head, **self.extra}

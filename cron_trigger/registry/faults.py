@@ -8,7 +8,7 @@ thread at a time.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, List, Optional, Tuple
+from typing import Iterable, Iterator, Optional
 
 from cron_trigger.registry.strict_json import Json, JsonObject
 from cron_trigger.registry.texts import nearest, printable, shown
@@ -17,7 +17,7 @@ from cron_trigger.registry.texts import nearest, printable, shown
 class Place:
     """Where something stands, and where its faults go to."""
 
-    def __init__(self, faults: List[str], *names: str) -> None:
+    def __init__(self, faults: list[str], *names: str) -> None:
         self.faults = faults
         self._names = names
 
@@ -46,7 +46,7 @@ class Place:
         hint = f"; did you mean {near}?" if near else ""
         self.fault(f"expected one of {', '.join(names)}{hint}")
 
-    def members(self, value: JsonObject) -> Iterator[Tuple[Place, str, Json]]:
+    def members(self, value: JsonObject) -> Iterator[tuple[Place, str, Json]]:
         """Yield places, keys and values in the file's order; a key twice is a fault.
 
         Both of its values come, so that the first one's faults are told as well.

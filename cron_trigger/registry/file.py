@@ -15,7 +15,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional
 
 from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.crons import Cron
@@ -30,7 +30,7 @@ REGISTRY_BYTES = 16 << 20
 REGISTRY_RACY_S = 0.1
 
 
-def load_registry(path: Path, log_dir: Path) -> Tuple[Dict[str, Cron], List[str]]:
+def load_registry(path: Path, log_dir: Path) -> tuple[dict[str, Cron], list[str]]:
     """Return the crons of a registry file and every fault that it has.
 
     Where there is a fault, the crons are those that hold; nobody may run them.
@@ -39,7 +39,7 @@ def load_registry(path: Path, log_dir: Path) -> Tuple[Dict[str, Cron], List[str]
     return crons, faults
 
 
-def _load(path: Path, log_dir: Path) -> Tuple[Dict[str, Cron], List[str], str]:
+def _load(path: Path, log_dir: Path) -> tuple[dict[str, Cron], list[str], str]:
     """Return the crons, the faults and the text of a registry file."""
     checker = Checker(path, log_dir)
     try:
@@ -90,7 +90,7 @@ class _Reading:
 class _Signature(NamedTuple):
     """What tells a changed file."""
 
-    status: Tuple[int, ...]
+    status: tuple[int, ...]
     #: Other ones at each look mean: read it again, though the file looks the same.
     racy: int = 0
     faulty: int = 0
@@ -122,8 +122,8 @@ class Registry:
         #: Goes up with each file that was read with another outcome, for caches.
         self.version = 0
         # Set by a reading, each as a whole; read without a lock.
-        self.faults: List[str] = []
-        self._crons: Dict[str, Cron] = {}
+        self.faults: list[str] = []
+        self._crons: dict[str, Cron] = {}
         self._signature: Optional[_Signature] = None
         #: The last file that held; "" while none has since the start.
         self._text = ""
@@ -132,7 +132,7 @@ class Registry:
         self._reading: Optional[_Reading] = None
         self.reload()
 
-    def crons(self) -> Dict[str, Cron]:
+    def crons(self) -> dict[str, Cron]:
         """Return the crons in force; a file that has changed is read first.
 
         Where that takes its time, those in force until then.
@@ -183,7 +183,7 @@ class Registry:
             if self._text and self._kept and self._keeps:
                 keep_text(self._kept, self.path, self._text)
 
-    def _kept_crons(self) -> Tuple[Dict[str, Cron], List[str]]:
+    def _kept_crons(self) -> tuple[dict[str, Cron], list[str]]:
         """Return the crons of the copy that was kept, and what to tell of it."""
         kept = kept_text(self._kept, self.path) if self._kept else None
         checker = Checker(self.path, self._log_dir)

@@ -6,7 +6,7 @@ takes others, which only tests have; the composition hands them to the parts.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 
 class Limit(NamedTuple):
@@ -41,10 +41,10 @@ class Limits(NamedTuple):
     #: Between two comments in a stream of events.
     comment_s: float = 15.0
     #: Of one client, so many at once, then one in so many seconds; of all, that often.
-    wrong_secrets: Tuple[int, float, int] = (10, 6.0, 10)
-    refusals_logged: Tuple[int, float, int] = (1000, 1.0, 2)
+    wrong_secrets: tuple[int, float, int] = (10, 6.0, 10)
+    refusals_logged: tuple[int, float, int] = (1000, 1.0, 2)
     #: An attempt to notify, the pauses between attempts, and how many may wait.
     notify_s: float = 10.0
-    notify_pauses_s: Tuple[float, ...] = (1.0, 5.0)
+    notify_pauses_s: tuple[float, ...] = (1.0, 5.0)
     notifications: int = 1000
     prune_every_s: float = 86400.0

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from datetime import date
-from typing import Dict, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple, Optional, Union
 
 from cron_trigger.registry.patterns import PARAMETER_CHARS
 from cron_trigger.registry.strict_json import SURROGATE, Json
@@ -31,7 +31,7 @@ class Parameter(NamedTuple):
     title: Optional[str] = None
     description: Optional[str] = None
     default: Optional[ParameterValue] = None
-    enum: Optional[Tuple[ParameterValue, ...]] = None
+    enum: Optional[tuple[ParameterValue, ...]] = None
     minimum: Optional[float] = None
     maximum: Optional[float] = None
     min_length: Optional[int] = None
@@ -48,7 +48,7 @@ class Parameter(NamedTuple):
     def variable(self) -> str:
         return "CRON_PARAM_" + re.sub(r"[^A-Z0-9]", "_", self.name.upper())
 
-    def view(self) -> Dict[str, Json]:
+    def view(self) -> dict[str, Json]:
         """Return the definition for clients, without a password's default."""
         hidden = {"name"} | ({"default", "enum"} if self.secret else set())
         unasked = ("required", False)

@@ -12,7 +12,7 @@ import functools
 import importlib
 import re
 import sys
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence
 
 #: The longest value of a string parameter, and so the longest text of a comparison.
 PARAMETER_CHARS = 1000
@@ -40,9 +40,9 @@ ALL = ASCII | BEYOND
 #: Stands among the characters that may follow where the text may end.
 END = 1 << 132
 
-Node = Tuple[Any, Any]
+Node = tuple[Any, Any]
 #: The next character that may come after a part, and the one after that.
-Follow = Tuple[int, int]
+Follow = tuple[int, int]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -85,7 +85,7 @@ class _Part(NamedTuple):
     """
 
     #: The sets of its first characters, one after the other, as far as they are sure.
-    lead: Tuple[int, ...]
+    lead: tuple[int, ...]
     #: Whether it may match nothing.
     empty: bool
     ways: int
@@ -275,7 +275,7 @@ def _shared(body: _Part, single: bool, follow: Follow) -> bool:
     return not single or bool((begin | follow[0]) & follow[1])
 
 
-def _exclusive(leads: List[Tuple[int, ...]]) -> bool:
+def _exclusive(leads: list[tuple[int, ...]]) -> bool:
     """Tell whether no two of these leads can stand at the beginning of one text."""
     return all(
         any(not a & b for a, b in zip(one, other))

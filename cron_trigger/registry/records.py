@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Dict, Mapping, NamedTuple, Optional, TypeVar
+from typing import Any, Mapping, NamedTuple, Optional, TypeVar
 
 from cron_trigger.registry.parameters import ParameterValue
 from cron_trigger.registry.strict_json import Json
@@ -75,7 +75,7 @@ class Run(NamedTuple):
         """True from a cancel or time limit until the last process is gone."""
         return self.status == RUNNING and self.end_reason is not None
 
-    def view(self) -> Dict[str, Json]:
+    def view(self) -> dict[str, Json]:
         number, cron_name, status, *others = self
         values = (number, cron_name, status, self.stopping, *others)
         return dict(zip(RUN_SHOWN, values))
@@ -126,7 +126,7 @@ class Scheduled(NamedTuple):
     def due_s(self) -> float:
         return epoch_of(self.run_at)
 
-    def view(self) -> Dict[str, Json]:
+    def view(self) -> dict[str, Json]:
         shown = SCHEDULED_COLUMNS[: SCHEDULED_COLUMNS.index("client")]
         return {camel(name): getattr(self, name) for name in shown}
 
@@ -164,8 +164,8 @@ class Event(NamedTuple):
     name: str
     data: str
 
-    def run(self) -> Dict[str, Json]:
-        run: Dict[str, Json] = json.loads(self.data)["run"]
+    def run(self) -> dict[str, Json]:
+        run: dict[str, Json] = json.loads(self.data)["run"]
         return run
 
 

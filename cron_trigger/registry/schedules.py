@@ -13,16 +13,7 @@ import re
 import time
 from bisect import bisect_left, bisect_right
 from datetime import date, datetime, tzinfo
-from typing import (
-    Dict,
-    FrozenSet,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Iterator, NamedTuple, Optional, Sequence
 
 from cron_trigger.registry.texts import printable, whole_number
 
@@ -52,7 +43,7 @@ _HORIZON_S = 40 * 366 * _DAY_S
 _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-def _numbered(names: str, first: int) -> Dict[str, int]:
+def _numbered(names: str, first: int) -> dict[str, int]:
     return {name: number for number, name in enumerate(names.split(), first)}
 
 
@@ -62,7 +53,7 @@ class _Field(NamedTuple):
     name: str
     low: int
     high: int
-    names: Dict[str, int]
+    names: dict[str, int]
 
     def fault(self, got: str, expected: str) -> ValueError:
         return ValueError(f"{self.name}: expected {expected}, got {_shown(got)}")
@@ -90,11 +81,11 @@ class Schedule(NamedTuple):
     #: As it was written, with single spaces.
     text: str
     #: Minutes after midnight, in ascending order.
-    times: Tuple[int, ...]
-    month_days: FrozenSet[int]
-    months: FrozenSet[int]
+    times: tuple[int, ...]
+    month_days: frozenset[int]
+    months: frozenset[int]
     #: 0 is Sunday.
-    week_days: FrozenSet[int]
+    week_days: frozenset[int]
     #: Whether one of day of month and day of week is enough; else it takes both.
     either_day: bool
     #: Whether it runs by the wall clock as it goes, through every change of the clock.
@@ -131,7 +122,7 @@ class Schedule(NamedTuple):
             elif after_s < stretch.at_s <= until_s:
                 yield stretch
 
-    def _matches(self, stretch: _Stretch) -> Iterator[Tuple[int, Sequence[int]]]:
+    def _matches(self, stretch: _Stretch) -> Iterator[tuple[int, Sequence[int]]]:
         """Yield each day's midnight and those minutes after it that match, if any."""
         for day in range(stretch.first // _DAY_MIN, stretch.last // _DAY_MIN + 1):
             if not self._has_day(day):
@@ -256,7 +247,7 @@ def parse_schedule(text: str) -> Schedule:
     )
 
 
-def _split(text: str) -> List[str]:
+def _split(text: str) -> list[str]:
     return [part for part in re.split("[ \t]+", text) if part]
 
 
@@ -276,7 +267,7 @@ def _five(written: str) -> Sequence[str]:
     )
 
 
-def _values(field: _Field, text: str) -> FrozenSet[int]:
+def _values(field: _Field, text: str) -> frozenset[int]:
     return frozenset(
         number for part in text.split(",") for number in _range(field, part)
     )
@@ -311,7 +302,7 @@ def _number(field: _Field, text: str) -> int:
     return number
 
 
-def _exists(month_days: FrozenSet[int], months: FrozenSet[int]) -> bool:
+def _exists(month_days: frozenset[int], months: frozenset[int]) -> bool:
     """Return whether one of these days of the month is in one of these months."""
     return any(min(month_days) <= _MONTH_DAYS[month - 1] for month in months)
 

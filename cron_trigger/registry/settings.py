@@ -18,13 +18,10 @@ from pathlib import Path
 from typing import (
     Any,
     Callable,
-    Dict,
     Iterator,
-    List,
     Mapping,
     NamedTuple,
     Optional,
-    Tuple,
     TypeVar,
     Union,
 )
@@ -37,7 +34,7 @@ from cron_trigger.registry.texts import nearest, printable, whole_number
 
 T = TypeVar("T")
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
-LOOPBACK: Tuple[Network, ...] = (
+LOOPBACK: tuple[Network, ...] = (
     ipaddress.IPv4Network("127.0.0.0/8"),
     ipaddress.IPv6Network("::1/128"),
 )
@@ -83,9 +80,9 @@ class Settings(NamedTuple):
     port: int = 9998
     secret: Optional[bytes] = None
     #: Who may connect, loopback among them; None: loopback and this host's containers.
-    allow: Optional[Tuple[Network, ...]] = None
-    allowed_hosts: Tuple[str, ...] = ()
-    allowed_origins: Tuple[str, ...] = ()
+    allow: Optional[tuple[Network, ...]] = None
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     history_days: int = 90
     notify_url: Optional[str] = None
 
@@ -178,7 +175,7 @@ LISTS = {
 }
 
 
-def _listed(name: str, text: Optional[str], read: Callable[[str], T]) -> Tuple[T, ...]:
+def _listed(name: str, text: Optional[str], read: Callable[[str], T]) -> tuple[T, ...]:
     """Return what `read` makes of each item; ConfigError where it raises ValueError."""
     items = []
     for item in re.split(r"[\s,]+", (text or "").strip(" ,\t\n")):
@@ -202,7 +199,7 @@ def all_interfaces() -> str:
     return "::"
 
 
-def _networks(text: Optional[str]) -> Optional[Tuple[Network, ...]]:
+def _networks(text: Optional[str]) -> Optional[tuple[Network, ...]]:
     if text is None:
         return None
     networks = _listed("ALLOW", text, ipaddress.ip_network)
@@ -252,16 +249,14 @@ def variable_of(setting: str) -> str:
     return "CRON_TRIGGER_" + setting.upper().replace("-", "_")
 
 
-def unknown_settings(
-    environ: Mapping[str, str],
-) -> List[Tuple[str, Optional[str]]]:
+def unknown_settings(environ: Mapping[str, str]) -> list[tuple[str, Optional[str]]]:
     """Return each variable that looks like a setting and is none, and what it means.
 
     That is None where no setting has a name like it.
     """
     known = {*map(variable_of, SETTINGS), *OTHERS}
     tails = [name[len("CRON_TRIGGER_") :] for name in known]
-    found: List[Tuple[str, Optional[str]]] = []
+    found: list[tuple[str, Optional[str]]] = []
     for name in environ:
         head = re.match(r"CRONS?_?TRIGG?ERS?_", name, re.IGNORECASE)
         if head and name not in known:
@@ -270,7 +265,7 @@ def unknown_settings(
     return found
 
 
-def misspelt(environ: Mapping[str, str]) -> List[str]:
+def misspelt(environ: Mapping[str, str]) -> list[str]:
     """Return a sentence's end for each variable that looks like a setting."""
     return [
         f"{printable(name)} is no setting" + (f": did you mean {near}?" if near else "")
@@ -278,7 +273,7 @@ def misspelt(environ: Mapping[str, str]) -> List[str]:
     ]
 
 
-def service_variables() -> Dict[str, str]:
+def service_variables() -> dict[str, str]:
     """Return what the service's scripts find around them, beside their own.
 
     For root's server and root's `run` alike; an ordinary user's has its own variables.
@@ -286,7 +281,7 @@ def service_variables() -> Dict[str, str]:
     return environment_file() if os.geteuid() == 0 else {}
 
 
-def environment_file(path: Path = ENVIRONMENT_FILE) -> Dict[str, str]:
+def environment_file(path: Path = ENVIRONMENT_FILE) -> dict[str, str]:
     """Return the variables that the service is started with; nothing if unreadable."""
     try:
         text = path.read_text("utf-8", "replace")
@@ -308,7 +303,7 @@ ASSIGNMENT = re.compile(
 )
 
 
-def _assignments(text: str) -> Iterator[Tuple[str, str]]:
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
     place, text = 0, text.replace("\r", "\n")
     while place < len(text):
         match = ASSIGNMENT.match(text, place)

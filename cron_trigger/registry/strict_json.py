@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import re
-from typing import Any, Dict, Iterable, Iterator, List, NoReturn, Sequence, Tuple
+from typing import Any, Iterable, Iterator, NoReturn, Sequence
 
 #: Levels of JSON: a registry has five, a request three.
 NESTING = 20
@@ -38,15 +38,15 @@ def encodable(text: str, backslash: str = "\\") -> str:
     return SURROGATE.sub(lambda found: f"{backslash}x{ord(found[0]) & 0xFF:02x}", text)
 
 
-class JsonObject(Dict[str, Json]):
+class JsonObject(dict[str, Json]):
     """A JSON object that remembers what it was given twice."""
 
-    def __init__(self, pairs: Sequence[Tuple[str, Json]]) -> None:
+    def __init__(self, pairs: Sequence[tuple[str, Json]]) -> None:
         super().__init__(pairs)
-        self.twice: List[str] = []
+        self.twice: list[str] = []
         #: Of each pair of `all_items`, its key's line; only where a key is given twice.
-        self.lines: List[int] = []
-        self._pairs: Sequence[Tuple[str, Json]] = ()
+        self.lines: list[int] = []
+        self._pairs: Sequence[tuple[str, Json]] = ()
         if len(self) < len(pairs):
             counts = collections.Counter(key for key, _ in pairs)
             self.twice = [key for key, count in counts.items() if count > 1]
@@ -59,7 +59,7 @@ class JsonObject(Dict[str, Json]):
         where = f"lines {' and '.join(lines)}" if lines[1:] else f"line {lines[0]}"
         return f"is given twice ({where}); keep one of them"
 
-    def all_items(self) -> Iterable[Tuple[str, Json]]:
+    def all_items(self) -> Iterable[tuple[str, Json]]:
         """Return keys and values in the order of the text, repeated ones, too."""
         return self._pairs or self.items()
 

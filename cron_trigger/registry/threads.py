@@ -12,7 +12,7 @@ import _thread
 import collections
 import resource
 import threading
-from typing import Callable, Deque, Optional
+from typing import Callable, Optional
 
 #: A thread that shows no sign of life for so long is given up, and does nothing.
 BIRTH_S = 1.0
@@ -81,7 +81,7 @@ class Worker:
 
 #: Those that wait.  `_lock` keeps them few; to take one needs none, with a deque.
 _lock = threading.Lock()
-_idle: Deque[Worker] = collections.deque()
+_idle: collections.deque[Worker] = collections.deque()
 
 
 def begin(name: str, call: Callable[[], None]) -> Work:

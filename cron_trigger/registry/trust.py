@@ -14,7 +14,7 @@ import os
 import pwd
 import shlex
 import stat
-from typing import Iterable, Iterator, Optional, Tuple
+from typing import Iterable, Iterator, Optional
 
 #: Places that many use: nothing in them is taken from others by a chmod.  The first
 #: are meant with all that is below.
@@ -64,7 +64,7 @@ def folder_fault(folder: str, of_logs: bool = False) -> Optional[str]:
     return None
 
 
-def places_of(path: str) -> Iterator[Tuple[str, os.stat_result]]:
+def places_of(path: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield all that leads to a file: folders, links and their targets, itself.
 
     Each link by itself, as the kernel goes: of a chain of links, the one in the middle

@@ -13,7 +13,7 @@ import os
 import subprocess
 import threading
 from pathlib import Path
-from typing import Dict, List, Optional, Set
+from typing import Optional
 
 from cron_trigger.host.lock import PidFile, read_lock, read_pid_file
 from cron_trigger.host.loop import Timer
@@ -70,7 +70,7 @@ class ActiveRun:
         if run.end_reason is not None:
             self._recall_family()
         #: Further locks, on files that took the place of a removed PID file.
-        self.more_locks: List[int] = []
+        self.more_locks: list[int] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -84,7 +84,7 @@ class ActiveRun:
         self.timeout: Optional[Timer] = None
         #: Who has got SIGTERM, and when on the boot clock the first of them did.
         #: One thread at a time: who decided the end, then the one that ends them.
-        self.told: Set[Process] = set()
+        self.told: set[Process] = set()
         self.told_s: Optional[float] = None
 
     def note(self, kind: str) -> Path:
@@ -173,11 +173,11 @@ class Running:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the two below
-        self._by_id: Dict[int, ActiveRun] = {}
-        self._by_cron: Dict[str, ActiveRun] = {}
+        self._by_id: dict[int, ActiveRun] = {}
+        self._by_cron: dict[str, ActiveRun] = {}
         #: By cron, what its PID file said of the last run whose end was recorded here.
         #: Each entry is one value, set before the lock of that run is let go.
-        self.recorded: Dict[str, PidFile] = {}
+        self.recorded: dict[str, PidFile] = {}
 
     def add(self, active: ActiveRun) -> None:
         with self._lock:
@@ -199,7 +199,7 @@ class Running:
         with self._lock:
             return self._by_cron.get(cron_name)
 
-    def by_cron(self) -> Dict[str, ActiveRun]:
+    def by_cron(self) -> dict[str, ActiveRun]:
         """Return a copy of the table: cron name to its active run."""
         with self._lock:
             # A copy: the caller goes through it while runs begin and end.

@@ -6,7 +6,7 @@ itself.  Any thread may tell, so a listener must not wait for anything.
 
 from __future__ import annotations
 
-from typing import Any, Callable, List
+from typing import Any, Callable
 
 
 class Changes:
@@ -14,7 +14,7 @@ class Changes:
 
     def __init__(self) -> None:
         # Without a lock: complete before the server serves.
-        self._listeners: List[Callable[..., Any]] = []
+        self._listeners: list[Callable[..., Any]] = []
 
     def listen(self, listener: Callable[..., Any]) -> None:
         """Have a listener called from now on; before the server serves."""

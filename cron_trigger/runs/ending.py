@@ -18,7 +18,7 @@ import select
 import signal
 import threading
 import time
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, Optional, Sequence
 
 from cron_trigger.host.keeper import copy_of_lock
 from cron_trigger.host.loop import is_ready
@@ -57,7 +57,7 @@ class Ending:
         self._running = running
         self._recorder = recorder
         self._lock = threading.Lock()  # guards the table below
-        self._threads: Dict[int, Work] = {}
+        self._threads: dict[int, Work] = {}
         # Set at a stop; the threads that end families look at it.
         self._hurry = threading.Event()
 
@@ -272,7 +272,7 @@ class Ending:
             wait_for_any(pids, min(pause_s, limit_s))
             pause_s = min(pause_s * 1.5, self.LOOK_LIMIT_S)
 
-    def _look(self, active: ActiveRun, deadline_s: float) -> Tuple[List[Process], bool]:
+    def _look(self, active: ActiveRun, deadline_s: float) -> tuple[list[Process], bool]:
         """Look who is left, and signal them; return them, and whether the keeper lives.
 
         Nobody is left only where a second look in a row says so, at which the family
@@ -383,7 +383,7 @@ class Ending:
 def wait_for_any(pids: Sequence[int], timeout_s: float) -> None:
     """Wait until one of some processes has ended, or the time is over."""
     poll = select.poll()
-    descriptors: List[int] = []
+    descriptors: list[int] = []
     for pid in pids:
         with contextlib.suppress(OSError):
             descriptors.append(os.pidfd_open(pid))

@@ -16,7 +16,7 @@ import fcntl
 import os
 import threading
 import time
-from typing import Callable, Iterable, List, Optional
+from typing import Callable, Iterable, Optional
 
 from cron_trigger.host.lock import reserve, take_lock
 from cron_trigger.registry.errors import ConfigError
@@ -75,14 +75,14 @@ class RunFolder:
         self._say = say
         self._lock = threading.Lock()  # guards all below; `problems` only looks
         self._open: Optional[int] = None
-        self._names: List[str] = []
+        self._names: list[str] = []
         #: Why a run's status might get lost, in one sentence.
         self._no_room: Optional[str] = None
         self._removed: Optional[str] = None
         self._removed_s = 0.0
-        self._touched: List[ActiveRun] = []
+        self._touched: list[ActiveRun] = []
 
-    def problems(self) -> List[str]:
+    def problems(self) -> list[str]:
         """Return what is wrong, or was a short while ago."""
         # Without the lock, which may be held for as long as a disk takes.
         going_on = any(not active.done.is_set() for active in self._touched)
@@ -172,7 +172,7 @@ class RunFolder:
                 return True
         return False
 
-    def _tell(self, made: bool, lost: List[ActiveRun]) -> None:
+    def _tell(self, made: bool, lost: list[ActiveRun]) -> None:
         what = f"The folder {self._path} was" if made else "PID files were"
         names = ", ".join(active.run.cron_name for active in lost)
         running = f"; running crons ({names}) were locked again" if lost else ""

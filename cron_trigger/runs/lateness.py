@@ -15,7 +15,7 @@ import bisect
 import threading
 import time
 from datetime import datetime
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Mapping, Optional, Sequence
 
 from cron_trigger.history.schedules import Judged
 from cron_trigger.history.store import Store
@@ -36,7 +36,7 @@ EACH = 10
 YEAR_S = 366 * 86400.0
 
 
-def next_time(schedule: Schedule, now_s: float) -> Tuple[float, Optional[str]]:
+def next_time(schedule: Schedule, now_s: float) -> tuple[float, Optional[str]]:
     """Return the next due time, and as ISO 8601 with the host's offset."""
     due_s = schedule.next_after(now_s)
     if not due_s:
@@ -73,8 +73,8 @@ class Lateness:
         self._on_change = on_change
         self._clock = clock
         self._lock = threading.Lock()  # to change the two below; one look needs none
-        self._judged: Dict[str, Judged] = {}
-        self._next: Dict[str, Tuple[Schedule, float, Optional[str]]] = {}
+        self._judged: dict[str, Judged] = {}
+        self._next: dict[str, tuple[Schedule, float, Optional[str]]] = {}
         self._timer = WallTimer(loop, lambda: loop.aside(self.tick))
 
     # ---- asked by anybody
@@ -83,7 +83,7 @@ class Lateness:
         """Return the next time of its schedule, ISO 8601 with the host's offset."""
         return self._next_of(cron)[1]
 
-    def _next_of(self, cron: Cron) -> Tuple[float, Optional[str]]:
+    def _next_of(self, cron: Cron) -> tuple[float, Optional[str]]:
         """Return the next due time and its text, found once until it has passed."""
         if cron.schedule is None:
             return float("inf"), None
@@ -154,7 +154,7 @@ class Lateness:
             for due_s in missed:
                 self._record(replace(judged, judged_s=max(due_s, due[-1])), due_s)
 
-    def _missed(self, cron: Cron, due: Sequence[float]) -> List[float]:
+    def _missed(self, cron: Cron, due: Sequence[float]) -> list[float]:
         """Return the times at which no run began soon enough."""
         # Asked `late_s` after the due time, so who records slowly has done so by now.
         begun = self._history.starts_since(cron.name, now_text(due[0] - EARLY_S))

@@ -20,7 +20,7 @@ import stat
 import subprocess
 import threading
 import time
-from typing import DefaultDict, Dict, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Iterator, Mapping, NamedTuple, Optional
 
 from cron_trigger.host import keeper
 from cron_trigger.host.lock import LockTable, empty_pid_file, read_lock, take_lock
@@ -48,7 +48,7 @@ class Prepared(NamedTuple):
 
     cron: Cron
     values: Mapping[str, ParameterValue]
-    arguments: List[str]
+    arguments: list[str]
     environment: Mapping[str, str]
     user: Optional[User]
 
@@ -84,8 +84,8 @@ class Launch:
         self._turn = threading.Lock()  # taken after a cron's mutex; guards nothing
         # One for each name that was ever triggered and is in the registry.  Were two
         # made for one at the same moment, flock would still let one start.
-        self._mutexes: DefaultDict[str, threading.Lock] = collections.defaultdict(
-            threading.Lock
+        self._mutexes: collections.defaultdict[str, threading.Lock] = (
+            collections.defaultdict(threading.Lock)
         )
 
     def trigger(self, request: Trigger) -> Run:
@@ -385,7 +385,7 @@ class Launch:
         self, prepared: Prepared, run: Run, lock: int, log: int
     ) -> subprocess.Popen[bytes]:
         cron = prepared.cron
-        own: Dict[str, str] = {
+        own: dict[str, str] = {
             "CRON_NAME": cron.name,
             "CRON_RUN_ID": str(run.id),
             "CRON_TRIGGER": run.trigger,

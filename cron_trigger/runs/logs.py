@@ -18,7 +18,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Optional
 
 from cron_trigger.host.shortage import is_shortage
 from cron_trigger.registry.errors import LaunchError
@@ -95,11 +95,11 @@ class Logs:
         self._lock = threading.Lock()  # guards all below
         self._folder: Optional[int] = None
         #: Folder to what is wrong with it, of those that took no output lately.
-        self._faults: Dict[str, str] = {}
+        self._faults: dict[str, str] = {}
         self._looked_s = float("-inf")
         self._low: Optional[str] = None
 
-    def open_for(self, path: str) -> Tuple[int, Optional[str]]:
+    def open_for(self, path: str) -> tuple[int, Optional[str]]:
         """Return a descriptor that appends to a cron's log, and why it keeps nothing.
 
         Where a disk takes no output it is that of /dev/null: the run matters more.
@@ -178,7 +178,7 @@ class Logs:
             os.close(known)
         return self._folder
 
-    def problems(self) -> List[str]:
+    def problems(self) -> list[str]:
         """Return what is wrong with the folders of logs now, in sentences."""
         with self._lock:
             if time.monotonic() - self._looked_s > self.LOOK_S:

@@ -17,7 +17,7 @@ import os
 import signal
 import threading
 import time
-from typing import List, Optional, Set
+from typing import Optional
 
 from cron_trigger.host.keeper import keeps
 from cron_trigger.host.lock import PidFile, read_lock, read_pid_file, take_lock
@@ -55,11 +55,7 @@ class Recovery:
     START_S = 2.0
 
     def __init__(
-        self,
-        ground: Ground,
-        running: Running,
-        ending: Ending,
-        recorder: Recorder,
+        self, ground: Ground, running: Running, ending: Ending, recorder: Recorder
     ) -> None:
         self._on = ground
         self._running = running
@@ -68,7 +64,7 @@ class Recovery:
         # One look at a time: two threads would each adopt the same run.
         # Reentrant: `_find` settles under it.
         self._lock = threading.RLock()
-        self._looking: Set[int] = set()  # runs that are looked at again; under _lock
+        self._looking: set[int] = set()  # runs that are looked at again; under _lock
 
     def settle_all(self) -> None:
         """Find what became of the runs that an earlier server left.  At start, once."""
@@ -213,7 +209,7 @@ class Recovery:
 
     # ---- nobody holds the lock but we
 
-    def unseen(self, cron_name: str) -> List[Run]:
+    def unseen(self, cron_name: str) -> list[Run]:
         """Return the run that nobody recorded the end of, as far as can be read now.
 
         Where the history can't be read, its note alone tells what the PID file speaks

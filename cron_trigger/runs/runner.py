@@ -8,7 +8,7 @@ thread may call.
 from __future__ import annotations
 
 import time
-from typing import Callable, Dict, List, Optional, Set
+from typing import Callable, Optional
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import LockTable
@@ -78,7 +78,7 @@ class Runner:
         active = self._running.of_cron(cron_name)
         return active.run if active else None
 
-    def running(self) -> Dict[str, Run]:
+    def running(self) -> dict[str, Run]:
         """Return cron name to its running run, of those that this process watches."""
         return {n: active.run for n, active in self._running.by_cron().items()}
 
@@ -86,11 +86,11 @@ class Runner:
         """Return how many runs this process watches."""
         return len(self._running.by_cron())
 
-    def keepers(self) -> Set[int]:
+    def keepers(self) -> set[int]:
         """Return the PIDs of the keepers that are watched."""
         return {a.run.pid for a in self._running.by_cron().values() if a.run.pid}
 
-    def external(self) -> Dict[str, int]:
+    def external(self) -> dict[str, int]:
         """Return cron name to PID where somebody else holds a cron's lock."""
         # The kernel's table first, then ours: a run that begins in between is not taken
         # for a stranger's.
@@ -156,7 +156,7 @@ class Runner:
         """See that the run folder is there; True where it was made again."""
         return self._folder.check()
 
-    def problems(self) -> List[str]:
+    def problems(self) -> list[str]:
         """Return the faults of run and log folders that are survived at present."""
         return [*self._folder.problems(), *self._logs.problems()]
 

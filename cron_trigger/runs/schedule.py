@@ -12,7 +12,7 @@ import functools
 import math
 import threading
 import time
-from typing import Callable, Dict, Mapping, Optional, Set
+from typing import Callable, Mapping, Optional
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
@@ -74,9 +74,9 @@ class Schedule:
         self._clock = clock
         self._loop = loop
         self._lock = threading.Lock()  # guards the two below, and the timer
-        self._pending: Dict[int, Scheduled] = {}
+        self._pending: dict[int, Scheduled] = {}
         #: The crons whose triggers a thread fires just now.
-        self._firing: Set[str] = set()
+        self._firing: set[str] = set()
         self._rates = Rates(SCHEDULED_SHARE, PLANNED_EVERY_S)
         self._timer = WallTimer(loop, self._tick_aside)
 

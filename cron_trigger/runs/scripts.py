@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import subprocess
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Optional, Sequence
 
 from cron_trigger.host.shortage import is_shortage
 from cron_trigger.host.users import User, own_user, surroundings, user_named
@@ -64,17 +64,13 @@ class Scripts:
                 '"user" in its entry'
             ) from None
 
-    def environment(self, cron: Cron, user: User) -> Dict[str, str]:
+    def environment(self, cron: Cron, user: User) -> dict[str, str]:
         """Return the environment of a cron's script, without its parameters."""
         return {**surroundings(user, self._service, self._environ), **cron.environment}
 
     def arguments(
-        self,
-        cron: Cron,
-        values: Mapping[str, ParameterValue],
-        user: User,
-        path: str,
-    ) -> List[str]:
+        self, cron: Cron, values: Mapping[str, ParameterValue], user: User, path: str
+    ) -> list[str]:
         """Return the argument vector that runs a cron's script; else LaunchError."""
         program = find_program(cron, path)
         arguments = cron.arguments(values)
@@ -177,7 +173,7 @@ def _home_hint(text: str) -> Optional[str]:
     return None
 
 
-def _scripts_among(cron: Cron, program: str, arguments: Sequence[str]) -> List[str]:
+def _scripts_among(cron: Cron, program: str, arguments: Sequence[str]) -> list[str]:
     """Return the programs among the arguments, as in `bash x.sh` or `nice ./x`."""
     paths = (str(cron.directory / argument) for argument in arguments)
     files = [path for path in paths if os.path.isfile(path)]
@@ -243,7 +239,7 @@ def _first_line(program: str) -> bytes:
         os.close(descriptor)
 
 
-def _interpreter_of(program: str, path: str, environ: Mapping[str, str]) -> List[str]:
+def _interpreter_of(program: str, path: str, environ: Mapping[str, str]) -> list[str]:
     """Return what runs a file that is not executable, by its ending."""
     ending = os.path.splitext(program)[1]
     if ending == ".ts":
@@ -277,7 +273,7 @@ def _typescript_runner(path: str, environ: Mapping[str, str]) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _node_version(node: str, _changed_ns: int) -> Tuple[int, ...]:
+def _node_version(node: str, _changed_ns: int) -> tuple[int, ...]:
     """Return the version of a `node`, asked once until that file changes."""
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
         # In a request's thread, or a plan's; the loop never launches.

@@ -20,7 +20,7 @@ import math
 import re
 import threading
 import time
-from typing import Callable, Iterable, Optional, Sequence, Tuple
+from typing import Callable, Iterable, Optional, Sequence
 
 from cron_trigger.host.networks import (
     HOST_IN_CONTAINERS,
@@ -43,7 +43,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?", re.ASCII)
 
 #: Scheme, name and port, the default one where none is named.
-Place = Tuple[str, str, int]
+Place = tuple[str, str, int]
 
 
 def same_secret(given: bytes, secret: bytes) -> bool:
@@ -61,7 +61,7 @@ class Sources:
     def __init__(
         self,
         listed: Optional[Sequence[Network]],
-        bridges: Callable[[], Iterable[Tuple[str, Interface]]] = container_bridges,
+        bridges: Callable[[], Iterable[tuple[str, Interface]]] = container_bridges,
         towards: Callable[[Address], Optional[Address]] = own_address_towards,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,7 +71,7 @@ class Sources:
         self._towards = towards
         self._monotonic = monotonic
         self._lock = threading.Lock()  # guards the two below; the look takes 1 ms
-        self._containers: Tuple[Interface, ...] = ()
+        self._containers: tuple[Interface, ...] = ()
         self._looked_s = -math.inf
 
     def allow(self, address: str) -> bool:

@@ -11,7 +11,7 @@ import functools
 import itertools
 import socket
 import time
-from typing import Dict, Optional
+from typing import Optional
 
 from cron_trigger.history.answers import RUNS_PAGE, RUNS_PAGE_LIMIT, Selection
 from cron_trigger.registry.crons import CRON_NAME
@@ -100,7 +100,7 @@ class Api:
 
     def _accepted(
         self, trigger: Trigger, message: str, log_file: Optional[str]
-    ) -> Dict[str, Json]:
+    ) -> dict[str, Json]:
         """Return what answers to a trigger begin with.
 
         A retry is answered although its cron has left the registry: then without words.

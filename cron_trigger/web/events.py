@@ -13,7 +13,7 @@ import functools
 import select
 import socket
 import threading
-from typing import Any, Callable, Dict, List, Sequence, Set
+from typing import Any, Callable, Sequence
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
@@ -109,19 +109,19 @@ class Broadcaster:
         self._views = views
         self._places = places
         self._lock = threading.Lock()
-        self._streams: Dict[int, Stream] = {}
-        self._listeners: List[Callable[[Event], None]] = []
+        self._streams: dict[int, Stream] = {}
+        self._listeners: list[Callable[[Event], None]] = []
         self._cursor = store.last_event_id()
         # Set by any thread, taken back by the loop's; one wake-up too many is harmless.
         self._pumping = False
         # What is done again and again while there are streams, and after how long.
         aside = functools.partial(loop.aside, look)
-        self._often: Dict[Callable[[], Any], float] = {
+        self._often: dict[Callable[[], Any], float] = {
             self._comment: comment_s,
             aside: self.LOOK_S,
         }
         # Those of them that are under way.  Begun under the lock, ended by the loop.
-        self._going: Set[Callable[[], Any]] = set()
+        self._going: set[Callable[[], Any]] = set()
 
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Call with each event, in their order, beside the loop."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from typing import Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Mapping, Optional, Sequence
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.records import RUN_STATUSES, Trigger
@@ -35,7 +35,7 @@ TIME_EXAMPLE = "2026-11-23T10:00:00+01:00"
 # ---- the query
 
 
-def read_query(request: Request, route: Route) -> Dict[str, str]:
+def read_query(request: Request, route: Route) -> dict[str, str]:
     if not request.query_text or route.query is None:
         return {}
     try:
@@ -48,7 +48,7 @@ def read_query(request: Request, route: Route) -> Dict[str, str]:
         )
     except ValueError:
         raise invalid("The query is not of the form name=value&name=value.") from None
-    given: Dict[str, str] = {}
+    given: dict[str, str] = {}
     for name, value in pairs:
         if name not in route.query:
             raise _unknown("query parameter", name, route.query)
@@ -98,7 +98,7 @@ def query_time(query: Mapping[str, str], name: str) -> Optional[str]:
         ) from None
 
 
-def query_statuses(query: Mapping[str, str]) -> Tuple[str, ...]:
+def query_statuses(query: Mapping[str, str]) -> tuple[str, ...]:
     if "status" not in query:
         return ()
     statuses = tuple(dict.fromkeys(query["status"].split(",")))
@@ -191,7 +191,7 @@ def _check_content_type(request: Request, route: Route) -> None:
         )
 
 
-def read_fields(request: Request, known: Sequence[str]) -> Dict[str, Json]:
+def read_fields(request: Request, known: Sequence[str]) -> dict[str, Json]:
     """Return the fields of a request's JSON object; else `invalid_request`.
 
     A field that is null is as if it were not given: some languages write all of them.
@@ -218,7 +218,7 @@ def read_fields(request: Request, known: Sequence[str]) -> Dict[str, Json]:
     return _without_null(value)
 
 
-def _without_null(given: Mapping[str, Json]) -> Dict[str, Json]:
+def _without_null(given: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in given.items() if value is not None}
 
 

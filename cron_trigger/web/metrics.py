@@ -6,7 +6,7 @@ by pruning.  Called by the thread that gives the answer, with the parts that kno
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, Iterator, Optional, Sequence, Tuple
+from typing import Iterable, Iterator, Optional, Sequence
 
 from cron_trigger import VERSION
 from cron_trigger.registry.records import COMPLETED, ENDED_STATUSES
@@ -31,22 +31,22 @@ FAMILIES = (
     ("scheduled_pending", "gauge", "Planned triggers that are pending."),
 )
 #: A metric's suffix, labels and value.
-Sample = Tuple[str, str, float]
+Sample = tuple[str, str, float]
 #: By the status that runs ended with: how many, their milliseconds, the last end.
-Totals = Dict[str, Tuple[int, int, Optional[str]]]
+Totals = dict[str, tuple[int, int, Optional[str]]]
 NONE = (0, 0, None)
 
 
 def metrics(known: Known, views: Views) -> str:
     registry, store, runner, _, lateness = known
     crons = registry.crons()
-    totals: Dict[str, Totals] = {name: {} for name in crons}
+    totals: dict[str, Totals] = {name: {} for name in crons}
     for name, status, count, duration_ms, ended_at in store.totals():
         totals.setdefault(name, {})[status] = count, duration_ms, ended_at
     totals = dict(sorted(totals.items()))
     busy = {*runner.running(), *runner.external()}
     failures = store.failures_in_a_row()
-    samples: Tuple[Iterable[Sample], ...] = (
+    samples: tuple[Iterable[Sample], ...] = (
         [("", f'{{version="{VERSION}"}}', 1)],
         [("", "", bool(views.problems()))],
         [
@@ -65,14 +65,14 @@ def metrics(known: Known, views: Views) -> str:
     return "".join(map(_family, FAMILIES, samples))
 
 
-def _durations(totals: Dict[str, Totals]) -> Iterator[Sample]:
+def _durations(totals: dict[str, Totals]) -> Iterator[Sample]:
     for name, of in totals.items():
         yield "_sum", _of(name), sum(total[1] for total in of.values()) / 1000
         yield "_count", _of(name), sum(total[0] for total in of.values())
 
 
 def _ends(
-    totals: Dict[str, Totals], statuses: Sequence[str], never: Optional[float] = None
+    totals: dict[str, Totals], statuses: Sequence[str], never: Optional[float] = None
 ) -> Iterator[Sample]:
     for name, of in totals.items():
         texts = [of.get(status, NONE)[2] for status in statuses]
@@ -85,7 +85,7 @@ def _of(cron_name: str) -> str:
     return f'{{cron="{cron_name}"}}'
 
 
-def _family(family: Tuple[str, str, str], samples: Iterable[Sample]) -> str:
+def _family(family: tuple[str, str, str], samples: Iterable[Sample]) -> str:
     name, kind, what = f"cron_trigger_{family[0]}", *family[1:]
     lines = [f"# HELP {name} {what}", f"# TYPE {name} {kind}"]
     lines += [f"{name}{suffix}{labels} {v:.15g}" for suffix, labels, v in samples]

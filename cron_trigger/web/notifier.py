@@ -15,7 +15,7 @@ import queue
 import socket
 import threading
 import urllib.parse
-from typing import Callable, Dict, Mapping, Optional
+from typing import Callable, Mapping, Optional
 
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.crons import Cron
@@ -46,7 +46,7 @@ class Notifier:
         self._loop = loop
         self._say = say
         self._limits = limits
-        self._queue: queue.Queue[Dict[str, Json]] = queue.Queue(limits.notifications)
+        self._queue: queue.Queue[dict[str, Json]] = queue.Queue(limits.notifications)
         self._thread: Optional[Work] = None
         self._stopping = threading.Event()
 
@@ -64,7 +64,7 @@ class Notifier:
         head = {"event": event.name, "host": self._host}
         self._put({**head, key: told, "text": text_of(told)})
 
-    def _put(self, body: Dict[str, Json]) -> None:
+    def _put(self, body: dict[str, Json]) -> None:
         try:
             self._queue.put_nowait(body)
         except queue.Full:

@@ -7,7 +7,7 @@ itself, and `places` bounds how many are followed.
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Optional, Tuple
+from typing import Callable, Iterator, Optional
 
 from cron_trigger.host.shortage import insist
 from cron_trigger.registry.errors import Refusal
@@ -67,7 +67,7 @@ class Outputs:
 
     def _measured(
         self, log: RunLog, lines: Optional[int], first: int
-    ) -> Tuple[int, int]:
+    ) -> tuple[int, int]:
         """Return where a run's output, or its last lines, begin and end so far."""
         end = log.end()
         # The line after the output is written once the end is recorded: where it is

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Optional
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.texts import printable
@@ -37,7 +37,7 @@ class Page:
         self._folder = home / "cron_trigger" / "dashboard"
         self._interface = home / "docs" / "openapi.json"
         #: By path: what tells a changed file, its contents, and their tag.
-        self._kept: Dict[Path, Tuple[Any, Body, str]] = {}
+        self._kept: dict[Path, tuple[Any, Body, str]] = {}
 
     def index(self, request: Request) -> Answer:
         return self._answer(request, self._folder / "index.html", PAGE_POLICY)
@@ -51,7 +51,7 @@ class Page:
     def interface(self, request: Request) -> Answer:
         return self._answer(request, self._interface, API_POLICY)
 
-    def _names(self) -> Tuple[str, ...]:
+    def _names(self) -> tuple[str, ...]:
         try:
             return tuple(os.listdir(self._folder))
         except OSError:
@@ -69,7 +69,7 @@ class Page:
         status = 304 if has else 200
         return Answer(status, body, kind, headers, policy=policy, cache="no-cache")
 
-    def _read(self, path: Path) -> Tuple[Body, str]:
+    def _read(self, path: Path) -> tuple[Body, str]:
         status = os.stat(path)
         signature = (status.st_mtime_ns, status.st_size, status.st_ino)
         kept = self._kept.get(path)

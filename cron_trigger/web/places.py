@@ -12,7 +12,7 @@ import os
 import resource
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Optional
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.limits import Limit, Limits
@@ -37,7 +37,7 @@ def limits_for(
     if descriptors == resource.RLIM_INFINITY or room >= wanted:
         return limits
     part = max(0, room) / wanted
-    fewer: Dict[str, Any] = {
+    fewer: dict[str, Any] = {
         name: Limit(*(max(2, int(number * part)) for number in limit))
         for name, limit in limits._asdict().items()
         if isinstance(limit, Limit)
@@ -74,16 +74,14 @@ class Places:
         self._safe_s = safe_s
         self._monotonic = monotonic
         self._lock = threading.Lock()  # guards the table, and each place in it
-        self._of: Dict[str, Dict[Place, None]] = {}  # by client, the oldest first
+        self._of: dict[str, dict[Place, None]] = {}  # by client, the oldest first
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def take(
-        self,
-        client: str,
-        leave: Callable[[], None] = lambda: None,
+        self, client: str, leave: Callable[[], None] = lambda: None
     ) -> Optional[Place]:
         """Return a place, if need be another one's; None where there is none."""
         (share, total), pushed = self._limit, None
@@ -111,7 +109,7 @@ class Places:
             raise overloaded(refused, again_s)
         return place
 
-    def _greedier(self, client: str, mine: int) -> List[str]:
+    def _greedier(self, client: str, mine: int) -> list[str]:
         """Return who has more than a client, the greediest first, and it as the last.
 
         Who has no more than the one that comes is not pushed out for it.
@@ -119,7 +117,7 @@ class Places:
         more = [name for name, places in self._of.items() if len(places) > mine]
         return [*sorted(more, key=lambda name: -len(self._of[name])), client]
 
-    def _oldest(self, clients: List[str]) -> Optional[Place]:
+    def _oldest(self, clients: list[str]) -> Optional[Place]:
         """Return the longest waiting place of the first client that has any."""
         before_s = self._monotonic() - (self._safe_s or 0.0)
         for client in clients:
@@ -132,7 +130,7 @@ class Places:
                 return min(found, key=lambda item: item[:2])[2]
         return None
 
-    def _push(self, clients: List[str]) -> Optional[Place]:
+    def _push(self, clients: list[str]) -> Optional[Place]:
         found = self._oldest(clients)
         if found is not None:
             self._remove(found)
@@ -170,7 +168,7 @@ class Places:
         if found:
             found.leave()
 
-    def since(self) -> List[Optional[float]]:
+    def since(self) -> list[Optional[float]]:
         """Return since when each may be pushed out; None: not now."""
         with self._lock:
             return [p.since_s for places in self._of.values() for p in places]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Optional, Sequence
 
 from cron_trigger.host.networks import client_of
 from cron_trigger.registry.errors import Refusal
@@ -83,7 +83,7 @@ class Reader:
         del self._buffer[:length]
         return data
 
-    def head(self) -> List[bytes]:
+    def head(self) -> list[bytes]:
         """Return the request line and the header lines; else `invalid_request`."""
         searched = 0
         while True:
@@ -183,10 +183,10 @@ def parse_head(lines: Sequence[bytes], address: str) -> Request:
     return Request(method, path, query, headers, address, client, keep_alive, old)
 
 
-def _parse_headers(lines: Sequence[bytes]) -> Dict[str, str]:
+def _parse_headers(lines: Sequence[bytes]) -> dict[str, str]:
     if len(lines) > HEADER_COUNT:
         raise invalid(f"A request must have at most {HEADER_COUNT} headers.")
-    headers: Dict[str, str] = {}
+    headers: dict[str, str] = {}
     for line in lines:
         name, value = _parse_header(line)
         if name not in headers:
@@ -198,7 +198,7 @@ def _parse_headers(lines: Sequence[bytes]) -> Dict[str, str]:
     return headers
 
 
-def _parse_header(line: bytes) -> Tuple[str, str]:
+def _parse_header(line: bytes) -> tuple[str, str]:
     # Split by hand: a pattern with two blanks runs around `.*?` takes hours for a
     # header of 60000 blanks, and nothing else runs meanwhile (ReDoS, CWE-1333).
     name, colon, value = line.partition(b":")
@@ -209,7 +209,7 @@ def _parse_header(line: bytes) -> Tuple[str, str]:
     return name.decode().lower(), value.strip(b" \t").decode("latin-1")
 
 
-def _parse_target(target: str) -> Tuple[str, str, Optional[str]]:
+def _parse_target(target: str) -> tuple[str, str, Optional[str]]:
     """Return path, query and, of an absolute target, the authority."""
     authority = None
     if target.lower().startswith(("http://", "https://")):

@@ -8,9 +8,9 @@ Access, fields and api ask it; it is made at the import and never changes.
 from __future__ import annotations
 
 import re
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
-Routes = Dict[str, "Route"]
+Routes = dict[str, "Route"]
 
 
 class Route(NamedTuple):
@@ -23,7 +23,7 @@ class Route(NamedTuple):
     #: Answered without the secret; everything else needs it.
     public: bool = False
     #: The parameters that it takes; None: whatever comes is ignored (cache busters).
-    query: Optional[Tuple[str, ...]] = ()
+    query: Optional[tuple[str, ...]] = ()
     #: A body must come; a changing route without it takes one, or none.
     body: bool = False
     #: A link on another site may lead here.
@@ -64,9 +64,9 @@ PARTS = {
 }
 
 
-def _route_tables() -> Tuple[Dict[str, Routes], List[Tuple[re.Pattern[str], Routes]]]:
+def _route_tables() -> tuple[dict[str, Routes], list[tuple[re.Pattern[str], Routes]]]:
     """Return the routes by exact path, and those with a part in it by pattern."""
-    by_path: Dict[str, Routes] = {}
+    by_path: dict[str, Routes] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
     patterns = []
@@ -80,7 +80,7 @@ def _route_tables() -> Tuple[Dict[str, Routes], List[Tuple[re.Pattern[str], Rout
 EXACT_ROUTES, PATTERN_ROUTES = _route_tables()
 
 
-def find_routes(path: str) -> Tuple[Routes, str]:
+def find_routes(path: str) -> tuple[Routes, str]:
     """Return a path's routes by method, none if it is unknown, and the part in it."""
     exact = EXACT_ROUTES.get(path)
     if exact:

@@ -15,7 +15,7 @@ import re
 import select
 import socket
 import time
-from typing import Callable, Iterator, List, Optional, Tuple
+from typing import Callable, Iterator, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.web.wire import (
@@ -53,7 +53,7 @@ def takes_gzip(request: Optional[Request]) -> bool:
     return False
 
 
-def head_of(answer: Answer, more: List[str]) -> bytes:
+def head_of(answer: Answer, more: list[str]) -> bytes:
     lines = [
         f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}\r\n"
         f"{COMMON_HEADERS}Cache-Control: {answer.cache}\r\n"
@@ -77,7 +77,7 @@ def short_answer(answer: Answer) -> bytes:
     return head_of(answer, [length, "Connection: close\r\n"]) + answer.body.plain
 
 
-def _encoded(request: Optional[Request], answer: Answer) -> Tuple[bytes, List[str]]:
+def _encoded(request: Optional[Request], answer: Answer) -> tuple[bytes, list[str]]:
     if len(answer.body) < PACKED_BYTES:
         return answer.body.plain, []
     vary = "Vary: Accept-Encoding\r\n"

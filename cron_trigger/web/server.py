@@ -20,7 +20,8 @@ import http.server
 import socket
 import sys
 import time
-from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
+from collections import deque
+from typing import Any, Callable, Mapping, Optional
 
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.networks import address_of, client_of
@@ -62,15 +63,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = str(address_of(self.client_address[0]))
         self.place = self.server.places[self.connection]
-        self.work: Optional[Tuple[Places, Place]] = None
+        self.work: Optional[tuple[Places, Place]] = None
         self.has_turn = False
         self.limits = self.server.limits
         self.reader = Reader(self.connection, self.limits.request_s)
         self.sender = Sender(
-            self.connection,
-            self._wait,
-            lambda: self.server.closing,
-            self.limits.send_s,
+            self.connection, self._wait, lambda: self.server.closing, self.limits.send_s
         )
 
     def finish(self) -> None:
@@ -299,17 +297,17 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.limits = limits
         self._loop = loop
         #: By connection, its place; each key is used by one thread at a time.
-        self.places: Dict[socket.socket, Place] = {}
+        self.places: dict[socket.socket, Place] = {}
         #: Refused ones that are closed a moment later; the accepting thread adds, the
         #: loop's takes away, and an end of a deque is safe for both.
-        self._refused: Deque[socket.socket] = Deque()
+        self._refused: deque[socket.socket] = deque()
 
     # ---- the accepting thread
 
     def accept(self) -> None:
         self._handle_request_noblock()  # type: ignore[attr-defined]
 
-    def get_request(self) -> Tuple[socket.socket, Any]:
+    def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return super().get_request()
         except OSError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from typing import Callable, Deque, Dict
+from typing import Callable
 
 
 class _Line:
@@ -20,7 +20,7 @@ class _Line:
         self.free = free
         #: When a turn was given back.
         self.moved_s = moved_s
-        self.waiting: Deque[threading.Lock] = collections.deque()
+        self.waiting: collections.deque[threading.Lock] = collections.deque()
 
 
 class Turns:
@@ -34,7 +34,7 @@ class Turns:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()  # guards the lines
-        self._lines: Dict[str, _Line] = {}
+        self._lines: dict[str, _Line] = {}
 
     def take(self, client: str) -> None:
         """Return when one more thread of a client may work."""

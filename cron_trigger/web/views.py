@@ -8,7 +8,7 @@ kept under an older mark is made again; the worst of a race is that it is made t
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Mapping, NamedTuple, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.history.answers import Figures
@@ -32,7 +32,7 @@ def cron_view(
     running: Json,
     next_run_at: Optional[str] = None,
     late: bool = False,
-) -> Dict[str, Json]:
+) -> dict[str, Json]:
     """Return a cron as clients see it: its entry, what it does now, its figures."""
     return {
         "cronName": cron.name,
@@ -78,10 +78,10 @@ class Views:
         self.host = host
         self._registry, self._store, self._runner, _, self._lateness = known
         #: By cron, an object that is another one after each change; "": of any.
-        self._marks: Dict[str, object] = {}
+        self._marks: dict[str, object] = {}
         #: By cron, its mark and entry; and the body of `/crons` likewise.
-        self._entries: Dict[str, Tuple[Any, str]] = {}
-        self._body: Tuple[Any, Body] = (None, Body())
+        self._entries: dict[str, tuple[Any, str]] = {}
+        self._body: tuple[Any, Body] = (None, Body())
 
     def forget(self, cron_name: str) -> None:
         """Drop what was kept of a cron; from any thread."""
@@ -89,8 +89,8 @@ class Views:
 
     # ---- health
 
-    def health(self, port: int) -> Dict[str, Json]:
-        value: Dict[str, Json] = {
+    def health(self, port: int) -> dict[str, Json]:
+        value: dict[str, Json] = {
             "status": "healthy",
             "service": SERVICE,
             "port": port,
@@ -101,7 +101,7 @@ class Views:
             value.update(status="degraded", problems=problems)
         return value
 
-    def problems(self) -> List[str]:
+    def problems(self) -> list[str]:
         """Return the faults that the server survives at present."""
         problems = [*self._registry.faults, *self._runner.problems()]
         if self._store.problem:
@@ -141,7 +141,7 @@ class Views:
             return self._made(cron, None, self._times(cron))
         return self._text(cron, {})
 
-    def _times(self, cron: Cron) -> Tuple[Optional[str], bool]:
+    def _times(self, cron: Cron) -> tuple[Optional[str], bool]:
         return self._lateness.next_run_at(cron), self._lateness.late(cron)
 
     def _text(self, cron: Cron, external: Mapping[str, int]) -> str:
@@ -157,7 +157,7 @@ class Views:
         return kept[1]
 
     def _made(
-        self, cron: Cron, running: Json, times: Tuple[Optional[str], bool]
+        self, cron: Cron, running: Json, times: tuple[Optional[str], bool]
     ) -> str:
         figures = self._store.figures(cron.name)
         return json_text(cron_view(cron, figures, running, *times))

@@ -10,7 +10,7 @@ import functools
 import re
 import socket
 import zlib
-from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional
+from typing import Callable, Iterator, Mapping, NamedTuple, Optional
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.strict_json import Json, json_text
@@ -37,7 +37,7 @@ class Request:
         method: str,
         path: str,
         query_text: str,
-        headers: Dict[str, str],
+        headers: dict[str, str],
         address: str,
         client: str,
         keep_alive: bool = True,

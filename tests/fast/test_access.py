@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import unittest
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Optional, Sequence
 from unittest import mock
 
 from cron_trigger.host.networks import address_of, client_of
@@ -246,9 +246,9 @@ class SourceTest(unittest.TestCase):
         self,
     ) -> None:
         clock, looks = [0.0], []
-        bridges: List[Tuple[str, Any]] = []
+        bridges: list[tuple[str, Any]] = []
 
-        def look() -> List[Tuple[str, Any]]:
+        def look() -> list[tuple[str, Any]]:
             looks.append(clock[0])
             return bridges
 

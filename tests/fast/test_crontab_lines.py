@@ -13,11 +13,7 @@ from typing import Optional
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from crontabs import (
-    HOST,
-    RUN,
-    converted,
-)
+from crontabs import HOST, RUN, converted
 
 from cron_trigger.crontab.conversion import convert
 from cron_trigger.crontab.lines import Source, read_sources

@@ -10,18 +10,11 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import support
 from crontab_documents import DOCUMENTS
-from crontabs import (
-    PACKAGES,
-    RUN,
-    converted,
-    hold_entry,
-)
+from crontabs import PACKAGES, RUN, converted, hold_entry
 
 from cron_trigger.crontab.conversion import convert
 from cron_trigger.crontab.lines import read_sources
-from cron_trigger.crontab.table import (
-    merged_registry,
-)
+from cron_trigger.crontab.table import merged_registry
 
 
 class RealCrontabsTest(unittest.TestCase):

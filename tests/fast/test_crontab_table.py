@@ -12,14 +12,11 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from crontabs import (
-    RUN,
-    converted,
-)
+from crontabs import RUN, converted
 
 from cron_trigger.crontab.table import (
     merged_registry,
@@ -90,7 +87,7 @@ class OutputTest(unittest.TestCase):
 
 
 class WriteTest(unittest.TestCase):
-    ENTRIES: Dict[str, Dict[str, Any]] = {
+    ENTRIES: dict[str, dict[str, Any]] = {
         "a": {"description": "é", "command": ["/bin/a"]},
         "b": {"description": "B", "command": ["/bin/b", "{x}"]},
     }

@@ -10,17 +10,11 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from crontabs import (
-    HOMES,
-    by_shell,
-    converted,
-    hold_entry,
-    plain,
-)
+from crontabs import HOMES, by_shell, converted, hold_entry, plain
 from support import FULL, slow
 
 from cron_trigger.crontab.conversion import convert
@@ -32,7 +26,7 @@ from cron_trigger.crontab.words import tokens_of
 class CommandTest(unittest.TestCase):
     """Commands of one line of root's, each with what it becomes."""
 
-    def entry(self, command: str, before: str = "") -> Dict[str, Any]:
+    def entry(self, command: str, before: str = "") -> dict[str, Any]:
         entries = converted(f"{before}0 1 * * * {command}", "root").entries
         (entry,) = entries.values()
         return {
@@ -230,7 +224,7 @@ class CommandTest(unittest.TestCase):
 class ShellTest(unittest.TestCase):
     """The words that need no shell, held against a real one."""
 
-    def words_of_shell(self, shell: str, text: str) -> Optional[List[str]]:
+    def words_of_shell(self, shell: str, text: str) -> Optional[list[str]]:
         done = subprocess.run(
             [shell, "-c", f"show() {{ printf '%s\\0' \"$@\"; }}; show {text}"],
             cwd=self.folder,

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Iterator
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -37,7 +37,7 @@ def floor(name: str) -> int:
     return FLOORS.index(parts[1]) if parts[1] in FLOORS else len(FLOORS)
 
 
-def imports(path: Path) -> Iterator[Tuple[str, Tuple[str, ...]]]:
+def imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield each module that a module imports, with the names taken from it."""
     for node in NODES[path]:
         if isinstance(node, ast.Import):
@@ -48,12 +48,12 @@ def imports(path: Path) -> Iterator[Tuple[str, Tuple[str, ...]]]:
             yield node.module, tuple(alias.name for alias in node.names)
 
 
-def own_imports(path: Path) -> List[str]:
+def own_imports(path: Path) -> list[str]:
     """Return the modules of ours that a module imports."""
     return [n for n, _ in imports(path) if n.split(".")[0] == "cron_trigger"]
 
 
-def functions() -> Iterator[Tuple[Path, ast.FunctionDef]]:
+def functions() -> Iterator[tuple[Path, ast.FunctionDef]]:
     for path, nodes in NODES.items():
         for node in nodes:
             if isinstance(node, ast.FunctionDef):
@@ -68,10 +68,10 @@ class FloorTest(unittest.TestCase):
                     self.assertLessEqual(floor(name), floor(dotted(path)))
 
     def test_there_is_no_circle(self) -> None:
-        needs: Dict[str, List[str]] = {dotted(p): own_imports(p) for p in MODULES}
-        done: List[str] = []
+        needs: dict[str, list[str]] = {dotted(p): own_imports(p) for p in MODULES}
+        done: list[str] = []
 
-        def visit(name: str, trail: Tuple[str, ...]) -> None:
+        def visit(name: str, trail: tuple[str, ...]) -> None:
             self.assertNotIn(name, trail, "a circle")
             if name not in done:
                 for needed in needs.get(name, []):

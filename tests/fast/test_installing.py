@@ -12,7 +12,6 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import List
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -30,7 +29,7 @@ class AskedTest(unittest.TestCase):
             (place / "inner").mkdir(parents=True)
             (place / "inner/file").write_text("text")
 
-    def ask(self, question: str, *arguments: object) -> List[str]:
+    def ask(self, question: str, *arguments: object) -> list[str]:
         return list(QUESTIONS[question](*map(str, arguments)))
 
     def test_a_port_is_used_by_whom_it_is(self) -> None:

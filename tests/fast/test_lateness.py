@@ -9,7 +9,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 from unittest import mock
 
 from cron_trigger.history.store import Store
@@ -34,7 +34,7 @@ ENTRY = {"description": "Each hour", "command": ["true"], "schedule": "0 * * * *
 class Stage:
     """All below the web, with a clock that the test sets."""
 
-    def __init__(self, folder: Path, entry: Dict[str, Any]) -> None:
+    def __init__(self, folder: Path, entry: dict[str, Any]) -> None:
         self.folder = folder
         (folder / "crons.json").write_text(json.dumps({"c": entry}))
         flags = {"registry": folder / "crons.json", "run_dir": folder}
@@ -93,7 +93,7 @@ class Stage:
     def late(self) -> bool:
         return self.lateness.late(self.registry.get("c"))
 
-    def told(self) -> List[Any]:
+    def told(self) -> list[Any]:
         events = self.store.events_after(0)
         found = [json.loads(e.data)["cron"] for e in events if e.name == "cron.late"]
         return [(entry["dueAt"][11:16], entry["missed"]) for entry in found]

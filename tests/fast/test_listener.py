@@ -9,7 +9,7 @@ import socket
 import sys
 import unittest
 from pathlib import Path
-from typing import Any, List, cast
+from typing import Any, cast
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -24,12 +24,12 @@ from cron_trigger.registry.settings import Settings
 class Keeper(Systemd):
     """A systemd that has kept some sockets, and is told things."""
 
-    def __init__(self, kept: List[socket.socket]) -> None:
+    def __init__(self, kept: list[socket.socket]) -> None:
         super().__init__({})
         self._kept = kept
-        self.told: List[str] = []
+        self.told: list[str] = []
 
-    def kept_listeners(self) -> List[socket.socket]:
+    def kept_listeners(self) -> list[socket.socket]:
         return self._kept
 
     def notify(self, *lines: str, descriptor: Any = None) -> None:

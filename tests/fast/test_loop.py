@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Callable, List, Tuple
+from typing import Callable
 from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -34,10 +34,10 @@ class Stepped(unittest.TestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.said: List[Tuple[str, str]] = []
+        self.said: list[tuple[str, str]] = []
         self.loop = Loop(lambda *words: self.said.append(words), self.clock)
         self.addCleanup(self.loop.close)
-        self.done: List[str] = []
+        self.done: list[str] = []
 
     def note(self, what: str) -> Callable[..., None]:
         return lambda *_: self.done.append(what)
@@ -60,7 +60,7 @@ class Stepped(unittest.TestCase):
         self.assertEqual(self.done, ["meanwhile", "second"])
         self.assertIn("ZeroDivisionError", self.said[0][1])
 
-    def advance(self, by_s: float) -> List[str]:
+    def advance(self, by_s: float) -> list[str]:
         """Let time pass, and return what was done in the step that follows."""
         self.done.clear()
         self.clock.now_s += by_s
@@ -88,7 +88,7 @@ class Stepped(unittest.TestCase):
         self.assertEqual(self.advance(2), ["kept"])
 
     def test_a_timer_may_cancel_another_of_the_same_moment(self) -> None:
-        timers: List[Timer] = []
+        timers: list[Timer] = []
         self.loop.call_later(1, lambda: timers[0].cancel())
         timers.append(self.loop.call_later(1, self.note("cancelled")))
         self.assertEqual(self.advance(2), [])
@@ -116,7 +116,7 @@ class Stepped(unittest.TestCase):
 
     @slow
     def test_one_that_memory_ran_out_in_is_called_again(self) -> None:
-        errors: List[MemoryError] = []
+        errors: list[MemoryError] = []
 
         def hungry() -> None:
             if errors:
@@ -208,7 +208,7 @@ class Threaded(unittest.TestCase):
         self.assertGreaterEqual(time.monotonic() - started_s, 0.049)
 
     def test_calls_of_many_threads_are_all_made_in_its_own(self) -> None:
-        made: List[int] = []
+        made: list[int] = []
 
         def call() -> None:
             for _ in range(500):
@@ -236,7 +236,7 @@ class WallTimers(unittest.TestCase):
     def setUp(self) -> None:
         self.loop = Loop(lambda *_: None)
         self.addCleanup(self.loop.close)
-        self.fired: List[float] = []
+        self.fired: list[float] = []
         self.timer = WallTimer(self.loop, lambda: self.fired.append(time.time()))
         self.addCleanup(self.timer.close)
 

@@ -7,7 +7,7 @@ import re
 import sys
 import unittest
 from pathlib import Path
-from typing import Any, Dict, Iterator, Set, Tuple
+from typing import Any, Iterator
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -33,13 +33,13 @@ def described_path(route: Route) -> str:
     return re.sub(r"\b(ID|NAME|FILE)\b", r"{\1}", route.path)
 
 
-def operations() -> Iterator[Tuple[str, str, Dict[str, Any]]]:
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
 
 
-def resolved(value: Dict[str, Any]) -> Dict[str, Any]:
+def resolved(value: dict[str, Any]) -> dict[str, Any]:
     """Return what a `$ref` leads to."""
     if "$ref" not in value:
         return value
@@ -50,14 +50,14 @@ def resolved(value: Dict[str, Any]) -> Dict[str, Any]:
     return place
 
 
-def codes_of(response: Dict[str, Any]) -> Set[str]:
+def codes_of(response: dict[str, Any]) -> set[str]:
     """Return the codes that an answer may carry."""
     schema = response["content"]["application/json"]["schema"]
     one_of = schema.get("oneOf", [schema])
     return {code for one in one_of for code in one["properties"]["code"]["enum"]}
 
 
-def objects(value: Any) -> Iterator[Dict[str, Any]]:
+def objects(value: Any) -> Iterator[dict[str, Any]]:
     """Yield every schema of an object within a value."""
     if isinstance(value, dict):
         if value.get("type") == "object" and "properties" in value:
@@ -142,7 +142,7 @@ class DocumentTest(unittest.TestCase):
             self.assertTrue(resolved({"$ref": name}), name)
 
 
-def asks(operation: Dict[str, Any]) -> Any:
+def asks(operation: dict[str, Any]) -> Any:
     """Return the ways in which an operation may be given the secret."""
     return operation.get("security", DOCUMENT["security"])
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Optional
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -54,7 +54,7 @@ class StorePruningTest(unittest.TestCase):
     def prune(self, days: int = 90, **how: Any) -> int:
         return self.store.prune(days * DAY_S, **how)
 
-    def kept(self) -> List[int]:
+    def kept(self) -> list[int]:
         return [run.id for run in reversed(self.store.runs(Selection(limit=10000)))]
 
     def test_by_age_and_only_what_has_ended(self) -> None:
@@ -131,7 +131,7 @@ class StorePruningTest(unittest.TestCase):
         with contextlib.closing(sqlite3.connect(self.path)) as db:
             db.execute("pragma wal_checkpoint(truncate)")
         before = self.path.stat().st_size
-        pauses: List[None] = []
+        pauses: list[None] = []
         self.assertEqual(self.prune(pause=lambda: pauses.append(None)), count)
         after = sum(
             path.stat().st_size for path in self.path.parent.glob("history.db*")
@@ -151,7 +151,7 @@ class ClockTest(unittest.TestCase):
         self.path = Path(folder.name) / "clock.json"
         self.now_s, self.boot, self.up_s = 20000 * DAY_S, "one", 50.0
         self.newest_s: Optional[float] = self.now_s
-        self.said: List[str] = []
+        self.said: list[str] = []
         self.clock = self.restarted()
 
     def restarted(self) -> Clock:

@@ -15,7 +15,7 @@ import tempfile
 import unittest
 from concurrent import futures
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Union
+from typing import Any, Mapping, Union
 from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -50,7 +50,7 @@ def validator() -> Any:
     return importlib.import_module("jsonschema").Draft202012Validator
 
 
-def schema_faults(registry: Any) -> List[str]:
+def schema_faults(registry: Any) -> list[str]:
     """Return what an editor says that knows the schema."""
     return [error.message for error in validator()(SCHEMA).iter_errors(registry)]
 
@@ -67,7 +67,7 @@ class FolderCase(unittest.TestCase):
         data = content.encode() if isinstance(content, str) else content
         self.path.write_bytes(data)
 
-    def faults(self, content: Union[str, bytes, Mapping[str, Any]]) -> List[str]:
+    def faults(self, content: Union[str, bytes, Mapping[str, Any]]) -> list[str]:
         """Return the faults of a registry file without its name at their beginning."""
         self.write(content)
         faults = load_registry(self.path, Path("/var/log/qadhya"))[1]
@@ -78,7 +78,7 @@ class FolderCase(unittest.TestCase):
         return [fault[len("crons.json: ") :] for fault in faults]
 
     def assert_schema_agrees(
-        self, content: Union[str, bytes, Mapping[str, Any]], faults: List[str]
+        self, content: Union[str, bytes, Mapping[str, Any]], faults: list[str]
     ) -> None:
         """Assert that the schema finds a fault where the check does, as it can."""
         with contextlib.suppress(ValueError, unittest.SkipTest, RecursionError):
@@ -90,7 +90,7 @@ class FolderCase(unittest.TestCase):
             elif not faults:
                 self.assertEqual(told, [], content)
 
-    def entry_faults(self, **keys: Any) -> List[str]:
+    def entry_faults(self, **keys: Any) -> list[str]:
         """Return the faults of a good entry with some keys of its own."""
         entry = {"description": "A", "command": "a.sh", **keys}
         faults = self.faults({"a": entry})
@@ -111,7 +111,7 @@ class WholeFileTest(FolderCase):
         )
 
     def test_a_file_that_is_no_json_object_is_one_fault(self) -> None:
-        table: Dict[Union[str, bytes], str] = {
+        table: dict[Union[str, bytes], str] = {
             "": "this is not JSON: it is empty; write at least {}",
             "{": "this is not JSON: it ends too early (line 1, column 1)",
             '{"a": NaN}': "this is not JSON: NaN is not JSON",
@@ -255,7 +255,7 @@ class WholeFileTest(FolderCase):
     ) -> None:
         home = os.path.expanduser("~")
         entry = GOOD["a"]
-        table: Dict[str, Union[str, Mapping[str, Any]]] = {
+        table: dict[str, Union[str, Mapping[str, Any]]] = {
             "this is not JSON: take away the comma before the } (line 2, column 10)":
                 '{"a": {"description": "A",\n "x": "y",}}',
             "this is not JSON: JSON has no comments; take it away (line 1, column 3)":
@@ -563,8 +563,8 @@ class ParameterDefinitionTest(FolderCase):
 
 
 class SharedLogTest(FolderCase):
-    def shared(self, one: str, other: str) -> List[str]:
-        def entry(log_file: str) -> Dict[str, str]:
+    def shared(self, one: str, other: str) -> list[str]:
+        def entry(log_file: str) -> dict[str, str]:
             own = {"logFile": log_file} if log_file else {}
             return {"description": "A", "command": "x", **own}
 
@@ -683,7 +683,7 @@ class RacyTest(FolderCase):
             PATIENCE_S = 0.01
 
         self.write(GOOD)
-        told: List[int] = []
+        told: list[int] = []
         registry = Hurried(self.path, Path("/log"), lambda r: told.append(r.version))
         before = registry.crons()
         self.write(dict.fromkeys((f"c{number}" for number in range(2000)), GOOD["a"]))
@@ -716,7 +716,7 @@ class RacyTest(FolderCase):
     def test_who_is_told_of_a_change_may_ask_for_the_crons(self) -> None:
         """And those who wait for the file do not wait for him in vain."""
         self.write({})
-        seen: List[int] = []
+        seen: list[int] = []
         registry = Registry(
             self.path, Path("/log"), lambda changed: seen.append(len(changed.crons()))
         )

@@ -14,7 +14,7 @@ import time
 import unittest
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Iterator, Optional, Sequence
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -75,8 +75,8 @@ class Job:
         self.both_days = fields[2][0] == "*" or fields[4][0] == "*"
 
     @staticmethod
-    def numbers(field: str, lowest: int, highest: int) -> Set[int]:
-        found: Set[int] = set()
+    def numbers(field: str, lowest: int, highest: int) -> set[int]:
+        found: set[int] = set()
         for part in field.split(","):
             span, _, step = part.partition("/")
             first, _, last = span.partition("-")
@@ -105,7 +105,7 @@ class CronLoop:
         self.zone = zone
         self.virtual = self.wall(start_s)
         #: Job's place in the list to the moments at which it was started.
-        self.started: List[List[float]] = [[] for _ in jobs]
+        self.started: list[list[float]] = [[] for _ in jobs]
 
     def wall(self, moment_s: int) -> int:
         offset = datetime.fromtimestamp(moment_s, self.zone).utcoffset()
@@ -140,7 +140,7 @@ class CronLoop:
 
 def simulate(
     texts: Sequence[str], zone: tzinfo, begin_s: int, end_s: int
-) -> Dict[str, List[float]]:
+) -> dict[str, list[float]]:
     """Return the moments after `begin_s`, up to `end_s`, at which cron starts each."""
     loop = CronLoop([Job(text) for text in texts], zone, begin_s - 6 * HOUR_S)
     for moment_s in range(begin_s - 6 * HOUR_S + MINUTE_S, end_s + 1, MINUTE_S):
@@ -173,7 +173,7 @@ class ClockChangeTest(unittest.TestCase):
 
     #: Worked out by hand from cron(8).  A schedule to the times on 28 March, where
     #: 02:00 becomes 03:00 (+2), and on 31 October, where 03:00 becomes 02:00 (+1).
-    BY_HAND: Dict[str, Tuple[str, str]] = {
+    BY_HAND: dict[str, tuple[str, str]] = {
         # At a particular time: run after the hour that was skipped, not run again.
         "59 1 * * *": ("01:59+1", "01:59+2"),
         "0 2 * * *": ("03:00+2", "02:00+2"),
@@ -267,7 +267,7 @@ def check(
     begin_s: int,
     end_s: int,
     zone: tzinfo,
-    expected: List[float],
+    expected: list[float],
 ) -> None:
     """Hold every way to ask a schedule against the moments that cron has."""
     schedule = parse_schedule(text)
@@ -394,7 +394,7 @@ class OtherClocksTest(unittest.TestCase):
 class DayTest(unittest.TestCase):
     """Which days a schedule names, in UTC."""
 
-    def days(self, text: str, year: int = 2027, month: int = 0) -> List[str]:
+    def days(self, text: str, year: int = 2027, month: int = 0) -> list[str]:
         begin = datetime(year, month or 1, 1, tzinfo=timezone.utc)
         end = begin.replace(year=year + 1)
         if month:

@@ -12,9 +12,7 @@ from unittest import mock
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from command import CommandCase
-from support import (
-    REPOSITORY,
-)
+from support import REPOSITORY
 
 from cron_trigger import cli
 from cron_trigger.registry.errors import EX_CONFIG, ConfigError

@@ -14,7 +14,7 @@ import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, Optional
 from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -38,7 +38,7 @@ from cron_trigger.registry.records import (
 )
 from cron_trigger.registry.times import epoch_of, now_text
 
-Said = List[Tuple[str, str]]
+Said = list[tuple[str, str]]
 
 
 class Folder(unittest.TestCase):
@@ -69,7 +69,7 @@ class Folder(unittest.TestCase):
         done = replace(run, status=status, completed_at=now_text(), duration_ms=7)
         return self.store.end(replace(done, exit_code=exit_code))
 
-    def rows(self, query: str) -> List[Tuple[Any, ...]]:
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.path)) as db:
             return db.execute(query).fetchall()
 
@@ -337,7 +337,7 @@ class Faults(Folder):
         self.store.close()
         self.path.write_bytes(b"broken" * 1000)
         inner = HistoryFile._move_aside
-        others: List[Store] = []
+        others: list[Store] = []
 
         def overtaken(file: HistoryFile, error: BaseException) -> None:
             if not others:
@@ -360,9 +360,9 @@ class Faults(Folder):
                 "pragma user_version = 0;"
             )
         inner = schema.columns_of
-        others: List[threading.Thread] = []
+        others: list[threading.Thread] = []
 
-        def overtaken(*given: Any) -> List[str]:
+        def overtaken(*given: Any) -> list[str]:
             columns = inner(*given)
             if not others:
                 others.append(threading.Thread(target=self.opened))
@@ -455,7 +455,7 @@ class Faults(Folder):
 
     @slow
     def test_threads_that_write_at_once_get_an_id_each(self) -> None:
-        ids: List[int] = []
+        ids: list[int] = []
 
         def work() -> None:
             for _ in range(20):

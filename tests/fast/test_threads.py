@@ -10,7 +10,7 @@ import time
 import unittest
 import weakref
 from pathlib import Path
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable
 from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -21,13 +21,13 @@ from cron_trigger.registry import threads
 from cron_trigger.registry.threads import begin
 
 #: What `_thread.start_new_thread` takes.
-Started = Tuple[Callable[[], None], Tuple[()]]
+Started = tuple[Callable[[], None], tuple[()]]
 
 
 class Noting:
     """Notes which thread does it."""
 
-    def __init__(self, told: List[int]) -> None:
+    def __init__(self, told: list[int]) -> None:
         self._told = told
 
     def __call__(self) -> None:
@@ -42,7 +42,7 @@ class BeginTest(unittest.TestCase):
         self.addCleanup(nobody.stop)
 
     def test_work_is_done_in_another_thread_and_can_be_waited_for(self) -> None:
-        told: List[int] = []
+        told: list[int] = []
         gate = threading.Event()
 
         def work() -> None:
@@ -59,8 +59,8 @@ class BeginTest(unittest.TestCase):
         self.assertEqual(len(told), 1)
 
     def test_one_that_dies_at_its_birth_is_told_of_and_never_begins(self) -> None:
-        told: List[int] = []
-        late: List[Started] = []
+        told: list[int] = []
+        late: list[Started] = []
         start, here = _thread.start_new_thread, threading.get_ident()
 
         def stillborn(*given: Any) -> int:
@@ -83,7 +83,7 @@ class BeginTest(unittest.TestCase):
             begin("worker", lambda: None)
 
     def test_one_that_is_done_does_the_next_and_keeps_nothing_of_it(self) -> None:
-        told: List[int] = []
+        told: list[int] = []
         for _ in range(3):
             work = Noting(told)
             known = weakref.ref(work)

@@ -6,7 +6,6 @@ import sys
 import threading
 import unittest
 from pathlib import Path
-from typing import List
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -19,7 +18,7 @@ class TurnsTest(unittest.TestCase):
     def setUp(self) -> None:
         self.now_s = 0.0
         self.turns = Turns(lambda: self.now_s)
-        self.took: List[str] = []
+        self.took: list[str] = []
 
     def take_later(self, name: str, client: str = "one") -> threading.Thread:
         """Take a turn in a thread; return when it works, or sleeps."""

@@ -10,7 +10,7 @@ import sys
 import unittest
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Optional
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -250,7 +250,7 @@ def parameter(**definition: Any) -> Parameter:
 
 
 class ParameterTest(unittest.TestCase):
-    def check(self, definition: Dict[str, Any], values: Dict[Any, Any]) -> None:
+    def check(self, definition: dict[str, Any], values: dict[Any, Any]) -> None:
         """Check a table: value to the beginning of its fault, "" where admitted."""
         made = parameter(**definition)
         for value, expected in values.items():
@@ -413,7 +413,7 @@ class ParameterTest(unittest.TestCase):
                 self.assertNotIn(str(value), str(made.fault_of(value)))
 
     def test_clients_see_a_definition_as_it_stands_in_the_registry(self) -> None:
-        definition: Dict[str, Any] = {
+        definition: dict[str, Any] = {
             "type": "string",
             "title": "T",
             "description": "D",
@@ -437,7 +437,7 @@ class ParameterTest(unittest.TestCase):
         self.assertEqual(made.view(), {"type": "string", "format": "password"})
 
     def test_texts_of_a_command_line_become_values_of_the_type(self) -> None:
-        table: Dict[str, Dict[str, Any]] = {
+        table: dict[str, dict[str, Any]] = {
             "string": {"5": "5", "true": "true", "": ""},
             "integer": {"5": 5, "-7": -7, "+3": 3, "5.0": "5.0", "0x1": "0x1", "": ""},
             "number": {
@@ -472,7 +472,7 @@ class ParameterTest(unittest.TestCase):
             self.assertEqual(made.variable, f"CRON_PARAM_{variable}")
 
 
-def cron(command: Any, **parameters: Dict[str, Any]) -> Cron:
+def cron(command: Any, **parameters: dict[str, Any]) -> Cron:
     """Return the cron that a registry of this one entry has."""
     entry = {"description": "d", "command": command, "parameters": parameters}
     checker = Checker(Path("/r/crons.json"), Path("/log"))
@@ -482,11 +482,11 @@ def cron(command: Any, **parameters: Dict[str, Any]) -> Cron:
 
 
 class ResolveTest(unittest.TestCase):
-    def refused(self, made: Cron, given: Dict[str, Any]) -> Dict[str, str]:
+    def refused(self, made: Cron, given: dict[str, Any]) -> dict[str, str]:
         with self.assertRaises(Refusal) as caught:
             made.resolve(given)
         self.assertEqual(caught.exception.code, "invalid_params")
-        errors: Dict[str, str] = caught.exception.extra["errors"]
+        errors: dict[str, str] = caught.exception.extra["errors"]
         head = 'Invalid parameters for "c": '
         self.assertTrue(caught.exception.message.startswith(head))
         for name, why in errors.items():
