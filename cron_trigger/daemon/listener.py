@@ -9,14 +9,11 @@ one is served: no caller is refused.  Called once each, by the daemon's main thr
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
-import itertools
 import os
 import select
 import socket
-import struct
 from typing import Any, Sequence
 
 from cron_trigger.daemon.systemd import Systemd
@@ -27,10 +24,8 @@ from cron_trigger.web.server import HttpServer
 
 #: Who has begun a handshake at a socket that takes nobody new has so long to end it.
 HANDSHAKE_S = 0.05
-SO_ATTACH_FILTER = 26  # socket(7); not in Python's module
-SOCK_FILTER = struct.Struct("HBBI")
-#: BPF: drop a segment with SYN among its flags, the byte 13 of TCP; pass all others.
-NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (6, 0, 0, 0), (6, 0, 0, 0xFFFFFFFF))
+SO_BINDTOIFINDEX = 62  # <asm-generic/socket.h>; not in Python's module
+NO_INTERFACE = (1 << 31) - 1
 
 
 def listen(
@@ -75,16 +70,13 @@ def take_over(http: HttpServer, earlier: Sequence[socket.socket]) -> None:
 
 
 def _admit_nobody_new(listener: socket.socket) -> None:
-    """Have the kernel pass over each new SYN at a socket, as if it had been lost.
+    """Have the kernel give each new connection to the socket that comes after this one.
 
-    Whoever came between the last `accept` and the end of the socket would be reset.
-    So they ask again a second later, and the new socket answers.
+    Who came between the last `accept` and the end of the socket would be reset.  What
+    is bound to an interface that does not exist gets nothing that has not begun.
     """
-    program = b"".join(itertools.starmap(SOCK_FILTER.pack, NO_SYN))
-    held = array.array("B", program)  # the kernel copies it from this address
-    with contextlib.suppress(OSError):
-        fprog = struct.pack("HP", len(NO_SYN), held.buffer_info()[0])
-        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+    with contextlib.suppress(OSError):  # before Linux 5.0
+        listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
 
 
 def _listener(settings: Settings, kept: Sequence[socket.socket]) -> socket.socket:
