@@ -528,6 +528,8 @@ class Slurm(Work):
     #: Where the jobs go, and more keys for the registry's entries.
     partition = "main"
     more: dict[str, Any] = {}
+    #: Has srun say what it does: 0 or 1.
+    verbose = "0"
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -546,6 +548,7 @@ class Slurm(Work):
                 "environment": {
                     "SLURM_CONF": str(self.cluster.config),
                     "SLURM_PARTITION": self.partition,
+                    "SLURM_DEBUG": self.verbose,
                 },
                 **self.more,
             }
@@ -577,8 +580,13 @@ class Slurm(Work):
         self.assertIn("first line\nlast line\n", self.output(server, run_id))
 
     def test_a_cancel_reaches_the_job_which_ends_in_its_own_way(self) -> None:
+        self.verbose = "1"
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", "")])
         run_id = self.started(server, "worker")
+        # The job says its first line before srun has heard of its start, where the
+        # machine is busy, and of one that is cancelled in between srun has no status.
+        heard = "tasks started"
+        wait_until(lambda: heard in self.output(server, run_id), 30, heard)
         self.assertEqual(len(self.working("602")), 1)
         ended = self.cancel(server, run_id)
         self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 3))
