@@ -27,7 +27,7 @@ from test_store import DiskCase
 
 from cron_trigger.history.file import HistoryFile
 from cron_trigger.history.ids import Ids
-from cron_trigger.history.owner import check_run_dir, own_state
+from cron_trigger.history.owner import check_run_dir, own_state, said_of
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import take_lock
 from cron_trigger.registry.errors import ConfigError, Refusal
@@ -579,8 +579,7 @@ class Owner(unittest.TestCase):
                     with contextlib.suppress(Refusal):
                         # Says nothing of a folder that nobody has named.
                         check_run_dir(state, folders[0])
-                    text = (state / "server.lock").read_bytes()
-                    read.add(text.partition(b"\0")[0].decode())
+                    read.add(said_of(state))
 
             lock = own_state(state, folders[0])
             assert lock is not None

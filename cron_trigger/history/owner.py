@@ -18,6 +18,8 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.settings import OF_A_SERVER
 
 NAME = "server.lock"
+#: What is said fills PATH_MAX, so that the end of the file never moves under a reader.
+SAID_BYTES = 4096
 
 
 def own_state(state_dir: Path, run_dir: Path, wait_s: float = 1.0) -> Optional[int]:
@@ -34,13 +36,13 @@ def own_state(state_dir: Path, run_dir: Path, wait_s: float = 1.0) -> Optional[i
             time.sleep(0.05)
     except OSError:
         return None
-    # Under the lock, and in one step for whoever reads: what stands behind the NUL is
-    # an earlier owner's.
-    said = os.fsencode(os.path.realpath(run_dir)) + b"\0"
+    # Under the lock; who reads without it is `said_of`.
+    said = os.fsencode(os.path.realpath(run_dir)).ljust(SAID_BYTES, b"\0")
     try:
-        os.pwrite(lock, said, 0)
-        os.ftruncate(lock, len(said))
+        whole = os.pwrite(lock, said, 0) == SAID_BYTES
     except OSError:  # a full disk, or one that is read-only
+        whole = False
+    if not whole:
         with contextlib.suppress(OSError):
             os.ftruncate(lock, 0)
     return lock
@@ -62,7 +64,7 @@ def check_run_dir(state_dir: Path, run_dir: Path) -> None:
     """
     # Read without the lock; what is left by a server that is gone is found out below,
     # by the lock that nobody holds.
-    theirs = _said(state_dir)
+    theirs = said_of(state_dir)
     if not theirs or theirs == os.path.realpath(run_dir):
         return
     with contextlib.suppress(OSError):
@@ -74,11 +76,20 @@ def check_run_dir(state_dir: Path, run_dir: Path) -> None:
         os.close(lock)
 
 
-def _said(state_dir: Path) -> str:
+def said_of(state_dir: Path) -> str:
     """Return which folder of PID files the owner has named, or ""."""
     with contextlib.suppress(OSError):
-        said, _, _ = (state_dir / NAME).read_bytes().partition(b"\0")
-        return os.fsdecode(said)
+        file = os.open(state_dir / NAME, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            before, said = None, os.pread(file, SAID_BYTES, 0)
+            # Of what is written just then the kernel may give a part: what it gives
+            # twice is whole.
+            while said != before:
+                before, said = said, os.pread(file, SAID_BYTES, 0)
+        finally:
+            os.close(file)
+        text, end, _ = said.partition(b"\0")
+        return os.fsdecode(text) if end else ""
     return ""
 
 
@@ -86,6 +97,6 @@ def _refusal(state_dir: Path) -> Refusal:
     return Refusal(
         "already_running",
         f"A server has the state folder {state_dir} already, with its PID files in "
-        f"{_said(state_dir) or 'another folder'}: end it, use the same --run-dir, or "
+        f"{said_of(state_dir) or 'another folder'}: end it, use the same --run-dir, or "
         f"give a second server another --state-dir, and all of its own: {OF_A_SERVER}.",
     )

@@ -150,17 +150,16 @@ class Family:
         """Take the keeper's number and start; without a start there is no family."""
         self.keeper_pid = keeper_pid
         self._keeper_started = keeper_started
-        self._known: set[Process] = set()
+        self._known: dict[int, int] = {}  # number to start
         self._groups: set[int] = set()
 
     def known(self) -> list[tuple[int, int]]:
         """Return number and start of whoever was seen to belong to it."""
-        return [(one.pid, one.started) for one in self._known]
+        return list(self._known.items())
 
     def learn(self, known: Iterable[tuple[int, int]]) -> None:
         """Take in whom an earlier process had seen, on this boot."""
-        for pid, started in known:
-            self._known.add(Process(pid, started, 0, 0, "", 0))
+        self._known.update(known)
 
     def look(self) -> list[Process]:
         """Return the living members but the keeper, the oldest first."""
@@ -172,15 +171,16 @@ class Family:
         # while our session lives, no other process leads it; where one does, ours
         # is over.
         ours = leader is None or leader.started == self._keeper_started
+        session = self.keeper_pid if ours else None
         members = {
-            one.pid
-            for one in now.values()
-            if (ours and one.session == self.keeper_pid) or one in self._known
+            pid
+            for pid, one in now.items()
+            if one.session == session or self._known.get(pid) == one.started
         }
         members |= set(_descendants(now, members))
         members -= {self.keeper_pid, os.getpid()}
         found = [now[pid] for pid in members]
-        self._known.update(found)
+        self._known.update((one.pid, one.started) for one in found)
         self._groups.update(one.group for one in found)
         living = (one for one in found if one.alive)
         return sorted(living, key=lambda one: (one.started, one.pid))
@@ -211,8 +211,7 @@ class Family:
     def _living_groups(self) -> list[int]:
         if self._keeper_started is None:
             return []
-        mine = {one.pid: one.started for one in self._known}
-        mine[self.keeper_pid] = self._keeper_started
+        mine = {**self._known, self.keeper_pid: self._keeper_started}
         leaders = {group: process(group) for group in (self.keeper_pid, *self._groups)}
         # The number of a group that is not empty is given to no new process: where
         # another has it, ours is gone.
@@ -233,7 +232,7 @@ class Family:
             return None
         for one in _children(self.keeper_pid):
             if not one.alive or one.stack != keeper.stack or not keeper.stack:
-                self._known.add(one)
+                self._known[one.pid] = one.started
                 return one
         return None
 

@@ -99,8 +99,9 @@ class ActiveRun:
         known = self.family.known()
         if len(known) > self._noted:
             with contextlib.suppress(OSError):
-                text = json.dumps([self.run.id, boot_id(), known])
-                self.note("family").write_text(text)
+                fresh = self.note("family.new")
+                fresh.write_text(json.dumps([self.run.id, boot_id(), known]))
+                fresh.replace(self.note("family"))  # a kill leaves the old one, whole
                 self._noted = len(known)
 
     def _recall_family(self) -> None:
