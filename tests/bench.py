@@ -45,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from support import REPOSITORY, Server, limited, wait_until
 
 from cron_trigger.host.keeper import KEEPER, SHELL
-from cron_trigger.host.processes import Family, process
+from cron_trigger.host.processes import Family, process, send
 
 # ========================================================================== Figures
 # How much is measured, and what becomes of it: rows of one table.
@@ -883,20 +883,27 @@ signal.pause()
 
 def family(scale: Scale) -> Iterator[Row]:
     """A look at the processes of a run, as each cancel and each end has one."""
-    with large_family(scale.family) as leader:
-        found = process(leader)
-        looked = Family(leader, found.started if found else None)
-        if len(looked.look()) != scale.family - 1:  # all but the keeper
+    count = f"{scale.family:,} processes"
+    with group([sys.executable, "-I", "-c", LARGE_FAMILY, str(scale.family)]) as many:
+        with group(["sh", "-c", "setsid sleep 600 & echo; sleep 600"]) as few:
+            yield looked_at(f"a look at a family of 2 beside {count}", few, 2, scale)
+        others = scale.family - 1  # all but the keeper
+        yield looked_at(f"a look at a family of {count}", many, others, scale)
+
+
+def looked_at(what: str, leader: int, members: int, scale: Scale) -> Row:
+    found = process(leader)
+    looked = Family(leader, found.started if found else None)
+    until_s = time.monotonic() + 10
+    while len(looked.look()) != members:
+        if time.monotonic() > until_s:
             raise RuntimeError("a look did not find the whole family")
-        taken = alternate({"ours": lambda: look_ms(looked)}, scale)["ours"]
-    yield Row(
-        f"a look at a family with {scale.family:,} processes",
-        "",
-        50,
-        [statistics.median(samples) for samples in taken],
-        "ms",
-        statistics.median(itertools.chain(*taken)),
-    )
+    taken = alternate({"ours": lambda: look_ms(looked)}, scale)["ours"]
+    values = [statistics.median(samples) for samples in taken]
+    ours = statistics.median(itertools.chain(*taken))
+    for one in looked.look():
+        send(one, signal.SIGKILL)
+    return Row(what, "", 50, values, "ms", ours)
 
 
 def look_ms(looked: Family) -> float:
@@ -906,17 +913,13 @@ def look_ms(looked: Family) -> float:
 
 
 @contextlib.contextmanager
-def large_family(count: int) -> Iterator[int]:
-    """Have so many processes in a session of their own; yield its leader's number."""
-    leader = subprocess.Popen(
-        [sys.executable, "-I", "-c", LARGE_FAMILY, str(count)],
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+def group(command: list[str]) -> Iterator[int]:
+    """Have a session that has said a line; yield its leader's number."""
+    leader = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     assert leader.stdout
     try:
         if not leader.stdout.readline():
-            raise RuntimeError(f"this machine does not allow {count:,} processes")
+            raise RuntimeError(f"this machine does not allow {command}")
         yield leader.pid
     finally:
         os.killpg(leader.pid, signal.SIGKILL)

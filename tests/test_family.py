@@ -20,6 +20,7 @@ from typing import Any
 from support import (
     FULL,
     Server,
+    children,
     need,
     need_command,
     need_full,
@@ -511,9 +512,9 @@ class Start(unittest.TestCase):
             assert server.process
             for _ in range(3):
                 server.completed("leaver")
-            (child,) = processes_below(server.process.pid)
-            left = processes_below(child)
-            wait_until(lambda: not set(left) & set(processes_below(child)))
+            (child,) = children(server.process.pid)
+            left = children(child)
+            wait_until(lambda: not set(left) & set(children(child)))
             self.assertEqual(server.completed("leaver")["exitCode"], 0)
 
 
@@ -525,10 +526,6 @@ def _others_of(uid: int) -> int:
             if path.stat().st_uid == uid:
                 count += len(list((path / "task").iterdir()))
     return count
-
-
-def processes_below(pid: int) -> list[int]:
-    return [p for p, one in processes.processes().items() if one.parent == pid]
 
 
 @slow
@@ -635,6 +632,44 @@ class Look(unittest.TestCase):
             libc.prctl(15, before, 0, 0, 0)
         assert one
         self.assertEqual((one.parent, one.session), (os.getppid(), os.getsid(0)))
+
+    def test_sessions_within_sessions_are_of_the_family_and_no_others(self) -> None:
+        setsid = need_command("setsid")
+        inner = f"{setsid} -w sh -c 'sleep 61 & {setsid} -w sleep 62'"
+        keeper = subprocess.Popen(
+            ["sh", "-c", f"{inner}; true"], start_new_session=True
+        )
+        stranger = subprocess.Popen(["sleep", "63"], start_new_session=True)
+        leader = processes.process(keeper.pid)
+        assert leader
+        family = processes.Family(keeper.pid, leader.started)
+
+        def sleeping() -> set[str]:
+            found = set()
+            for one in family.look():
+                with contextlib.suppress(OSError):  # it has ended since
+                    line = Path(f"/proc/{one.pid}/cmdline").read_text()
+                    found.add(line.replace("\0", " ").strip())
+            return found
+
+        left = {"sleep 61", "sleep 62"}
+        try:
+            wait_until(lambda: left <= sleeping())
+            self.assertNotIn("sleep 63", sleeping())
+            keeper.kill()
+            keeper.wait()
+            # Without its first session it is known by whom it has had.
+            for one in family.look():
+                if one.session == keeper.pid:
+                    processes.send(one, signal.SIGKILL)
+            wait_until(lambda: left <= sleeping())
+        finally:
+            for one in family.look():
+                processes.send(one, signal.SIGKILL)
+            stranger.kill()
+            stranger.wait()
+            keeper.kill()
+            keeper.wait()
 
     def test_a_number_that_is_anothers_by_now_gets_no_signal(self) -> None:
         sleeper = subprocess.Popen(["sleep", "60"])

@@ -299,8 +299,9 @@ class Keeper(unittest.TestCase):
         self.server.start()
 
     def group(self, pid: int) -> list[int]:
-        found = processes.processes().values()
-        return [one.pid for one in found if one.session == pid and one.alive]
+        sessions = processes.sessions_now()
+        found = (processes.process(n) for n in sessions if sessions[n] == pid)
+        return [one.pid for one in found if one and one.alive]
 
     def test_killed_under_a_server_it_takes_its_script_along(self) -> None:
         told = self.server.trigger("stay").json

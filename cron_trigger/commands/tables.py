@@ -10,7 +10,7 @@ import argparse
 import time
 from dataclasses import asdict
 from datetime import datetime
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Iterator, Mapping, Sequence
 
 from cron_trigger.commands.place import (
     environment,
@@ -135,13 +135,9 @@ def _run_row(run: Run) -> tuple[str, ...]:
         run.status,
         _local_time(run.started_at),
         duration_text(run.duration_ms),
-        run.signal or _or_dash(run.exit_code),
+        run.signal or ("-" if run.exit_code is None else str(run.exit_code)),
         run.asked_by(),
     )
-
-
-def _or_dash(value: Optional[int]) -> str:
-    return "-" if value is None else str(value)
 
 
 def check(options: argparse.Namespace) -> int:

@@ -38,13 +38,11 @@ def own_state(state_dir: Path, run_dir: Path, wait_s: float = 1.0) -> Optional[i
         return None
     # Under the lock; who reads without it is `said_of`.
     said = os.fsencode(os.path.realpath(run_dir)).ljust(SAID_BYTES, b"\0")
-    try:
-        whole = os.pwrite(lock, said, 0) == SAID_BYTES
-    except OSError:  # a full disk, or one that is read-only
-        whole = False
-    if not whole:
-        with contextlib.suppress(OSError):
-            os.ftruncate(lock, 0)
+    with contextlib.suppress(OSError):
+        if os.pwrite(lock, said, 0) == SAID_BYTES:
+            return lock
+    with contextlib.suppress(OSError):  # a full disk, or one that is read-only
+        os.ftruncate(lock, 0)
     return lock
 
 

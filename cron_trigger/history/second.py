@@ -78,21 +78,16 @@ class Second:
         # These three under `Database._lock`; between processes SQLite's locks guard the
         # file.
         self._db: Optional[sqlite3.Connection] = None
-        self._in_memory = folder is None
+        self.in_memory = folder is None  # a kill would lose what it has
         # What has moved out of memory: the file may have it as it was before.
         self._outdated: list[tuple[str, Row]] = []
         self._seen_empty: tuple[int, int] = (0, 0)  # inode and time of its last write
-
-    @property
-    def in_memory(self) -> bool:
-        """True where a kill would lose what it has."""
-        return self._in_memory
 
     # ---- open
 
     def _opened(self) -> sqlite3.Connection:
         if self._db is None:
-            place = ":memory:" if self._in_memory else str(self.path)
+            place = ":memory:" if self.in_memory else str(self.path)
             db = sqlite3.connect(
                 place,
                 timeout=self.BUSY_S,
@@ -112,7 +107,7 @@ class Second:
 
     def _set_up(self, db: sqlite3.Connection) -> None:
         """Make the tables.  A kill of processes spoils nothing without a sync."""
-        if self.path and not self._in_memory:
+        if self.path and not self.in_memory:
             with contextlib.suppress(OSError):
                 os.chmod(self.path, 0o600)
         db.execute("pragma page_size = 1024")  # small rows, little room
@@ -147,7 +142,7 @@ class Second:
         """
         if self.path is None:
             return True
-        if self._in_memory:  # the file has rows that can't be deleted: see `to_file`
+        if self.in_memory:  # the file has rows that can't be deleted: see `to_file`
             return False
         # Somebody has removed it: a new one is begun, under the same name.
         if not self._in_place():
@@ -199,7 +194,7 @@ class Second:
 
         Said at a moment: another process may write just afterwards.
         """
-        if self._in_memory:
+        if self.in_memory:
             return self._db is None or self._is_empty()
         try:
             # Each change of the first history comes through here: one stat, not a
@@ -236,13 +231,13 @@ class Second:
 
     def change(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """Make a change; in memory, with all that is there, where it takes none."""
-        if not self._in_memory and not self._in_place():
+        if not self.in_memory and not self._in_place():
             # Nobody else would ever find what we write there.
             self._after_removal()  # or SQLite would go on with that file
         try:
             return change(self._opened())
         except (sqlite3.Error, OSError):
-            if self._in_memory:
+            if self.in_memory:
                 raise
             # Full, locked or broken: a killed process loses what comes from here on.
             self._to_memory()
@@ -250,7 +245,7 @@ class Second:
 
     def _to_memory(self) -> None:
         # In memory first, so that a fault on the way leaves us there.
-        before, self._db, self._in_memory = self._db, None, True
+        before, self._db, self.in_memory = self._db, None, True
         memory = self._opened()
         if before is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -265,15 +260,15 @@ class Second:
         Not where the file has rows that are older than those and can't be deleted: they
         would move next, over the newer ones.
         """
-        if not self._in_memory or self.path is None:
+        if not self.in_memory or self.path is None:
             return
-        memory, self._db, self._in_memory = self._db, None, False
+        memory, self._db, self.in_memory = self._db, None, False
         try:
             for query, keys in self._outdated:
                 self._opened().execute(query, keys)
         except (sqlite3.Error, OSError):
             self._close()
-            self._db, self._in_memory = memory, True
+            self._db, self.in_memory = memory, True
             return
         self._outdated = []
         if memory is not None:
@@ -288,7 +283,7 @@ class Second:
 
     def is_file(self) -> bool:
         """Return True where others can open it under its name."""
-        return not self._in_memory and self._in_place()
+        return not self.in_memory and self._in_place()
 
     @contextlib.contextmanager
     def _emptied(self) -> Iterator[Rows]:
@@ -321,7 +316,7 @@ class Second:
             # Killed here: the rows are in both, and the next writer of any process
             # moves them again before it does anything else.
             db.execute("commit")
-        if self._in_memory and self.path is not None:
+        if self.in_memory and self.path is not None:
             for table, columns in REPLACED.items():
                 where = " and ".join(f"{column} = ?" for column in columns)
                 query = f"delete from {table} where {where}"

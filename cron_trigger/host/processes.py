@@ -5,9 +5,9 @@ That is read from `/proc/PID/stat` alone: session, parent and start are the kern
 own words.  What a process can write about itself (its environment, its arguments, its
 name) belongs to whoever owns it, so it proves nothing and is never read.
 
-A look at all processes costs one bounded read for each and takes some 10 ms on a large
-host: the threads that end a run may look, the loop's thread never does.  No lock: a
-`Family` is used by one thread at a time.
+A look asks for the session of each process, and reads but once for each session and
+each member: the threads that end a run may look, the loop's thread never does.  No
+lock: a `Family` is used by one thread at a time.
 
 Where no descriptor is free for a look, it raises OSError: who can't be looked at has
 not ended.
@@ -117,25 +117,35 @@ def process(pid: int) -> Optional[Process]:
     return Process(pid, started, parent, session, state, stack, group, threads)
 
 
-def processes() -> dict[int, Process]:
-    """Return all processes of this host (or container) by number."""
+def sessions_now() -> dict[int, int]:
+    """Return the session of each process of this host (or container), by number."""
     numbers = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    found = ((pid, process(pid)) for pid in numbers)
-    return {pid: one for pid, one in found if one}
+    found = ((number, _session(number)) for number in numbers)
+    return {number: session for number, session in found if session}
+
+
+def _session(number: int) -> int:
+    """Return a process's session; 0 where that is another place's, or it has gone."""
+    try:
+        return os.getsid(number)  # a fortieth of what it costs to read its stat
+    except ProcessLookupError:
+        return 0
+    except PermissionError:  # by SELinux
+        one = process(number)
+        return one.session if one else 0
 
 
 def lost_leader(number: int, began_s: float) -> Optional[Process]:
     """Return who led a session that began at a time of the boot clock, dead or gone.
 
-    Of one that is gone its oldest member tells, which it had begun at once; a start
-    that is not of then is another session's, whose leader had the same number later.
+    Of one that is gone a member tells that it had begun at once.  A session whose
+    leader had the same number later has none that is so old.
     """
-    now = processes()
-    session = [one for one in now.values() if one.session == number]
-    oldest = now.get(number) or min(session, default=None, key=lambda one: one.started)
-    if oldest is None or not -0.1 <= oldest.began_s - began_s <= LEADER_S:
-        return None
-    return oldest._replace(pid=number)
+    numbers = [n for n, session in sessions_now().items() if session == number]
+    for one in map(process, {number, *numbers}):
+        if one and -0.1 <= one.began_s - began_s <= LEADER_S:
+            return one._replace(pid=number)
+    return None
 
 
 class Family:
@@ -150,40 +160,50 @@ class Family:
         """Take the keeper's number and start; without a start there is no family."""
         self.keeper_pid = keeper_pid
         self._keeper_started = keeper_started
-        self._known: dict[int, int] = {}  # number to start
+        #: Number and start of whoever was seen to belong to it, on this boot.
+        self.known: dict[int, int] = {}
         self._groups: set[int] = set()
-
-    def known(self) -> list[tuple[int, int]]:
-        """Return number and start of whoever was seen to belong to it."""
-        return list(self._known.items())
-
-    def learn(self, known: Iterable[tuple[int, int]]) -> None:
-        """Take in whom an earlier process had seen, on this boot."""
-        self._known.update(known)
 
     def look(self) -> list[Process]:
         """Return the living members but the keeper, the oldest first."""
         if self._keeper_started is None:
             return []
-        now = processes()
-        leader = now.get(self.keeper_pid)
+        found = list(self._members(sessions_now()))
+        self.known.update((one.pid, one.started) for one in found)
+        self._groups.update(one.group for one in found)
+        living = (one for one in found if one.alive)
+        return sorted(living, key=lambda one: (one.started, one.pid))
+
+    def _members(self, sessions: dict[int, int]) -> Iterator[Process]:
+        """Yield the members but the keeper, of all processes by session."""
+        mine = self._sessions(sessions)
+        for number, session in sessions.items():
+            if session in mine and number not in (self.keeper_pid, os.getpid()):
+                one = process(number)
+                # Its number may have become another's since then, or it has begun a
+                # session of its own.
+                if one and one.session in (session, number):
+                    yield one
+
+    def _sessions(self, sessions: dict[int, int]) -> set[int]:
+        """Return which sessions are of the family, of all processes by session.
+
+        Nobody joins a session that is there: who leaves ours has begun another, or
+        descends from one who did.
+        """
+        leader = process(self.keeper_pid)
         # The kernel gives no number anew that is still the session of a process.  So
         # while our session lives, no other process leads it; where one does, ours
         # is over.
         ours = leader is None or leader.started == self._keeper_started
-        session = self.keeper_pid if ours else None
-        members = {
-            pid
-            for pid, one in now.items()
-            if one.session == session or self._known.get(pid) == one.started
-        }
-        members |= set(_descendants(now, members))
-        members -= {self.keeper_pid, os.getpid()}
-        found = [now[pid] for pid in members]
-        self._known.update((one.pid, one.started) for one in found)
-        self._groups.update(one.group for one in found)
-        living = (one for one in found if one.alive)
-        return sorted(living, key=lambda one: (one.started, one.pid))
+        mine = {self.keeper_pid} if ours else set()
+        known = (process(n) for n in self.known if sessions.get(n) not in (None, *mine))
+        mine |= {o.session for o in known if o and o.started == self.known[o.pid]}
+        begun = [n for n, session in sessions.items() if n == session and n not in mine]
+        parents = {one.pid: one.parent for one in map(process, begun) if one}
+        while more := {n for n in parents if sessions.get(parents[n]) in mine} - mine:
+            mine |= more
+        return mine
 
     def is_empty(self) -> bool:
         """Look twice: True where nobody is found, nor by a look at who stands still."""
@@ -211,7 +231,7 @@ class Family:
     def _living_groups(self) -> list[int]:
         if self._keeper_started is None:
             return []
-        mine = {**self._known, self.keeper_pid: self._keeper_started}
+        mine = {**self.known, self.keeper_pid: self._keeper_started}
         leaders = {group: process(group) for group in (self.keeper_pid, *self._groups)}
         # The number of a group that is not empty is given to no new process: where
         # another has it, ours is gone.
@@ -232,7 +252,7 @@ class Family:
             return None
         for one in _children(self.keeper_pid):
             if not one.alive or one.stack != keeper.stack or not keeper.stack:
-                self._known[one.pid] = one.started
+                self.known[one.pid] = one.started
                 return one
         return None
 
@@ -243,20 +263,6 @@ def _signal_all(groups: Iterable[int], number: int) -> None:
             os.killpg(group, number)
 
 
-def _descendants(now: dict[int, Process], members: set[int]) -> Iterator[int]:
-    children: dict[int, list[int]] = {}
-    for one in now.values():
-        children.setdefault(one.parent, []).append(one.pid)
-    left = list(members)
-    seen = set(members)
-    while left:
-        for pid in children.get(left.pop(), ()):
-            if pid not in seen:
-                seen.add(pid)
-                left.append(pid)
-                yield pid
-
-
 def _children(pid: int) -> list[Process]:
     """Return the children of a process with one thread, zombies too: proc(5)."""
     try:
@@ -264,7 +270,7 @@ def _children(pid: int) -> list[Process]:
             found = [process(int(number)) for number in file.read(4096).split()]
     except OSError:
         # A kernel without CONFIG_PROC_CHILDREN.
-        found = [one for one in processes().values() if one.parent == pid]
+        found = [process(number) for number in sessions_now()]
     return [one for one in found if one and one.parent == pid]
 
 

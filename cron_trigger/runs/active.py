@@ -96,7 +96,7 @@ class ActiveRun:
         """Keep whom we saw, for a successor: one that has lost its parent and has a
         session of its own can't be found a second time.
         """
-        known = self.family.known()
+        known = list(self.family.known.items())
         if len(known) > self._noted:
             with contextlib.suppress(OSError):
                 fresh = self.note("family.new")
@@ -108,7 +108,7 @@ class ActiveRun:
         with contextlib.suppress(OSError, ValueError, TypeError):
             run_id, boot, known = json.loads(self.note("family").read_text())
             if (run_id, boot) == (self.run.id, boot_id()):
-                self.family.learn((int(pid), int(start)) for pid, start in known)
+                self.family.known.update((int(p), int(start)) for p, start in known)
 
     def alive(self) -> bool:
         """Return True while the keeper lives.  Raises OSError where none can look."""
