@@ -621,6 +621,14 @@ class HungLaunch(unittest.TestCase):
                 self.assertLess(run["durationMs"], 2000)
 
 
+def line_of(one: processes.Process) -> str:
+    """Return a process's command line; "" where it has ended since."""
+    with contextlib.suppress(OSError):
+        line = Path(f"/proc/{one.pid}/cmdline").read_text()
+        return line.replace("\0", " ").strip()
+    return ""
+
+
 class Look(unittest.TestCase):
     def test_a_name_with_blanks_and_parentheses_is_read(self) -> None:
         libc = ctypes.CDLL(None)
@@ -645,12 +653,7 @@ class Look(unittest.TestCase):
         family = processes.Family(keeper.pid, leader.started)
 
         def sleeping() -> set[str]:
-            found = set()
-            for one in family.look():
-                with contextlib.suppress(OSError):  # it has ended since
-                    line = Path(f"/proc/{one.pid}/cmdline").read_text()
-                    found.add(line.replace("\0", " ").strip())
-            return found
+            return {line_of(one) for one in family.look()}
 
         left = {"sleep 61", "sleep 62"}
         try:
@@ -670,6 +673,32 @@ class Look(unittest.TestCase):
             stranger.wait()
             keeper.kill()
             keeper.wait()
+
+    def test_a_leader_that_is_gone_is_known_by_its_session(self) -> None:
+        command = ["sh", "-c", "sleep 0.1; sleep 64 & wait"]
+        keeper = subprocess.Popen(command, start_new_session=True)
+        leader = processes.process(keeper.pid)
+        assert leader
+        family = processes.Family(keeper.pid, leader.started)
+        try:
+            child = wait_until(
+                lambda: next((o for o in family.look() if line_of(o) == "sleep 64"), 0)
+            )
+            keeper.kill()
+            wait_until(lambda: (p := processes.process(keeper.pid)) and not p.alive)
+            known = processes.lost_leader(keeper.pid, leader.began_s)
+            self.assertEqual(known, leader)  # it is not reaped yet
+            keeper.wait()
+            known = processes.lost_leader(keeper.pid, leader.began_s)
+            assert known
+            self.assertEqual((known.pid, known.started), (keeper.pid, child.started))
+            for began_s in (leader.began_s - 10, leader.began_s + 10):
+                self.assertIsNone(processes.lost_leader(keeper.pid, began_s))
+        finally:
+            keeper.kill()
+            keeper.wait()
+            for one in family.look():
+                processes.send(one, signal.SIGKILL)
 
     def test_a_number_that_is_anothers_by_now_gets_no_signal(self) -> None:
         sleeper = subprocess.Popen(["sleep", "60"])

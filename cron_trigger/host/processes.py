@@ -1,9 +1,9 @@
 """Processes: what Linux itself says of them, and who belongs to a run.
 
 A run's *family* is every process of its keeper's session and all their descendants.
-That is read from `/proc/PID/stat` alone: session, parent and start are the kernel's
-own words.  What a process can write about itself (its environment, its arguments, its
-name) belongs to whoever owns it, so it proves nothing and is never read.
+That is known by getsid(2) and `/proc/PID/stat` alone: session, parent and start are the
+kernel's own words.  What a process can write about itself (its environment, its
+arguments, its name) belongs to whoever owns it, so it proves nothing and is never read.
 
 A look asks for the session of each process, and reads but once for each session and
 each member: the threads that end a run may look, the loop's thread never does.  No
@@ -142,7 +142,8 @@ def lost_leader(number: int, began_s: float) -> Optional[Process]:
     leader had the same number later has none that is so old.
     """
     numbers = [n for n, session in sessions_now().items() if session == number]
-    for one in map(process, {number, *numbers}):
+    # Itself first, where it is not reaped yet: `Family` then knows it by its start.
+    for one in map(process, (number, *numbers)):
         if one and -0.1 <= one.began_s - began_s <= LEADER_S:
             return one._replace(pid=number)
     return None
