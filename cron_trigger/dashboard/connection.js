@@ -213,11 +213,19 @@ export class Connection {
    * @param {string} name
    */
   loadCron(name) {
-    this.fetching = this.fetching
-      .then(() => this.server.getJson(`crons/${encodeURIComponent(name)}`))
-      .then(({cron}) => this.state.put(cron))
-      .catch(() => {});
+    this.fetching = this.fetching.then(() => this.fetchCron(name)).catch(() => {});
     return this.fetching;
+  }
+
+  /** @param {string} name */
+  async fetchCron(name) {
+    const since = this.state.follow();
+    try {
+      const {cron} = await this.server.getJson(`crons/${encodeURIComponent(name)}`);
+      this.state.put(cron, since);
+    } finally {
+      this.state.forget(since);
+    }
   }
 
   /**

@@ -51,8 +51,10 @@ export class State {
     this.loadedAtMs = 0;
     /** @type {Connection} */
     this.connection = "connecting";
-    /** @type {ServerEvent[] | null} those that came since a load began */
-    this.meanwhile = null;
+    /** @type {Set<ServerEvent[]>} those that came since each request under way began */
+    this.followed = new Set();
+    /** @type {ServerEvent[]} those since a load began */
+    this.meanwhile = [];
     /** @type {Map<string, Set<(value: any) => void>>} */
     this.listeners = new Map();
   }
@@ -98,10 +100,24 @@ export class State {
     return this.list().filter((cron) => cron.running);
   }
 
-  // ---- whole answers
+  // ---- answers, which may be older than what came while they were under way
+
+  /** @returns {ServerEvent[]} all that come until it is forgotten */
+  follow() {
+    /** @type {ServerEvent[]} */
+    const events = [];
+    this.followed.add(events);
+    return events;
+  }
+
+  /** @param {ServerEvent[]} events */
+  forget(events) {
+    this.followed.delete(events);
+  }
 
   beginLoad() {
-    this.meanwhile = [];
+    this.forget(this.meanwhile);
+    this.meanwhile = this.follow();
   }
 
   /** @param {{crons: Cron[], host?: string}} crons the answer of /crons */
@@ -111,7 +127,7 @@ export class State {
     this.host = crons.host ?? "";
     this.failure = null;
     this.loadedAtMs = Date.now();
-    for (const event of this.meanwhile ?? []) this.apply(event);
+    for (const event of this.meanwhile) this.apply(event);
     this.tell("all", null);
     for (const cron of before?.values() ?? []) this.tellChangeOf(cron);
   }
@@ -122,8 +138,8 @@ export class State {
    */
   loadRest(scheduled, health) {
     this.plans = scheduled.scheduled;
-    for (const {data} of this.meanwhile ?? []) if (data.scheduled) this.putPlan(data.scheduled);
-    this.meanwhile = null;
+    for (const {data} of this.meanwhile) if (data.scheduled) this.putPlan(data.scheduled);
+    this.forget(this.meanwhile);
     this.tell("plans", null);
     this.takeHealth(health);
   }
@@ -148,12 +164,14 @@ export class State {
   /**
    * One cron's entry, fetched by itself.
    * @param {Cron} cron
+   * @param {ServerEvent[]} since those that came while it was under way
    */
-  put(cron) {
+  put(cron, since) {
     const before = this.crons?.get(cron.cronName);
     if (!before || !this.crons) return;
     this.crons.set(cron.cronName, cron);
-    this.tell("cron", cron);
+    for (const event of since) if (cronOf(event) === cron.cronName) this.apply(event);
+    this.tell("cron", this.cron(cron.cronName) ?? cron);
     this.tellChangeOf(before);
   }
 
@@ -167,9 +185,9 @@ export class State {
 
   /** @param {ServerEvent} event */
   take(event) {
-    this.meanwhile?.push(event);
-    const {run, scheduled, cron} = event.data;
-    const name = run?.cronName ?? cron?.cronName;
+    for (const events of this.followed) events.push(event);
+    const {run, scheduled} = event.data;
+    const name = cronOf(event);
     const wasLate = this.cron(name)?.late;
     this.apply(event);
     const entry = this.cron(name);
@@ -248,6 +266,11 @@ export class State {
       if (running?.id && running.id >= oldest && !going.has(running.id)) stale.add(cronName);
     return stale;
   }
+}
+
+/** @param {ServerEvent} event */
+function cronOf({data}) {
+  return data.run?.cronName ?? data.cron?.cronName;
 }
 
 /**

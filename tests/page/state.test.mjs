@@ -90,6 +90,22 @@ test("an event during a load is not undone by its older answer", () => {
   assert.deepEqual(state.plans.map(({id}) => id), [3]);
 });
 
+test("an event is not undone by the older answer about its cron alone", () => {
+  const state = loaded(cron("a"), cron("b"));
+  state.take(event("run.started", {run: run(7)}));
+  const since = state.follow();
+  state.take(event("run.finished", {run: run(7, "failed")}));
+  state.take(event("run.started", {run: run(8, "running", {cronName: "b"})}));
+  state.put(cron("b"), []); // a newer answer about another cron stays
+  state.put(cron("a", {running: run(7)}), since);
+  state.forget(since);
+  assert.equal(state.cron("a").running, null);
+  assert.equal(state.cron("a").lastRun.id, 7);
+  assert.equal(state.cron("b").running, null);
+  state.take(event("run.started", {run: run(9)}));
+  assert.equal(since.length, 2);
+});
+
 test("without events, what was running and is not any more has ended", () => {
   const state = loaded(cron("a", {running: run(4)}));
   const ended = [];
