@@ -28,8 +28,8 @@ from support import REPOSITORY, Server, need, need_command, need_full, slow, wai
 ENGINES = REPOSITORY / "examples" / "engines"
 
 #: Takes a moment to end when told to, and has children of every kind: in its process
-#: group, in one of their own (timeout), in a session of their own (setsid).  Where these
-#: are told first and end before it is told, it does not end by itself.
+#: group, in one of their own (timeout), in a session of their own (setsid).  Where
+#: these are told first and end before it is told, it does not end by itself.
 WORKER = """
 trap 'sleep 0.3; echo cleaned up; exit 3' TERM
 sleep 600 &
