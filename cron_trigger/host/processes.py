@@ -200,9 +200,11 @@ class Family:
         mine = {self.keeper_pid} if ours else set()
         known = (process(n) for n in self.known if sessions.get(n) not in (None, *mine))
         mine |= {o.session for o in known if o and o.started == self.known[o.pid]}
-        begun = [n for n, session in sessions.items() if n == session and n not in mine]
-        parents = {one.pid: one.parent for one in map(process, begun) if one}
-        while more := {n for n in parents if sessions.get(parents[n]) in mine} - mine:
+        # Whose parents tell: the leader, or where that is gone all that are left.
+        others = {n: of for n, of in sessions.items() if of not in mine}
+        asked = [n for n, of in others.items() if n == of or of not in sessions]
+        parents = {one: sessions.get(one.parent) for one in map(process, asked) if one}
+        while more := {one.session for one in parents if parents[one] in mine} - mine:
             mine |= more
         return mine
 
