@@ -15,6 +15,7 @@ const SEARCH_PAGE = 500;
 /** Who asked is not known to the server's filters: so many runs are looked through for one page. */
 const SEARCHED_MOST = 10000;
 const EXPORTED_MOST = 100000;
+const MEANWHILE_MOST = 100;
 
 /**
  * The first and the last moment of days, in the viewer's time.
@@ -47,6 +48,8 @@ export class Past {
     this.place = place;
     /** @type {Run[]} newest first */
     this.runs = [];
+    /** @type {Run[]} as events had them since it was asked for more: the answer may be older */
+    this.meanwhile = [];
     /** @type {number | null} */
     this.next = null;
     /** @type {import("./server.js").ServerError | null} */
@@ -88,19 +91,23 @@ export class Past {
   /** The newest page: as much as is shown already.  Throws the ServerError. */
   async load() {
     const asked = (this.asked += 1);
+    this.meanwhile = [];
     const limit = Math.min(SEARCH_PAGE, Math.max(this.pageSize, this.runs.length));
     const found = await this.search(limit, null);
     if (asked !== this.asked) return;
     Object.assign(this, found, {failure: null, loaded: true});
+    for (const run of this.meanwhile) this.set(run);
   }
 
   /** @returns {Promise<boolean>} false where the filters have changed since */
   async loadMore() {
     const asked = (this.asked += 1);
+    this.meanwhile = [];
     const found = await this.search(this.pageSize, this.next);
     if (asked !== this.asked) return false;
     this.runs.push(...found.runs);
     this.next = found.next;
+    for (const run of this.meanwhile) this.set(run);
     this.searched += found.searched;
     return true;
   }
@@ -147,7 +154,12 @@ export class Past {
    * @param {Run} run
    */
   put(run) {
-    if (!this.loaded) return;
+    this.meanwhile = [...this.meanwhile, run].slice(-MEANWHILE_MOST);
+    if (this.loaded) this.set(run);
+  }
+
+  /** @param {Run} run */
+  set(run) {
     const known = this.runs.find((other) => other.id === run.id);
     if (known && known.status !== "running" && run.status === "running") return;
     const others = this.runs.filter((other) => other.id !== run.id);

@@ -189,6 +189,25 @@ test("a person is found by who asked or from where", () => {
   assert.ok(!isAskedBy(asked, "bob"));
 });
 
+test("an event during a load of the history is not undone by its older answer", async () => {
+  const place = {cron: "", status: "", since: "", until: "", who: ""};
+  const answers = [];
+  const getJson = () => new Promise((resolve) => answers.push(resolve));
+  const past = new Past({getJson}, place);
+  const statuses = () => past.runs.map(({id, status}) => `${id} ${status}`);
+  const loading = past.load();
+  past.put(run(7, "failed"));
+  answers.pop()({runs: [run(7), run(6)], next: 6});
+  await loading;
+  assert.deepEqual(statuses(), ["7 failed", "6 running"]);
+  const more = past.loadMore();
+  past.put(run(5, "failed"));
+  past.put(run(4, "failed"));
+  answers.pop()({runs: [run(5)], next: 5});
+  await more;
+  assert.deepEqual(statuses(), ["7 failed", "6 running", "5 failed"]);
+});
+
 test("a file of the history has all of it, or says that it ends before", async () => {
   const place = {cron: "", status: "", since: "", until: "", who: ""};
   const serverOf = (count) => ({
