@@ -621,6 +621,21 @@ class HungLaunch(unittest.TestCase):
                 self.assertLess(run["durationMs"], 2000)
 
 
+#: Takes in the orphans of its descendants; one comes from a session that ends at once.
+SUBREAPER = """
+import ctypes, os, signal
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os.execvp("sleep", ["sleep", "65"])
+    os._exit(0)
+os.wait()
+print(flush=True)
+signal.pause()
+"""
+
+
 def line_of(one: processes.Process) -> str:
     """Return a process's command line; "" where it has ended since."""
     with contextlib.suppress(OSError):
@@ -673,6 +688,29 @@ class Look(unittest.TestCase):
             stranger.wait()
             keeper.kill()
             keeper.wait()
+
+    def test_whom_a_subreaper_has_taken_in_is_of_its_family(self) -> None:
+        # Its session's leader is gone, and its own parent is not the one that begot it.
+        keeper = subprocess.Popen(
+            [sys.executable, "-IS", "-c", SUBREAPER],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert keeper.stdout
+        keeper.stdout.readline()  # the session's leader is gone before the first look
+        leader = processes.process(keeper.pid)
+        assert leader
+        family = processes.Family(keeper.pid, leader.started)
+        try:
+            known = wait_until(
+                lambda: [o.pid for o in family.look() if line_of(o) == "sleep 65"], 5
+            )
+            self.assertEqual(known, children(keeper.pid))
+        finally:
+            for pid in children(keeper.pid):
+                os.kill(pid, signal.SIGKILL)
+            keeper.kill()
+            keeper.communicate()
 
     def test_a_leader_that_is_gone_is_known_by_its_session(self) -> None:
         command = ["sh", "-c", "sleep 0.1; sleep 64 & wait"]

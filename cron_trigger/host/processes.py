@@ -201,8 +201,8 @@ class Family:
         known = (process(n) for n in self.known if sessions.get(n) not in (None, *mine))
         mine |= {o.session for o in known if o and o.started == self.known[o.pid]}
         # Whose parents tell: the leader, or where that is gone all that are left.
-        others = {n: of for n, of in sessions.items() if of not in mine}
-        asked = [n for n, of in others.items() if n == of or of not in sessions]
+        others = {n: sid for n, sid in sessions.items() if sid not in mine}
+        asked = [n for n, sid in others.items() if n == sid or sid not in sessions]
         parents = {one: sessions.get(one.parent) for one in map(process, asked) if one}
         while more := {one.session for one in parents if parents[one] in mine} - mine:
             mine |= more
