@@ -458,7 +458,9 @@ class Server:
         return self.request("POST", "/trigger", {"cronName": name, **fields})
 
     def run(self, run_id: int) -> Any:
-        return self.get(f"/runs/{run_id}").json["run"]
+        reply = self.get(f"/runs/{run_id}")
+        assert reply.status == 200, reply.text
+        return reply.json["run"]
 
     def ended(self, run_id: int, timeout_s: float = 20) -> Any:
         """Return a run once it has ended."""
