@@ -146,10 +146,12 @@ def wait_until(
     deadline_s = time.monotonic() + timeout_s
     pause_s = 0.002
     while True:
+        # Before the look: whoever was held up after it looks once more.
+        is_late = time.monotonic() > deadline_s
         value = predicate()
         if value:
             return value
-        if time.monotonic() > deadline_s:
+        if is_late:
             raise AssertionError(f"{what} did not come about within {timeout_s:g} s")
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, 0.05)

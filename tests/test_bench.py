@@ -19,7 +19,7 @@ class BenchTest(unittest.TestCase):
             [sys.executable, str(bench), "--quick", "--json"],
             stdout=subprocess.PIPE,
             check=True,
-            timeout=120,
+            timeout=900,
         )
         whats = [row["what"] for row in json.loads(done.stdout)["rows"]]
         for word in ("/trigger", "/health", "/crons", "/runs", "completed", "start"):

@@ -51,18 +51,34 @@ SCRIPTS = {
 }
 
 
+#: Where SIGKILL is to come soon; the others have time enough to end by SIGTERM.
+KILL_AFTER = {"deaf": "2s", "parent": "20s", "stranger": "20s"}
+
+
 REGISTRY = {
     **{
-        name[:-3]: {"description": name, "command": name, "killAfter": "2s"}
+        name[:-3]: {
+            "description": name,
+            "command": name,
+            "killAfter": KILL_AFTER.get(name[:-3], "1h"),
+        }
         for name in SCRIPTS
     },
+    "again": {"description": "Soft", "command": "soft.sh", "killAfter": "2s"},
+    "stubborn": {"description": "Deaf", "command": "deaf.sh", "killAfter": "1h"},
     "limited": {"description": "Limited", "command": ["sleep", "65"], "timeout": "2s"},
     "patient": {"description": "Long", "command": ["sleep", "65"], "timeout": "1h"},
     "limited-deaf": {
         "description": "Both",
         "command": "deaf.sh",
-        "timeout": "2s",
+        "timeout": "40s",
         "killAfter": "2s",
+    },
+    "limited-slow": {
+        "description": "Both",
+        "command": "slow.sh",
+        "timeout": "40s",
+        "killAfter": "1h",
     },
     "brief": {"description": "Brief", "command": ["true"]},
     "nothing": {"description": "Sleeps", "command": ["sleep", "66"]},
@@ -141,6 +157,12 @@ class CancelTest(unittest.TestCase):
         cls.addClassCleanup(cls.server.__exit__)
         cls.server.start()
 
+    def let_go(self) -> None:
+        """Have `slow.sh` end; the next one waits again."""
+        go = self.server.folder / "go"
+        go.touch()
+        self.addCleanup(go.unlink)
+
     def test_a_cancelled_run_ends_by_term_and_says_by_whom(self) -> None:
         run = started(self.server, "soft", "soft")
         reply = cancel(self.server, run["runId"], requestedBy="admin@example.org")
@@ -209,19 +231,24 @@ class CancelTest(unittest.TestCase):
 
     def test_a_run_whose_keeper_is_killed_leaves_nothing_behind(self) -> None:
         # Our copy of its lock keeps everybody out until its script is gone, too.
-        run = started(self.server, "deaf", "deaf")
-        os.kill(run["pid"], signal.SIGKILL)
-        self.assertEqual(self.server.trigger("deaf").status, 409)
-        ended = self.server.ended(run["runId"])
-        self.assertEqual((ended["status"], ended["exitCode"]), ("interrupted", None))
-        self.assertEqual(members(run["pid"]), [])
+        for cron in ("slow", "deaf"):
+            run = started(self.server, cron, cron)
+            os.kill(run["pid"], signal.SIGKILL)
+            if cron == "slow":
+                self.assertEqual(self.server.trigger(cron).status, 409)
+                self.let_go()
+            ended = self.server.ended(run["runId"])
+            result = ended["status"], ended["exitCode"]
+            self.assertEqual(result, ("interrupted", None))
+            self.assertEqual(members(run["pid"]), [])
 
     def test_a_second_cancel_changes_nothing(self) -> None:
-        run = started(self.server, "deaf", "deaf")
+        run = started(self.server, "slow", "slow")
         cancel(self.server, run["runId"], requestedBy="first")
         self.assertEqual(
             cancel(self.server, run["runId"], requestedBy="second").status, 202
         )
+        self.let_go()
         self.assertEqual(self.server.ended(run["runId"])["cancelledBy"], "first")
 
     def test_what_can_not_be_cancelled_is_refused(self) -> None:
@@ -236,10 +263,10 @@ class CancelTest(unittest.TestCase):
 
     @slow
     def test_the_cron_may_be_triggered_again_at_once(self) -> None:
-        run = started(self.server, "soft", "soft")
+        run = started(self.server, "again", "soft")
         cancel(self.server, run["runId"])
         self.server.ended(run["runId"])
-        again = started(self.server, "soft", "soft")
+        again = started(self.server, "again", "soft")
         # The rest of the first one's 10 s is not the second one's.
         time.sleep(2 * GRACE_S)
         self.assertEqual(self.server.run(again["runId"])["status"], "running")
@@ -264,8 +291,12 @@ class CancelTest(unittest.TestCase):
     def test_the_first_reason_stays_also_between_processes(self) -> None:
         # The server cancels, and within the grace the crontab's `run` times out.
         need_full()
-        with from_the_crontab(self.server, "limited-deaf", "deaf") as (caller, row):
+        with from_the_crontab(self.server, "limited-slow", "slow") as (caller, row):
             cancel(self.server, row[0], requestedBy="person")
+            # Both have the limit.
+            line = f"run {row[0]} of limited-slow has reached its time limit"
+            wait_until(lambda: self.server.log_text().count(line) == 2)
+            self.let_go()
             caller.wait(20)
             ended = self.server.ended(row[0])
         self.assertEqual(ended["status"], "cancelled")
@@ -332,10 +363,11 @@ class CancelAcrossRestartTest(unittest.TestCase):
 
     def test_a_kill_within_the_grace_does_not_save_a_run(self) -> None:
         need_full()
-        run = started(self.server, "deaf", "deaf")
+        run = started(self.server, "stubborn", "deaf")
         cancel(self.server, run["runId"], requestedBy="before")
         self.server.kill()
         self.assertTrue(members(run["pid"]))
+        self.server.write_registry({**REGISTRY, "stubborn": REGISTRY["deaf"]})
         self.server.start()
         ended = self.server.ended(run["runId"])
         self.assertEqual(ended["status"], "cancelled")
@@ -371,7 +403,7 @@ class CancelAcrossRestartTest(unittest.TestCase):
         self.server.start()
         ended = self.server.ended(run_id)
         self.assertEqual(ended["status"], "timed_out")
-        self.assertLess(ended["durationMs"], 3000)
+        self.assertLess(ended["durationMs"], 15000)
 
     @slow
     def test_a_clock_that_was_set_does_not_end_a_run(self) -> None:
@@ -391,7 +423,7 @@ class CancelAcrossRestartTest(unittest.TestCase):
         self.server.kill()
         time.sleep(2 * SECOND_S)
         self.server.start()
-        self.assertEqual(self.server.ended(run_id, 3)["status"], "timed_out")
+        self.assertEqual(self.server.ended(run_id)["status"], "timed_out")
 
 
 class WholeGraceTest(unittest.TestCase):
@@ -403,7 +435,9 @@ class WholeGraceTest(unittest.TestCase):
             begun_s = time.monotonic()
             cancel(server, run["runId"])
             server.ended(run["runId"])
-            self.assertAlmostEqual(time.monotonic() - begun_s, 10, delta=0.5)
+            took_s = time.monotonic() - begun_s
+            self.assertGreaterEqual(took_s, 10)
+            self.assertLess(took_s, 15)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class SetClock(unittest.TestCase):
         path = self.server.state_dir / "clock.json"
 
         def written() -> int:
-            return path.stat().st_mtime_ns
+            return path.stat().st_mtime_ns if path.exists() else 0
 
         for _ in range(3):
             before = written()
@@ -140,7 +140,8 @@ class SetClock(unittest.TestCase):
         self.clock.set(100)
         (self.server.folder / "go").touch()
         run = self.server.ended(run_id)
-        took_ms = (time.monotonic() - began_s) * 1000
+        # The kernel tells when a keeper began to the 1/100 s.
+        took_ms = (time.monotonic() - began_s) * 1000 + 10
         self.assertEqual((run["status"], run["exitCode"]), ("failed", 5))
         self.assertTrue(0 < run["durationMs"] <= took_ms, run["durationMs"])
 
@@ -178,7 +179,7 @@ class SetClock(unittest.TestCase):
 
     def test_a_plan_fires_by_the_clock_that_is(self) -> None:
         self.clock.set(100)
-        soon = now_text(time.time() + 100 * DAY_S + 0.4)
+        soon = now_text(time.time() + 100 * DAY_S + 5)
         planned = self.server.trigger("brief", runAt=soon).json["scheduledId"]
 
         def entry() -> Any:
@@ -206,6 +207,7 @@ class Stopped(unittest.TestCase):
         need(os.path.exists("/proc/self/stat"), "no /proc")
         with Server(REGISTRY) as server:
             server.script("stay.sh", STAY)
+            began_s = time.monotonic()
             told = server.trigger("stay").json
             assert server.process
             server.process.send_signal(signal.SIGSTOP)
@@ -218,7 +220,7 @@ class Stopped(unittest.TestCase):
             server.process.send_signal(signal.SIGCONT)
             run = server.ended(told["runId"])
             self.assertEqual(run["exitCode"], 5)
-            self.assertLess(run["durationMs"], 2000, run)
+            self.assertLess(run["durationMs"], (ended_s - began_s) * 1000, run)
 
 
 if __name__ == "__main__":

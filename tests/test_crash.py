@@ -34,11 +34,15 @@ from support import (
     wait_until,
 )
 
-#: Writes its begin and end into the canary, one write each; says who it is.
+from cron_trigger.history.second import IS_EMPTY, Second
+
+#: Writes its begin and end into the canary, one write each; says who it is.  It stays
+#: as long as the file "wait" is there.
 CANARY = """#!/bin/sh
 echo "begin $CRON_NAME $CRON_RUN_ID" >>canary
 echo "I am $CRON_RUN_ID"
 sleep $1
+while [ -e wait ]; do sleep 0.02; done
 echo "end $CRON_NAME $CRON_RUN_ID" >>canary
 exit $((CRON_RUN_ID % 7))
 """
@@ -200,7 +204,10 @@ class Points(unittest.TestCase):
         for owner, name, when in some(points, 2):
             with self.subTest(f"{when} {owner}.{name}"):
                 self.start_dying(owner, name, when)
+                wait = self.server.folder / "wait"
+                wait.touch()  # or the server may die before it has answered
                 told = self.trigger(f"{when}-{owner}-{name}").json
+                wait.unlink()
                 self.restart()
                 self.assertEqual(begins(self.server)[-1], told["runId"])
                 self.assert_all_recorded()
@@ -228,7 +235,7 @@ class Points(unittest.TestCase):
             with self.subTest(f"{when} {owner}.{name}"):
                 before = len(begins(self.server))
                 self.start_dying(owner, name, when)
-                moment = datetime.now(timezone.utc) + timedelta(seconds=0.6)
+                moment = datetime.now(timezone.utc) + timedelta(seconds=4)
                 told = self.trigger(f"{when}-{owner}-{name}", runAt=moment.isoformat())
                 self.restart()
                 planned = told.json["scheduledId"]
@@ -511,7 +518,8 @@ class Storm(unittest.TestCase):
             for thread in threads:
                 thread.join()
         wait_until(lambda: "problems" not in self.server.get("/health").json)
-        self.server.get("/crons")
+        self.server.get("/crons")  # what a killed process has left there is moved
+        wait_until(lambda: self.unwritten() == (1,), what="an empty second history")
         settled(self.server)
         with self.subTest(seed=self.seed, kills=kills, told=len(self.told)):
             self.check_history()
@@ -528,6 +536,12 @@ class Storm(unittest.TestCase):
                 f"{len(self.cancelled)} cancelled, {len(self.keepers_killed)} keepers "
                 f"killed; {self.times_full} times full; history {rows}\n"
             )
+
+    def unwritten(self) -> Any:
+        """Tell whether the second history is empty."""
+        place = f"file:{self.server.run_dir / Second.NAME}?mode=ro"
+        with contextlib.closing(sqlite3.connect(place, timeout=10, uri=True)) as db:
+            return db.execute(f"select {IS_EMPTY}").fetchone()
 
     def check_history(self) -> None:
         """What was told, and what the scripts did, stands in the history."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from support import Server, need, slow
+from support import Server, need, slow, wait_until
 
 from cron_trigger import cli
 from cron_trigger.doctor import folders, program
@@ -40,7 +40,7 @@ class DoctorCase(unittest.TestCase):
             self.server.run_dir,
         ):
             folder.mkdir()
-        # A port that is free, and stays so unless the test serves there.
+        # A port that is free.
         with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as listener:
             self.port = listener.server_address[1]
 
@@ -76,7 +76,7 @@ class Doctor(DoctorCase):
         self.assertEqual(self.examine(), (0, []))
 
     def test_nothing_is_wrong_while_it_serves(self) -> None:
-        self.server.start(port=self.port)
+        self.port = self.server.start().port
         self.assertEqual(self.examine(), (0, []))
 
     def test_table_for_people(self) -> None:
@@ -143,24 +143,27 @@ class Doctor(DoctorCase):
     @slow
     def test_port_that_does_not_answer(self) -> None:
         quick = mock.patch.object(Host, "ASK_S", 0.2)
-        with quick, socket.create_server(("127.0.0.1", self.port)):
+        with quick, socket.create_server(("127.0.0.1", 0)) as deaf:
+            self.port = deaf.getsockname()[1]
             self.assert_wrong("port", "does not respond", "ss -ltnp")
 
     def test_secret_of_a_server_that_has_enough_of_wrong_ones(self) -> None:
-        self.server.start("--secret=long-enough-to-be-safe", port=self.port)
+        self.port = self.server.start("--secret=long-enough-to-be-safe").port
         for _ in range(10):
             self.server.get("/runs", **{"X-Trigger-Secret": "wrong"})
         self.assertIn("every request needs it", self.call()[1])
 
     @slow
     def test_port_of_another_program(self) -> None:
-        with http.server.HTTPServer(("127.0.0.1", self.port), Quiet) as other:
+        with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as other:
+            self.port = other.server_address[1]
             threading.Thread(target=other.handle_request, name="other").start()
             self.assert_wrong("port", "Another program listens", "ss -ltnp")
 
     def test_degraded_server(self) -> None:
-        self.server.start(port=self.port)
+        self.port = self.server.start().port
         self.server.write_registry({"quick": {}})
+        wait_until(lambda: "problems" in self.server.get("/health").json)
         status, wrong = self.examine()
         self.assertEqual(status, 1)
         self.assertIn("health", [one["name"] for one in wrong])

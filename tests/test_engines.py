@@ -266,9 +266,10 @@ class Work(unittest.TestCase):
 
 class Ssh(Work):
     host: Host
-    #: Where the command runs, and more keys for the registry's entries.
+    #: Where the command runs, more keys for the registry's entries, and settings.
     target = "other"
     more: dict[str, Any] = {}
+    kill_after, lost_after = "4", "15"
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -285,8 +286,8 @@ class Ssh(Work):
         """Start a server whose crons run these commands on the other host."""
         environment = {
             "SSH_RUN_CONFIG": str(self.host.config),
-            "SSH_RUN_KILL_AFTER": "2",
-            "SSH_RUN_LOST_AFTER": "3",
+            "SSH_RUN_KILL_AFTER": self.kill_after,
+            "SSH_RUN_LOST_AFTER": self.lost_after,
         }
         here = [*self.host.inside(self.host.ours), str(ENGINES / "ssh-run.sh")]
         registry = {
@@ -294,6 +295,7 @@ class Ssh(Work):
                 "description": name,
                 "command": [*here, self.target, *command],
                 "environment": environment,
+                "killAfter": "60s",
                 **self.more,
             }
             for name, command in commands.items()
@@ -341,8 +343,8 @@ class Ssh(Work):
     def test_a_cancel_ends_all_that_works_there_and_waits_for_it(self) -> None:
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         run_id = self.started(server, "worker")
-        names = {words[0] for words in self.host.working().values()}
-        self.assertLessEqual({"sleep", "timeout"}, names)
+        names = {"sleep", "timeout"}
+        wait_until(lambda: names <= {w[0] for w in self.host.working().values()})
         ended = self.cancel(server, run_id)
         self.assertEqual(self.host.working(), {})
         self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 3))
@@ -355,9 +357,9 @@ class Ssh(Work):
         self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 137))
 
     def test_a_time_limit_ends_what_works_there(self) -> None:
-        self.more = {"timeout": "6s"}
+        self.more = {"timeout": "15s"}
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
-        ended = server.ended(self.started(server, "worker"))
+        ended = server.ended(self.started(server, "worker"), 60)
         self.assertEqual(self.host.working(), {})
         self.assertEqual((ended["status"], ended["exitCode"]), ("timed_out", 3))
 
@@ -365,14 +367,14 @@ class Ssh(Work):
         server = self.serve(stubborn=["sh", "-c", STUBBORN])
         run_id = self.started(server, "stubborn")
         os.killpg(server.run(run_id)["pid"], signal.SIGKILL)
-        wait_until(lambda: not self.host.working(), what="the end there")
+        wait_until(lambda: not self.host.working(), 30, "the end there")
 
     def test_a_run_that_is_given_up_here_ends_there(self) -> None:
-        self.more = {"killAfter": "1s"}  # one second before the other side's
+        self.more = {"killAfter": "1s"}  # three seconds before the other side's
         server = self.serve(stubborn=["sh", "-c", STUBBORN])
         ended = self.cancel(server, self.started(server, "stubborn"))
         self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 137))
-        wait_until(lambda: not self.host.working(), what="the end there")
+        wait_until(lambda: not self.host.working(), 30, "the end there")
 
     def test_a_client_that_is_killed_fails_the_run_and_ends_the_work(self) -> None:
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
@@ -381,23 +383,24 @@ class Ssh(Work):
         os.kill(client, signal.SIGKILL)
         ended = server.ended(run_id)
         self.assertEqual((ended["status"], ended["exitCode"]), ("failed", 137))
-        wait_until(lambda: not self.host.working(), what="the end there")
+        wait_until(lambda: not self.host.working(), 30, "the end there")
 
     def test_a_script_that_is_killed_alone_ends_the_work(self) -> None:
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         self.started(server, "worker")
         (client,) = [pid for pid, words in processes().items() if words[0] == "ssh"]
         os.kill(parent(client), signal.SIGKILL)
-        wait_until(lambda: not self.host.working(), what="the end there")
+        wait_until(lambda: not self.host.working(), 30, "the end there")
 
     def test_a_lost_connection_ends_the_work_first_then_the_run(self) -> None:
+        self.kill_after, self.lost_after = "1", "8"  # ssh waits three times as long
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", DEAF)])
         run_id = self.started(server, "worker")
         self.host.cut()
         self.addCleanup(self.host.mend)
-        wait_until(lambda: not self.host.working(), what="the end there")
+        wait_until(lambda: not self.host.working(), 30, "the end there")
         self.assertEqual(server.run(run_id)["status"], "running")
-        ended = server.ended(run_id)
+        ended = server.ended(run_id, 60)
         self.assertEqual((ended["status"], ended["exitCode"]), ("failed", 255))
         self.assertIn("no connection to other", self.output(server, run_id))
 
@@ -431,7 +434,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/linear
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
-KillWait=2
+KillWait=5
 ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -581,7 +584,7 @@ class Slurm(Work):
     def test_a_cancel_reaches_the_job_which_ends_in_its_own_way(self) -> None:
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", "")])
         run_id = self.started(server, "worker")
-        self.assertEqual(len(self.working("602")), 1)
+        wait_until(lambda: len(self.working("602")) == 1)
         ended = self.cancel(server, run_id)
         self.assertEqual((ended["status"], ended["exitCode"]), ("cancelled", 3))
         self.assertIn("cleaned up\n", self.output(server, run_id))
@@ -611,9 +614,9 @@ class Slurm(Work):
         self.assertEqual(self.cluster.ask("squeue", "--noheader", "--states=PD"), "")
 
     def test_a_time_limit_ends_the_job(self) -> None:
-        self.more = {"timeout": "10s"}
+        self.more = {"timeout": "20s"}
         server = self.serve(worker=["sh", "-c", WORKER.replace("DEAF", "")])
-        ended = server.ended(self.started(server, "worker"))
+        ended = server.ended(self.started(server, "worker"), 60)
         self.assertEqual((ended["status"], ended["exitCode"]), ("timed_out", 3))
 
     def test_a_script_that_is_killed_ends_its_job(self) -> None:

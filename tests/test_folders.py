@@ -6,13 +6,19 @@ import fcntl
 import os
 import shutil
 import subprocess
+import time
 import unittest
 from pathlib import Path
 from typing import Any
 
 from support import Server, need, need_command, slow, wait_until
 
-STAY = "#!/bin/sh\necho begun >>begun\nuntil [ -e go ]; do sleep 0.02; done\nexit 5\n"
+#: It goes with its folder: without their PID files nobody would find what it left.
+STAY = """#!/bin/sh
+echo begun >>begun
+until [ -e go ] || [ ! -e "$0" ]; do sleep 0.02; done
+exit 5
+"""
 REGISTRY = {
     "stay": {"description": "Stays", "command": "stay.sh"},
     "brief": {"description": "Brief", "command": ["true"]},
@@ -34,7 +40,11 @@ class FolderCase(unittest.TestCase):
         """Tell whether `flock -n` of a crontab's line is kept out."""
         path = self.server.run_dir / "stay.pid"
         command = ["flock", "-n", "-E", "7", str(path), "true"]
-        return path.exists() and subprocess.call(command) == 7
+        return subprocess.call(command) == 7
+
+    def remove(self) -> None:
+        """Remove the run folder in one step: no file of the server comes in between."""
+        shutil.rmtree(self.server.run_dir.rename(self.server.folder / "gone"))
 
     def assert_ends_once(self, run_id: int) -> None:
         (self.server.folder / "go").touch()
@@ -53,18 +63,20 @@ class Removed(FolderCase):
 
     def test_the_folder_is_made_again_and_locked_at_once(self) -> None:
         told = self.begun()
-        shutil.rmtree(self.server.run_dir)
-        wait_until(self.locked, 2, "the lock on the new PID file")
+        self.remove()
+        wait_until(self.locked, what="the lock on the new PID file")
         self.assertEqual(self.server.run_dir.stat().st_mode & 0o777, 0o700)
-        health = self.server.get("/health").json
-        self.assertEqual(health["status"], "degraded")
-        self.assertIn("removed while the server ran", health["problems"][0])
-        self.assertIn("removed while the server ran", self.server.log_text())
+        health = wait_until(
+            lambda: (h := self.server.get("/health").json)["status"] == "degraded" and h
+        )
+        text = "removed while the server ran"
+        self.assertIn(text, health["problems"][0])
+        wait_until(lambda: text in self.server.log_text())
         refused = self.server.trigger("stay")
         self.assertEqual((refused.status, refused.json["runId"]), (409, told["runId"]))
         self.assertEqual(self.server.command("run", "stay").returncode, 75)
         self.assert_ends_once(told["runId"])
-        self.assertFalse(self.locked())
+        wait_until(lambda: not self.locked())
         # Who holds a lock is still seen, in the new folder.
         holder = os.open(self.server.run_dir / "brief.pid", os.O_RDWR)
         self.addCleanup(os.close, holder)
@@ -76,9 +88,10 @@ class Removed(FolderCase):
         told = self.begun()
         for path in self.server.run_dir.iterdir():
             path.unlink()
-        wait_until(self.locked, 2, "the lock on the new PID file")
+        wait_until(self.locked, what="the lock on the new PID file")
         # A crontab's run tells of itself on the socket, which was removed as well.
         wait_until((self.server.run_dir / "events.sock").exists)
+        wait_until((self.server.run_dir / "cron-trigger-server.pid").exists)
         self.assertEqual(self.server.command("run", "brief").returncode, 0)
         second = self.server.command("serve", "--port=0", "--host=127.0.0.1")
         self.assertEqual(second.returncode, 75)
@@ -86,11 +99,21 @@ class Removed(FolderCase):
 
     def test_a_restart_meanwhile_changes_nothing(self) -> None:
         told = self.begun()
-        shutil.rmtree(self.server.run_dir)
-        wait_until(self.locked, 2, "the lock on the new PID file")
+        self.remove()
+        wait_until(self.locked, what="the lock on the new PID file")
         self.server.kill()
         self.server.start()
         wait_until(lambda: self.server.trigger("stay").status == 409)
+        self.assert_ends_once(told["runId"])
+
+    def test_who_holds_the_new_file_for_a_moment_keeps_nobody_out(self) -> None:
+        told = self.begun()
+        fresh = self.server.run_dir / ".fresh"
+        with open(fresh, "w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            fresh.replace(self.server.run_dir / "stay.pid")
+            time.sleep(0.2)
+        wait_until(self.locked, what="the lock on the new PID file")
         self.assert_ends_once(told["runId"])
 
     def test_removed_while_no_server_runs_the_run_is_found_again(self) -> None:
@@ -99,7 +122,7 @@ class Removed(FolderCase):
         shutil.rmtree(self.server.run_dir)
         self.server.start()
         self.assertEqual(self.server.trigger("stay").json["runId"], told["runId"])
-        wait_until(self.locked, 2, "the lock on the new PID file")
+        wait_until(self.locked, what="the lock on the new PID file")
         self.assert_ends_once(told["runId"])
 
 

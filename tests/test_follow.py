@@ -40,7 +40,7 @@ REGISTRY = {
     "dated": {"description": "Says when", "command": "dated.sh"},
     "raw": {"description": "Says bytes", "command": ["printf", "a\\0b\\377\\r\\nend"]},
 }
-DATED = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do date +%s.%N; sleep 0.037; done\n"
+DATED = "until [ -e enough ]; do date +%s.%N; sleep 0.037; done\n"
 
 
 def speaking(server: Server) -> Server:
@@ -98,7 +98,7 @@ class FollowTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        program = limited("followers=Limit(2, 4)")
+        program = limited("followers=Limit(2, 4), safe_s=60.0")
         cls.server = speaking(Server(REGISTRY, program=program))
         cls.addClassCleanup(cls.server.__exit__)
         cls.server.start()
@@ -119,12 +119,13 @@ class FollowTest(unittest.TestCase):
     @slow
     def test_first_byte_comes_soon_after_it_was_written(self) -> None:
         run_id = self.server.trigger("dated").json["runId"]
-        delays = []
+        delays: list[float] = []
         with following(self.server, run_id) as answer:
-            while line := answer.readline():
-                delays.append(time.time() - float(line))
-        self.assertEqual(len(delays), 12)
-        # 50 ms is the promise; on a busy machine one of twelve keeps it.
+            # 50 ms is the promise; on a busy machine one of many keeps it.
+            while len(delays) < 400 and min(delays, default=1.0) >= 0.05:
+                delays.append(time.time() - float(answer.readline()))
+            self.server.script("enough", "")
+            self.assertRegex(answer.read(), rb"^([\d.]+\n)*$")
         self.assertLess(min(delays), 0.05, delays)
 
     def test_tail_begins_with_the_last_lines_and_goes_on(self) -> None:
@@ -213,9 +214,10 @@ class FollowTest(unittest.TestCase):
         with socket.create_connection(("127.0.0.1", self.server.port), 20) as client:
             request = f"GET /runs/{speaker.run_id}/log?follow=true HTTP/1.0\r\n\r\n"
             client.sendall(request.encode())
+            received = client.recv(65536)  # it follows
             speaker.say("plain\n")
             speaker.end()
-            received = b"".join(iter(lambda: client.recv(65536), b""))
+            received += b"".join(iter(lambda: client.recv(65536), b""))
         head, _, body = received.partition(b"\r\n\r\n")
         self.assertNotIn(b"chunked", head.lower())
         self.assertNotIn(b"content-length", head.lower())
@@ -295,11 +297,9 @@ class FollowAcrossRestartTest(unittest.TestCase):
     def test_a_million_lines_byte_for_byte(self) -> None:
         need_full()
         lines = "import sys\nfor i in range(1000000): print('line', i, 'of a million')"
-        with Server() as server:
+        registry = {"million": {"description": "Much", "command": "million.py"}}
+        with Server(registry) as server:
             server.script("million.py", lines, mode=0o644)
-            server.write_registry(
-                {"million": {"description": "Much", "command": "million.py"}}
-            )
             run_id = server.trigger("million").json["runId"]
             digest = hashlib.sha256()
             with following(server, run_id) as answer:

@@ -16,7 +16,17 @@ import time
 import unittest
 from typing import Any, Mapping, Optional
 
-from support import Reply, Server, Wire, limited, need_full, slow, wait_until
+from support import (
+    PROGRAM,
+    Reply,
+    Server,
+    Wire,
+    limited,
+    need_full,
+    patched,
+    slow,
+    wait_until,
+)
 
 from cron_trigger.registry.times import now_text
 
@@ -85,7 +95,7 @@ class HttpCase(unittest.TestCase):
         sent.update({name.replace("_", "-"): v for name, v in headers.items()})
         return self.server.request("POST", "/trigger", body, sent)
 
-    def raw(self, data: bytes, timeout_s: float = 5) -> bytes:
+    def raw(self, data: bytes, timeout_s: float = 15) -> bytes:
         """Send bytes on a connection of their own; return all that comes back.
 
         Nothing more is sent afterwards, so an answer that leaves the connection open
@@ -213,7 +223,7 @@ class TriggerTest(HttpCase):
         self.server.completed("lines")
         lock = self.server.run_dir / "lines.pid"
         holder = subprocess.Popen(
-            ["flock", "-n", str(lock), "sh", "-c", "echo held; exec cat"],
+            ["flock", "-w", "15", str(lock), "sh", "-c", "echo held; exec cat"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -678,19 +688,23 @@ class WaitTest(HttpCase):
         self.assertEqual(reply.json["run"]["status"], "cancelled")
 
     def test_many_that_wait_keep_nobody_from_work(self) -> None:
-        run_id = self.server.trigger("sleeps").json["runId"]
-        with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        pool = concurrent.futures.ThreadPoolExecutor(40)
+        with Server(REGISTRY, program=limited("safe_s=60.0")) as own, pool:
+            run_id = own.trigger("sleeps").json["runId"]
             path = f"/runs/{run_id}?wait=60"
-            asked = [pool.submit(self.server.get, path) for _ in range(40)]
+            asked = [
+                pool.submit(own.request, "GET", path, timeout_s=60) for _ in range(40)
+            ]
             wait_until(lambda: sum(one.done() for one in asked) == 8)
-            self.assertEqual(self.server.get("/crons").status, 200)
-            self.cancelled(run_id)
-            replies = [one.result(10) for one in asked]
+            self.assertEqual(own.get("/crons").status, 200)
+            own.request("POST", f"/runs/{run_id}/cancel")
+            replies = [one.result(20) for one in asked]
         statuses = sorted(reply.status for reply in replies)
         self.assertEqual(statuses, [200] * 32 + [503] * 8)
 
     def test_a_server_that_stops_answers_first(self) -> None:
-        with Server(REGISTRY) as own:
+        # So long for the request of a connection that was accepted.
+        with Server(REGISTRY, program=limited("arrival_s=10.0")) as own:
             run_id = own.trigger("sleeps").json["runId"]
             wire = self.waiting(own, run_id)
             own.stop()
@@ -700,9 +714,11 @@ class WaitTest(HttpCase):
 class OwnServerCase(HttpCase):
     """Tests that share one server with nobody else's."""
 
+    program: tuple[str, ...] = (str(PROGRAM),)
+
     @classmethod
     def setUpClass(cls) -> None:
-        cls.server = Server(REGISTRY, cls.environ)
+        cls.server = Server(REGISTRY, cls.environ, program=cls.program)
         cls.addClassCleanup(cls.server.__exit__)
         cls.server.start()
 
@@ -740,10 +756,10 @@ class SecretTest(OwnServerCase):
 class LimitTest(unittest.TestCase):
     def test_a_request_that_dawdles_is_408_and_a_full_house_503(self) -> None:
         need_full()
-        program = limited("request_s=1.0, work=Limit(0, 0)")
+        program = limited("request_s=5.0, work=Limit(0, 0)")
         with Server(REGISTRY, program=program) as made:
             address = ("127.0.0.1", made.port)
-            with socket.create_connection(address, 10) as connection:
+            with socket.create_connection(address, 20) as connection:
                 connection.sendall(b"GET /health HTTP/1.1\r\nHost: local")
                 answer = connection.recv(65536)
                 self.assertTrue(answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n"))
@@ -887,7 +903,7 @@ class HistoryTest(OwnServerCase):
             )
             for number in range(1, 601)
         ]
-        db = sqlite3.connect(cls.server.state_dir / "history.db")
+        db = sqlite3.connect(cls.server.state_dir / "history.db", timeout=10)
         db.executemany(
             "insert into cron_executions (id, cron_name, status, started_at, "
             "completed_at, duration_ms, exit_code, trigger) values (?,?,?,?,?,?,?,?)",
@@ -1064,6 +1080,9 @@ class LogTest(HttpCase):
 
 class IdempotencyTest(OwnServerCase):
     """An Idempotency-Key makes a retry safe: one run, the same answer."""
+
+    # For a changed registry, and for the launch of which an equal request waits.
+    program = patched("m.Registry.PATIENCE_S = m.Launch.PATIENCE_S = 15.0")
 
     def tearDown(self) -> None:
         def running() -> Any:

@@ -30,7 +30,7 @@ class ServerTest(unittest.TestCase):
             server.start()
             wait_until(lambda: server.get("/crons").json["crons"][0]["late"])
             query = "select data from events where event = 'cron.late'"
-            ((data,),) = server.rows(query)
+            ((data,),) = wait_until(lambda: server.rows(query))
             self.assertIn(json.loads(data)["cron"]["missed"], (1, 2))
 
     def _shift(self, server: Server) -> None:

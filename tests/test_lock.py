@@ -13,7 +13,16 @@ import threading
 import unittest
 from typing import Any
 
-from support import Server, children, need_command, need_full, patched, slow, wait_until
+from support import (
+    PROGRAM,
+    Server,
+    children,
+    need_command,
+    need_full,
+    patched,
+    slow,
+    wait_until,
+)
 
 from cron_trigger.host import processes
 
@@ -69,7 +78,8 @@ class Http(unittest.TestCase):
     """Triggers over HTTP, among themselves."""
 
     def setUp(self) -> None:
-        self.server = prepared()
+        # On a slow host a launch takes longer than others wait to be told of its run.
+        self.server = prepared(program=patched("m.Launch.PATIENCE_S = 15.0"))
         self.addCleanup(self.server.__exit__)
         self.server.start()
 
@@ -169,6 +179,75 @@ class Http(unittest.TestCase):
             stop.set()
             looker.join()
         self.assertEqual(faults, [])
+
+
+class AtTheEnd(unittest.TestCase):
+    """Whoever has seen a run's end may start the cron again at once."""
+
+    def setUp(self) -> None:
+        self.server = prepared(start=False)
+        self.addCleanup(self.server.__exit__)
+
+    def begin(self, *statements: str) -> None:
+        """Start the server, with a step of its own held up."""
+        self.server.program = list(patched("import time", *statements))
+        self.server.start()
+
+    def end_seen(self) -> bool:
+        return not self.server.get("/runs?status=running").json["runs"]
+
+    def test_though_the_end_is_not_told_to_all_threads_yet(self) -> None:
+        slow_step = "lambda *a: (time.sleep(0.1), whole(*a), time.sleep(0.1))[1]"
+        for name in ("Running.remove", "ActiveRun.close"):
+            with self.subTest(name):
+                self.begin(f"whole = m.{name}", f"m.{name} = {slow_step}")
+                for _ in range(3):
+                    self.server.completed("brief")
+                self.server.stop()
+
+    def test_though_it_ends_while_its_lock_is_tried(self) -> None:
+        self.begin(
+            *("take, remove = m.take_lock, m.Running.remove",),
+            "m.take_lock = lambda path: (take(path), time.sleep(0.3))[0]",
+            "m.Running.remove = lambda *a: (time.sleep(0.1), remove(*a))[1]",
+        )
+        for _ in range(3):
+            self.assertEqual(self.server.trigger("brief").status, 202)
+            wait_until(self.end_seen)
+
+    def test_though_a_server_has_not_seen_what_a_crontab_line_has(self) -> None:
+        self.begin(
+            "whole = m.Ending.keeper_gone",
+            "m.Ending.keeper_gone = lambda *a: (time.sleep(1), whole(*a))[1]",
+        )
+        self.server.program = [str(PROGRAM)]
+        for again in (self.trigger, self.run_again):
+            with self.subTest(again.__name__), self.server.spawn("run", "stay") as line:
+                wait_until(lambda: running(self.server, "stay"))
+                let_go(self.server)
+                line.communicate(timeout=30)
+                again()
+                (self.server.folder / "stay.sh.go").unlink()
+                wait_until(self.end_seen)
+
+    def trigger(self) -> None:
+        self.assertEqual(self.server.trigger("stay").status, 202)
+
+    def run_again(self) -> None:
+        self.assertEqual(self.server.command("run", "stay").returncode, 3)
+
+    def test_nobody_takes_it_for_a_strangers(self) -> None:
+        """Who runs is asked before the kernel's locks and after them."""
+        self.begin(
+            "look = m.LockTable.holders",
+            "m.LockTable.holders = lambda *a: (look(*a), time.sleep(1))[0]",
+        )
+        self.server.trigger("stay")
+        wait_until(lambda: begun(self.server))
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(running, self.server, "stay")
+            let_go(self.server)
+            self.assertNotEqual((asked.result() or {}).get("trigger"), "external")
 
 
 class Crontab(unittest.TestCase):

@@ -171,6 +171,8 @@ class Disk(LogCase):
     def test_read_only_it_is_told_by_the_run_and_by_health(self) -> None:
         folder = self.mount("size=8m,mode=755")
         self.server.start()
+        # A disk is busy while a line is being written there.
+        wait_until(lambda: "listens on" in self.server.log_text())
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         run = self.server.completed("brief")
         self.assertEqual((run["status"], run["exitCode"]), ("completed", 0))

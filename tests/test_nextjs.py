@@ -744,7 +744,8 @@ class Api(InContainer):
             content, _, number = process.communicate(timeout=60)[0].rpartition("\n")
             code = json.loads(content)["code"]
             self.assertEqual((number, code), ("502", "timeout"))
-            self.assertAlmostEqual(time.monotonic() - began_s, limit_s, delta=5)
+            took_s = time.monotonic() - began_s
+            self.assertTrue(limit_s - 1 < took_s < limit_s + 13, took_s)
         self.server.process.send_signal(signal.SIGCONT)
         status, answer = self.call("POST", self.api("/trigger"), body, key)
         self.assertEqual(status, 202, answer)
@@ -889,10 +890,13 @@ class Faults(InContainer):
         self.server = self.made_cron_server(CRON_TRIGGER_SECRET=SECRET)
         self.server.start()
         self.configure(CRON_TRIGGER_SECRET="wrong-wrong-wrong-wrong")
-        for _ in range(12):
+
+        def is_slowed_down() -> bool:
             status, answer = self.list_crons()
             self.assertEqual((status, answer["code"]), (502, "wrong_secret"))
-        self.assertIn("answered 429 too_many_attempts", self.log_text())
+            return "answered 429 too_many_attempts" in self.log_text()
+
+        wait_until(is_slowed_down, what="the refusal of any more")
 
     def test_secret_in_a_file(self) -> None:
         self.server.kill()
@@ -1010,7 +1014,7 @@ class Servers(InContainer):
         self.addCleanup(self.second.process.send_signal, signal.SIGCONT)
         began_s = time.monotonic()
         status, answer = self.list_crons()
-        self.assertLess(time.monotonic() - began_s, 8)
+        self.assertLess(time.monotonic() - began_s, 14)  # of one alone it is 15
         reachable = [server["reachable"] for server in answer["servers"]]
         self.assertEqual((status, reachable), (200, [True, False]))
 
@@ -1053,6 +1057,7 @@ class Dashboard(InContainer):
         context.add_cookies([{"name": "admin", "value": ADMIN, "url": APPLICATION}])
         self.page = context.new_page()
         self.page.set_default_timeout(15_000)
+        self.page.add_init_script(KEEP_WHAT_IS_SAID)
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.streams: list[str] = []
@@ -1097,6 +1102,7 @@ class Dashboard(InContainer):
         return self.page.get_by_role("dialog")
 
     def choose(self, cron: str, server: str = "default") -> Locator:
+        self.page.evaluate("said.clear()")
         self.card(cron, server).get_by_role("button").click()
         return self.sees(self.dialog(), cron)
 
@@ -1106,12 +1112,18 @@ class Dashboard(InContainer):
     def start(self, cron: str) -> None:
         self.choose(cron)
         self.press("Exécuter maintenant")
-        self.sees(self.dialog(), "✅ Cron démarré avec succès !")
+        self.succeeds()
+
+    def succeeds(self, words: str = "✅ Cron démarré avec succès !") -> None:
+        """Wait until the dialog has said so, which it does for 2 s, and has closed."""
+        told = "words => [...said].some((text) => text.includes(words))"
+        self.page.wait_for_function(told, arg=words)
         self.gone(self.dialog())
 
     # ---- the order's tests
 
     def test_trigger_dialog_success_closing_and_the_new_row(self) -> None:
+        self.page.clock.install()
         self.open()
         self.sees(self.page.get_by_text("Aucune exécution."))
         dialog = self.choose("quick")
@@ -1127,12 +1139,15 @@ class Dashboard(InContainer):
         self.page.route("**/trigger", hold)
         self.press("Exécuter maintenant")
         waiting = self.sees(dialog.get_by_role("button", name="Démarrage…"))
-        self.assertTrue(waiting.is_disabled())
+        wait_until(lambda: waiting.is_disabled() and held, what="the request")
+        self.page.clock.pause_at(time.time() + 20)
         held[0].continue_()
         self.sees(dialog, "✅ Cron démarré avec succès !")
-        shown_s = time.monotonic()
+        self.page.clock.run_for(1900)
+        self.assertTrue(dialog.is_visible())
+        self.page.clock.run_for(200)
         self.gone(dialog)
-        self.assertAlmostEqual(time.monotonic() - shown_s, 2, delta=1)
+        self.page.clock.resume()
         self.sees(self.row(), "Réussi")
         self.sees(self.row(), "quick")
         self.sees(self.row(), ADMIN)
@@ -1171,8 +1186,8 @@ class Dashboard(InContainer):
         self.sees(self.row(), "Réussi")
         self.gone(self.page.get_by_text("Le serveur de crons ne répond pas"))
         self.trigger("quick")  # not from this page: it hears of it
-        self.sees(self.row(), "quick", timeout_s=5)
-        self.sees(self.row(), "Réussi", timeout_s=5)
+        self.sees(self.row(), "quick", timeout_s=10)
+        self.sees(self.row(), "Réussi", timeout_s=10)
         self.assertEqual(len(self.streams), 1, "the browser's own stream never broke")
 
     def allow_steps(self, *numbers: int) -> None:
@@ -1216,8 +1231,7 @@ class Dashboard(InContainer):
         )
         dialog.get_by_label("Mot").fill("lower")
         self.press("Exécuter maintenant")
-        self.sees(dialog, "✅ Cron démarré avec succès !")
-        self.gone(dialog)
+        self.succeeds()
         self.sees(self.row(), "Réussi")
         self.row().get_by_role("button").click()
         log = self.sees(self.dialog().locator("pre"), "CRON_PARAM_DAY=2026-11-23")
@@ -1232,8 +1246,7 @@ class Dashboard(InContainer):
         self.press("Planifier…")
         dialog.get_by_label("Date et heure (Europe/Paris)").fill("2099-01-02T03:04")
         self.press("Planifier")
-        self.sees(dialog, "✅ Déclenchement planifié : 2 janv. 2099")
-        self.gone(dialog)
+        self.succeeds("✅ Déclenchement planifié : 2 janv. 2099")
         planned = self.curl("/scheduled")["scheduled"][0]
         self.assertEqual(planned["requestedBy"], ADMIN)
         self.assertEqual(planned["runAt"][:19], "2099-01-02T02:04:00")
@@ -1241,10 +1254,10 @@ class Dashboard(InContainer):
         self.sees(item, "Prévu")
         item.get_by_role("button").click()
         self.sees(item, "Annulé")
-        soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+        soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 8))
         self.assertEqual(self.trigger("quick", runAt=soon)[0], 202)
         self.sees(self.page.locator("[data-status=pending]"), "Prévu", timeout_s=5)
-        self.sees(self.row(), "Réussi", timeout_s=8)
+        self.sees(self.row(), "Réussi", timeout_s=20)
 
     def test_a_lost_answer_starts_no_second_run(self) -> None:
         self.page.add_init_script(LOSE_FIRST_ANSWER)
@@ -1254,7 +1267,7 @@ class Dashboard(InContainer):
         self.sees(dialog.get_by_role("alert"), "L'application ne répond pas")
         self.sees(self.row(), "Réussi")  # it did start
         self.press("Exécuter maintenant")
-        self.sees(dialog, "✅ Cron démarré avec succès !")
+        self.succeeds()
         self.assertEqual(len(self.runs()), 1)
 
     def test_wrong_secret_is_not_the_users_fault(self) -> None:
@@ -1287,8 +1300,7 @@ class Dashboard(InContainer):
         self.sees(down.get_by_role("alert"), "Le serveur de crons ne répond pas")
         self.choose("quick", "vps1")
         self.press("Exécuter maintenant")
-        self.sees(self.dialog(), "✅ Cron démarré avec succès !")
-        self.gone(self.dialog())
+        self.succeeds()
         self.sees(self.row(), "vps1")
         second.start()
         self.sees(self.card("quick", "vps2"), timeout_s=20)
@@ -1299,13 +1311,15 @@ class Dashboard(InContainer):
         self.page.goto(APPLICATION)
         self.sees(self.page.locator("[data-connection=polling]"), "toutes les 30 s")
         self.page.unroute("**/events")
-        self.sees(self.page.locator("[data-connection=live]"), "En direct")
+        live = self.page.locator("[data-connection=live]")
+        self.sees(live, "En direct", timeout_s=30)  # it tries again after 10 s
 
     def test_axe_finds_nothing(self) -> None:
         folder = npm_folder("axe-core@4") / "node_modules" / "axe-core"
         self.open()
         self.start("quick")
         self.start("slow")
+        self.sees(self.row(), "slow")
         self.trigger("quick", runAt="2099-01-01T00:00:00Z")
         self.sees(self.page.locator("[data-scheduled]"))
         self.page.add_script_tag(path=folder / "axe.min.js")
@@ -1330,6 +1344,14 @@ class Dashboard(InContainer):
         self.assertFalse(self.page.evaluate(wide))
 
 
+#: What a dialog says is kept: its success is to be seen for two seconds.
+KEEP_WHAT_IS_SAID = """
+window.said = new Set();
+new MutationObserver(() => {
+  const status = document.querySelector("dialog [role=status]");
+  if (status?.checkVisibility()) said.add(status.textContent);
+}).observe(document, { subtree: true, childList: true, characterData: true });
+"""
 #: What the page itself has (its language, its title) is the application's.
 FOUND_BY_AXE = """
 axe.run({ include: "main" }).then(({ violations }) => violations.flatMap(

@@ -67,8 +67,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
+        # First: once it is there, the next test may say what to answer.
+        status = self.server.statuses.pop(0) if self.server.statuses else 200
         self.server.got.append((time.monotonic(), self.path, headers, body))
-        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 200)
+        self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -215,15 +217,18 @@ class NeverInTheWayTest(unittest.TestCase):
         threading.Thread(target=drip, args=(dripping,), daemon=True).start()
         url = f"http://127.0.0.1:{dripping.getsockname()[1]}/"
         server = self.server_for(url, "notify_s=0.1")
-        server.completed("good")
-        late = "run 1 failed three times: it did not answer within 0.1 s"
-        wait_until(lambda: late in server.log_text(), 5)
+        for _ in range(5):
+            server.completed("good")
+        # Of one whose bytes came too slowly this once, another thing is said.
+        late = "failed three times: it did not answer within 0.1 s"
+        wait_until(lambda: late in server.log_text())
 
     def test_an_address_where_nobody_listens(self) -> None:
         need_full()
-        with socket.create_server(("127.0.0.1", 0)) as closed:
-            port = closed.getsockname()[1]
-        server = self.server_for(f"http://127.0.0.1:{port}/")
+        bound = socket.socket()  # so nobody else has its port
+        self.addCleanup(bound.close)
+        bound.bind(("127.0.0.1", 0))
+        server = self.server_for(f"http://127.0.0.1:{bound.getsockname()[1]}/")
         server.completed("good")
         wait_until(lambda: "run 1 failed three times" in server.log_text())
         self.assertIn("refused", server.log_text())
@@ -233,15 +238,14 @@ class NeverInTheWayTest(unittest.TestCase):
         deaf = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(deaf.close)
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
-        server = self.server_for(url, "notifications=2")
+        server = self.server_for(url, "notifications=2, notify_s=60.0")
         for _ in range(5):
             server.completed("good")
         text = "was dropped: 2 are waiting"
         wait_until(lambda: text in server.log_text())
-        # What waits when the server stops is not kept, but said.
-        begun_s = time.monotonic()
+        # What waits when the server stops is not kept, but said; nor is the address
+        # waited for, which would be longer than `stop` waits.
         self.assertEqual(server.stop(), 0, server.stderr())
-        self.assertLess(time.monotonic() - begun_s, 3)
         self.assertIn("3 notifications were not sent", server.log_text())
 
     def test_a_wrong_address_ends_the_start(self) -> None:

@@ -22,7 +22,7 @@ REGISTRY: dict[str, Any] = {
     "import-day": {
         "description": "With parameters",
         "command": ["echo", "{mode}"],
-        "schedule": "30 2 * * *",
+        "schedule": "30 2 1 1 *",  # once a year: none is late here
         "parameters": {
             "day": {"type": "string", "format": "date"},
             "mode": {"type": "string", "enum": ["fast", "full"], "default": "fast"},
@@ -31,7 +31,8 @@ REGISTRY: dict[str, Any] = {
     },
     "quick": {"description": "Ends at once", "command": ["true"]},
     "missing": {"description": "Can't start", "command": ["/nowhere/script"]},
-    "long": {"description": "Takes its time", "command": ["sleep", "120"]},
+    # Who asks for its end, or follows it, is answered within the --request-timeout.
+    "long": {"description": "Takes its time", "command": ["sleep", "10"]},
 }
 
 
@@ -117,7 +118,7 @@ class ServedTest(unittest.TestCase):
                 "--max-examples=25",
                 "--generation-database=none",
                 "--continue-on-failure",
-                "--request-timeout=10",
+                "--request-timeout=60",
                 "--no-color",
             ],
             cwd=folder,

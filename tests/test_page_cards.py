@@ -82,7 +82,7 @@ class Card(BrowserTest):
         expect(self.card("quick").locator(".card-state")).to_be_focused()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("Enter")
-        wait_until(lambda: page.url.endswith("#cron=quick"), what="its history")
+        expect(page).to_have_url(re.compile("#cron=quick$"))
 
     def test_unknown_progress_claims_no_share_where_nothing_may_move(self) -> None:
         self.context.close()

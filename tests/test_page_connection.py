@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unittest
 from typing import Any
 
@@ -60,9 +61,11 @@ class WithoutEvents(BrowserTest):
         self.look("polling")
         self.server.completed("quick")
         running = self.server.trigger("slow").json["runId"]
-        page.clock.run_for(31000)
+        with page.expect_request_finished(lambda sent: sent.url.endswith("/health")):
+            page.clock.run_for(31000)
         sees(self.card("quick"), self.say("status_completed"))
         sees(self.card("slow"), self.say("status_running"))
+        sees(self.rows().first, self.say("status_running"))
         self.server.request("POST", f"/runs/{running}/cancel")
         self.server.ended(running)
         page.clock.run_for(31000)
@@ -70,10 +73,15 @@ class WithoutEvents(BrowserTest):
 
     def test_the_end_of_ones_own_run_is_known_at_once(self) -> None:
         self.refuse_events(504)
-        self.server.script("bad.sh", "#!/bin/sh\nsleep 0.3\nexit 2\n")
+        go = self.server.folder / "go"
+        self.server.script(
+            "bad.sh", f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.01; done\nexit 2\n"
+        )
         self.page.goto(self.origin)
         sees(self.page.locator("#connection"), self.say("polling"))
         self.start_now("bad")
+        sees(self.card("bad"), self.say("status_running"))
+        go.touch()
         sees(self.card("bad"), self.say("status_failed"))
         sees(self.page.locator(".toast"), self.say("exit", code=2))
         sees(self.rows().first, self.say("status_failed"))
@@ -85,7 +93,6 @@ class WithoutEvents(BrowserTest):
         page.goto(f"{self.origin}#run={run_id}")
         cancel = sees(page.locator("#run-cancel"))
         cancel.click()
-        page.wait_for_timeout(600)
         cancel.click()
         sees(page.locator("#run-facts"), self.say("status_cancelled"))
         page.keyboard.press("Escape")
@@ -130,6 +137,7 @@ class OneStream(BrowserTest):
         )
 
         def begun_meanwhile(route: Any) -> None:
+            middle.refused["/events"] = 503  # or it might tell before the answer does
             middle.cut()
             self.assertEqual(self.server.trigger("bad").status, 202)
             route.continue_()
@@ -219,6 +227,7 @@ class Lost(BrowserTest):
 
     def test_without_a_server_the_page_says_what_to_do(self) -> None:
         page = self.page
+        self.stop_clock()  # or it would try again by itself
         page.route("**/crons", lambda route: route.abort())
         page.goto(self.origin)
         sees(page.locator("#crons-empty"), self.say("down_title"))
@@ -235,10 +244,12 @@ class Lost(BrowserTest):
     def test_pauses_grow_while_the_server_is_away(self) -> None:
         page = self.page
         page.route("**/crons", lambda route: route.abort())
-        page.clock.install()
+        self.stop_clock()
         page.goto(self.origin)
         sees(page.locator("#connection"), self.say("offline"))
+        pausing = re.compile(self.say("offline_next", seconds=r"\d+"))
         for _ in range(60):
+            sees(page.locator("#connection"), pausing)
             page.clock.run_for(1000)
         self.assertIn(self.asked("/crons"), range(4, 9))
         page.unroute("**/crons")

@@ -132,11 +132,11 @@ class PageFilesTest(unittest.TestCase):
     def test_a_file_that_changed_is_read_again(self) -> None:
         before = self.server.get("/style.css").headers["etag"]
         fresh = self.folder / "fresh"
-        fresh.write_text("body { color: white }\n")
+        fresh.write_text("body { color: gray }\n")
         os.replace(fresh, self.folder / "style.css")
         self.addCleanup((self.folder / "style.css").write_text, FILES["style.css"])
         reply = self.server.get("/style.css", **{"If-None-Match": before})
-        self.assertEqual((reply.status, reply.text), (200, "body { color: white }\n"))
+        self.assertEqual((reply.status, reply.text), (200, "body { color: gray }\n"))
 
     def test_modules_of_the_page_come_but_not_to_another_site_s(self) -> None:
         for site, status in (("same-origin", 200), ("cross-site", 403)):

@@ -217,10 +217,10 @@ class ForEveryone(BrowserTest):
 
     def test_loading_is_shown_calmly(self) -> None:
         page = self.page
-        page.route("**/crons", held_back)
-        page.goto(self.origin, wait_until="commit")
-        sees(page.locator(".skeleton").first)
-        self.look("loading")
+        with held_back(page, "**/crons"):
+            page.goto(self.origin, wait_until="commit")
+            sees(page.locator(".skeleton").first)
+            self.look("loading")
         sees(self.card("quick"))
         self.assertEqual(page.locator(".skeleton").count(), 0)
 

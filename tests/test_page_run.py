@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import unittest
 from typing import Any, Callable
@@ -90,7 +91,7 @@ class WhoseRun(BrowserTest):
         run_id = self.server.trigger("slow").json["runId"]
         page = self.open()
         self.rows().first.click()
-        sees(page.locator("#log").get_by_text("step 5", exact=True))
+        sees(page.locator("#log"), re.compile(r"step \d"))
         ended: list[str] = []
         page.on("requestfailed", lambda request: ended.append(request.url))
         page.keyboard.press("Escape")
@@ -104,12 +105,11 @@ class Doing(BrowserTest):
         run_id = self.server.trigger("slow").json["runId"]
         sees(self.rows().first, self.say("status_running"))
         self.rows().first.click()
-        sees(page.locator("#log").get_by_text("step 12", exact=True))
+        sees(page.locator("#log"), re.compile(r"step \d\d"))
         self.assertIn(f"run={run_id}", page.url)
         cancel = page.locator("#run-cancel")
         cancel.click()
         sees(cancel, self.say("cancel_confirm"))
-        page.wait_for_timeout(600)
         cancel.click()
         sees(page.locator("#run-facts"), self.say("status_cancelled"))
         gone(cancel)
@@ -129,21 +129,24 @@ class Doing(BrowserTest):
         self.server.request("POST", f"/runs/{run_id}/cancel")
 
     def test_a_run_that_is_being_cancelled_says_so(self) -> None:
+        go = self.server.folder / "go"
         self.server.script(
             "slow.sh",
-            "#!/bin/sh\ntrap 'sleep 3; exit 1' TERM\nsleep 60 &\nwait\nsleep 9\n",
+            f"#!/bin/sh\ntrap 'until [ -e {go} ]; do sleep 0.01; done; exit 1' TERM\n"
+            "echo ready\nsleep 60 &\nwait\n",
         )
         page = self.open()
         self.server.trigger("slow")
         self.rows().first.click()
+        sees(page.locator("#log"), "ready")
         cancel = page.locator("#run-cancel")
         cancel.click()
-        page.wait_for_timeout(600)
         cancel.click()
         sees(cancel, self.say("cancelling"))
         sees(page.locator("#run-facts"), self.say("stopping"))
         self.assertTrue(cancel.is_disabled())
-        gone(cancel, 15000)
+        go.touch()
+        gone(cancel)
 
     def test_it_is_started_again_with_the_same_parameters(self) -> None:
         params = {"target": "production", "keep": 7}
@@ -167,11 +170,13 @@ class Doing(BrowserTest):
         self.assertEqual(self.posts(), [])
 
     def test_parameters_stand_one_below_the_other(self) -> None:
+        from playwright.sync_api import expect
+
         params = {"target": "production", "keep": 7}
         run = self.server.completed("plain", params=params)
         self.open_run(run["id"])
-        lines = self.page.locator("#run-facts .parameters li").all_inner_texts()
-        self.assertEqual(lines, ["target = production", "keep = 7"])
+        lines = self.page.locator("#run-facts .parameters li")
+        expect(lines).to_have_text(["target = production", "keep = 7"])
 
     def test_a_run_leads_to_its_cron_and_to_its_history(self) -> None:
         from playwright.sync_api import expect
@@ -189,7 +194,7 @@ class Doing(BrowserTest):
         ).click()
         gone(page.get_by_role("dialog"))
         expect(self.rows()).to_have_count(1)
-        wait_until(lambda: page.url.endswith("#cron=long"), what="the address")
+        expect(page).to_have_url(re.compile("#cron=long$"))
 
     def test_a_run_that_is_gone_says_so(self) -> None:
         self.open("#run=999")
@@ -227,13 +232,14 @@ class Back(BrowserTest):
             self.press("quick")
             page.keyboard.press("Escape")
             gone(page.get_by_role("dialog"))
-            page.wait_for_timeout(100)
+            wait_until(lambda: not page.evaluate("history.state?.layer"))
         page.go_back()
         self.assertEqual(page.url, "about:blank")
 
     def test_back_after_starting_and_looking_at_the_run(self) -> None:
         page = self.open()
         self.press("slow")
+        self.stop_clock()  # or the dialog would close by itself
         self.button("run_now").click()
         self.button("see_run").click()
         sees(page.locator("#run-dialog"))
@@ -254,14 +260,14 @@ class Resuming(BrowserTest):
         run_id = self.server.trigger("slow").json["runId"]
         page = self.page
         log = self.open_run(run_id)
-        sees(log.get_by_text("stép 20", exact=True))
+        sees(log, re.compile(r"stép [2-9]\d"))
         self.restart()
-        gone(page.locator("#log-live"), 20000)
+        gone(page.locator("#log-live"), 60000)
         sees(log.get_by_text("stép 89", exact=True))
         sees(page.locator("#run-facts"), self.say("status_completed"))
         self.context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.button("copy").click()
-        sees(page.locator("#log-copy"), self.say("copied"))
+        self.was_said(self.say("copied"))
         copied = page.evaluate("navigator.clipboard.readText()")
         self.assertEqual(copied.splitlines(), [f"stép {i}" for i in range(90)])
 
@@ -271,9 +277,9 @@ class Resuming(BrowserTest):
             page = self.page
             page.goto(f"{middle.origin}#run={run_id}")
             log = page.locator("#log")
-            sees(log.get_by_text("step 10", exact=True))
+            sees(log, re.compile(r"step \d\d"))
             middle.cut()
-            sees(log.get_by_text("step 40", exact=True))
+            sees(log, re.compile(r"step ([4-9]\d|\d{3})"))
             numbers = log.locator(".log-line").all_inner_texts()
             self.assertEqual(len(numbers), len(set(numbers)))
             self.server.request("POST", f"/runs/{run_id}/cancel")

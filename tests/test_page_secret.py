@@ -7,6 +7,7 @@ import unittest
 from beside import beside
 from browser import BrowserTest, gone, sees
 from page_proxy import proxy
+from support import limited
 
 RIGHT = "right-secret-of-the-test"
 
@@ -15,6 +16,8 @@ class Secret(BrowserTest):
     def setUp(self) -> None:
         super().setUp()
         self.server.stop()
+        # One more wrong secret is not free again while the test goes on.
+        self.server.program = [*limited("wrong_secrets=(10, 600.0, 10)")]
         self.server.start(f"--secret={RIGHT}")
 
     def enter(self, secret: str) -> None:

@@ -395,7 +395,8 @@ class Behind:
                     answer = proxy.click(name, base, Authorization=login)
                     self.assertEqual(answer.status, 202, answer.text)
                     own = {"X-Trigger-Secret": SECRET}
-                    run = server.request("GET", "/runs?status=completed", headers=own)
+                    path = f"/runs/{answer.json['runId']}?wait=15"
+                    run = server.request("GET", path, headers=own)
                     self.assertEqual(run.status, 200)
 
         def test_a_browser_s_page_triggers_and_hears_of_it(self) -> None:

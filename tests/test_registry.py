@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from fast.test_registry import GOOD, SCHEMA, schema_faults, validator
-from support import REPOSITORY, Server, need, slow, wait_until
+from support import REPOSITORY, Server, need, patched, slow, wait_until
 
 from cron_trigger.registry.checker import ENTRY_KEYS
 from cron_trigger.registry.crons import NOTIFY_CHOICES, Cron
 from cron_trigger.registry.definitions import DEFINITION_KEYS, FORMATS, TYPES
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.times import duration_s
+
+#: A server that waits for a reading also where that is held up.
+PATIENT = patched("m.Registry.PATIENCE_S = 15.0")
 
 
 class ReloadTest(unittest.TestCase):
@@ -27,7 +30,7 @@ class ReloadTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.server = Server(GOOD)
+        cls.server = Server(GOOD, program=PATIENT)
         cls.addClassCleanup(cls.server.__exit__)
         cls.server.start()
 
@@ -142,7 +145,7 @@ class ReloadTest(unittest.TestCase):
         wanted = f"others may write {self.server.folder}: chmod o-w"
         self.assertIn(wanted, self.health()["problems"][0])
         self.server.folder.chmod(0o700)
-        wait_until(lambda: self.health()["status"] == "healthy", 5, "health")
+        wait_until(lambda: self.health()["status"] == "healthy", what="health")
 
     def test_nobodys_changes_are_lost_while_many_ask(self) -> None:
         """A reader never sees half a file that was moved into place."""
@@ -170,14 +173,29 @@ class ReloadTest(unittest.TestCase):
 class LargeTest(unittest.TestCase):
     def test_no_request_waits_for_a_registry_that_takes_seconds(self) -> None:
         names = [f"c{number}" for number in range(40_000)]
-        with Server(GOOD) as server:
+        with Server(GOOD, start=False) as server:
+            held = server.folder / "held"
+            server.program = list(
+                patched(
+                    "import os, time",
+                    "real = m._load",
+                    "def load(*arguments):",
+                    "    loaded = real(*arguments)",
+                    f"    while os.path.exists({str(held)!r}): time.sleep(0.01)",
+                    "    return loaded",
+                    "m._load = load",
+                )
+            )
+            server.start()
+            held.touch()
             server.write_registry(dict.fromkeys(names, GOOD["a"]))
             # What is answered at once is what was in force before.
             health = server.get("/health").json
             self.assertEqual(health["available_crons"], len(GOOD))
             self.assertEqual(server.trigger("a").status, 202)
+            held.unlink()
             wait_until(
-                lambda: server.get("/health").json["available_crons"] == len(names)
+                lambda: server.get("/health").json["available_crons"] == len(names), 60
             )
 
 
@@ -185,7 +203,7 @@ class StartTest(unittest.TestCase):
     def test_with_a_broken_file_it_starts_degraded_and_takes_the_mended_one(
         self,
     ) -> None:
-        with Server(start=False) as broken:
+        with Server(start=False, program=PATIENT) as broken:
             broken.registry.write_text("{")
             broken.start()
             health = broken.get("/health").json
@@ -233,7 +251,7 @@ class KeptTest(unittest.TestCase):
     """The last registry that held is in force where the file has a fault at a start."""
 
     def setUp(self) -> None:
-        self.server = Server(GOOD, start=False)
+        self.server = Server(GOOD, start=False, program=PATIENT)
         self.addCleanup(self.server.__exit__)
         self.copy = self.server.state_dir / "registry-last-good.json"
 

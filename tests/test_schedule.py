@@ -54,6 +54,10 @@ REGISTRY: dict[str, Any] = {
 }
 
 
+#: Ahead enough for what is to be done before it, on a busy machine, too.
+LATER_S = 5.0
+
+
 def at(seconds: float, hours: float = 0) -> str:
     """Return the time in so many seconds, written at an offset of so many hours."""
     zone = timezone(timedelta(hours=hours))
@@ -66,10 +70,10 @@ def plan(server: Server, cron: str, run_at: str, **fields: Any) -> int:
     return int(reply.json["scheduledId"])
 
 
-def plan_soon(server: Server, cron: str, **fields: Any) -> int:
+def plan_soon(server: Server, cron: str, after_s: float = 0.1, **fields: Any) -> int:
     """Plan a trigger as soon as the machine's load allows."""
-    for seconds in (0.1, 0.4, 1.6, 6.4):
-        reply = server.trigger(cron, runAt=at(seconds), **fields)
+    for longer in (1, 4, 16, 64):
+        reply = server.trigger(cron, runAt=at(longer * after_s), **fields)
         if "must be in the future" not in reply.text:
             break
     assert reply.status == 202, reply.text
@@ -109,9 +113,10 @@ class ScheduleTest(unittest.TestCase):
         for left in self.server.get("/scheduled").json["scheduled"]:
             if left["status"] == "pending":
                 self.server.request("DELETE", f"/scheduled/{left['id']}")
+        wait_until(lambda: not self.server.get("/runs?status=running").json["runs"])
 
     def test_a_planned_trigger_is_answered_listed_and_fired(self) -> None:
-        run_at = at(0.6, hours=5.5)
+        run_at = at(LATER_S, hours=5.5)
         reply = self.server.trigger("brief", runAt=run_at, requestedBy="me")
         scheduled_id = reply.json["scheduledId"]
         self.assertEqual(
@@ -163,15 +168,14 @@ class ScheduleTest(unittest.TestCase):
         skipped = settled(self.server, scheduled_id)
         self.assertEqual((skipped["status"], skipped["runId"]), ("skipped", None))
         self.assertIn("is running already", skipped["reason"])
-        self.assertIn(
-            f"scheduled trigger {scheduled_id} of quiet skipped", self.server.log_text()
-        )
+        text = f"scheduled trigger {scheduled_id} of quiet skipped"
+        wait_until(lambda: text in self.server.log_text())
         self.server.request("POST", f"/runs/{run['runId']}/cancel")
         self.server.ended(run["runId"])
 
     def test_a_cron_that_left_the_registry_is_skipped_with_the_reason(self) -> None:
         need_full()
-        scheduled_id = plan(self.server, "doomed", at(0.6))
+        scheduled_id = plan(self.server, "doomed", at(LATER_S))
         left = {name: cron for name, cron in REGISTRY.items() if name != "doomed"}
         self.server.write_registry(left)
         skipped = settled(self.server, scheduled_id)
@@ -180,7 +184,7 @@ class ScheduleTest(unittest.TestCase):
 
     def test_parameters_that_no_longer_hold_are_skipped_with_the_reason(self) -> None:
         need_full()
-        scheduled_id = plan(self.server, "narrow", at(0.6), params={"days": 30})
+        scheduled_id = plan(self.server, "narrow", at(LATER_S), params={"days": 30})
         rule = {"days": {"type": "integer", "maximum": 7}}
         narrower = {**REGISTRY["narrow"], "parameters": rule}
         self.server.write_registry({**REGISTRY, "narrow": narrower})
@@ -191,13 +195,13 @@ class ScheduleTest(unittest.TestCase):
     def test_a_script_that_can_not_be_started_is_a_failed_run(self) -> None:
         fired = settled(self.server, plan_soon(self.server, "broken"))
         self.assertEqual(fired["status"], "fired")
-        run = self.server.run(fired["runId"])
+        run = self.server.ended(fired["runId"])
         self.assertEqual(run["status"], "failed")
         self.assertIn("missing", run["error"])
 
     @slow
     def test_a_cancelled_one_does_not_fire(self) -> None:
-        scheduled_id = plan(self.server, "brief", at(0.5))
+        scheduled_id = plan(self.server, "brief", at(LATER_S))
         body = {"requestedBy": "me"}
         reply = self.server.request("DELETE", f"/scheduled/{scheduled_id}", body)
         self.assertEqual(reply.status, 200)
@@ -207,7 +211,7 @@ class ScheduleTest(unittest.TestCase):
         self.assertEqual((again.status, again.json["code"]), (409, "not_pending"))
         unknown = self.server.request("DELETE", "/scheduled/999999")
         self.assertEqual((unknown.status, unknown.json["code"]), (404, "not_found"))
-        settled(self.server, plan(self.server, "brief", at(0.6)))
+        settled(self.server, plan(self.server, "brief", at(LATER_S)))
         ended = entry(self.server, scheduled_id)
         self.assertEqual((ended["status"], ended["runId"]), ("cancelled", None))
 
@@ -251,7 +255,7 @@ class ScheduleTest(unittest.TestCase):
 
     @slow
     def test_a_retry_with_the_same_key_plans_nothing_twice(self) -> None:
-        body = {"cronName": "brief", "runAt": at(0.6)}
+        body = {"cronName": "brief", "runAt": at(LATER_S)}
         key = {"Idempotency-Key": "once"}
         first = self.server.request("POST", "/trigger", body, key)
         settled(self.server, first.json["scheduledId"])
@@ -263,27 +267,28 @@ class ScheduleTest(unittest.TestCase):
         self.assertEqual(reply.json["code"], "idempotency_mismatch")
 
     def test_the_timer_waits_for_a_moment_of_the_wall_clock(self) -> None:
-        run_at = time.time() + 3600
-        scheduled_id = plan(self.server, "brief", at(3600))
+        run_at = at(3600)
+        scheduled_id = plan(self.server, "brief", run_at)
         assert self.server.process
         fds = Path(f"/proc/{self.server.process.pid}/fd")
         timers = [f for f in fds.iterdir() if "timerfd" in target_of(f)]
         self.assertEqual(len(timers), 1)
+        most_s = epoch_of(run_at) - time.time()
         info = (fds.parent / "fdinfo" / timers[0].name).read_text()
+        least_s = epoch_of(run_at) - time.time()
         # proc(5): CLOCK_REALTIME and TFD_TIMER_ABSTIME; such a timer follows each
         # step of the clock, timerfd_create(2).  `it_value` is what is left.
         lines = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
         self.assertEqual(int(lines["clockid"]), time.CLOCK_REALTIME)
         self.assertEqual(int(lines["settime flags"], 8), 1)
         left_s = int(lines["it_value"].strip(" ()").split(",")[0])
-        self.assertAlmostEqual(left_s, run_at - time.time(), delta=2)
+        self.assertTrue(least_s - 2 <= left_s <= most_s + 2, (least_s, left_s, most_s))
         self.server.request("DELETE", f"/scheduled/{scheduled_id}")
 
     @slow
     def test_a_server_that_waits_for_one_does_not_wake(self) -> None:
         scheduled_id = plan(self.server, "brief", at(3600))
-        wait_until(lambda: self.switches_in(0.05) == 0)
-        self.assertLessEqual(self.switches_in(0.4), 1)
+        wait_until(lambda: self.switches_in(1) <= 1)
         self.server.request("DELETE", f"/scheduled/{scheduled_id}")
 
     def switches_in(self, seconds: float) -> int:
@@ -334,7 +339,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
 
     def test_it_survives_sigkill_and_fires_at_its_time(self) -> None:
         self.server.start()
-        scheduled_id = plan(self.server, "noted", at(0.8))
+        scheduled_id = plan_soon(self.server, "noted", 0.8)
         self.server.kill()
         self.server.start()
         fired = settled(self.server, scheduled_id)
@@ -363,13 +368,13 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
         late = plan(self.server, "brief", at(600))
         self.server.kill()
         self.move(early, at(-3610))
-        self.move(late, at(-3590, hours=-7))
+        self.move(late, at(-3540, hours=-7))
         self.server.start()
         missed = entry(self.server, early)
         self.assertEqual((missed["status"], missed["runId"]), ("missed", None))
         self.assertIn("late", missed["reason"])
         self.assertIn(f"scheduled trigger {early} of noted missed", self.log())
-        self.assertEqual(entry(self.server, late)["status"], "fired")
+        self.assertEqual(settled(self.server, late)["status"], "fired")
         self.assertEqual(self.marks(), 0)
 
     def log(self) -> str:
@@ -401,17 +406,43 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
                     patched(f"def die():\n  {kill}", "whole = m.keeper.start", change)
                 )
                 self.server.start()
-                scheduled_id = plan_soon(self.server, "noted")
+                with contextlib.suppress(ConnectionError):  # dead before its answer
+                    plan_soon(self.server, "noted")
                 assert self.server.process
                 self.server.process.wait(10)
                 self.server.kill()
                 self.server.program = [str(support.PROGRAM)]
                 self.server.start()
-                fired = settled(self.server, scheduled_id)
+                fired = settled(self.server, 1)
                 self.assertEqual(fired["status"], "fired")
                 run = self.server.ended(fired["runId"])
                 self.assertEqual(run["status"], "completed")
                 self.assertEqual(self.marks(), 1)
+
+    def test_one_whose_run_is_given_back_late_fires_all_the_same(self) -> None:
+        need_full()
+        kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        self.server.program = list(
+            patched(f"def die():\n  {kill}", "m.keeper.start = lambda *a: die()")
+        )
+        self.server.start()
+        with contextlib.suppress(ConnectionError):  # dead before its answer
+            plan_soon(self.server, "noted")
+        assert self.server.process
+        self.server.process.wait(10)
+        self.server.kill()
+        # The server is at work before it has recorded what became of the run.
+        late = "lambda *a: (time.sleep(1), whole(*a))[1]"
+        self.server.program = list(
+            patched(
+                *("import time", "m.Recovery.START_S = 0.0"),
+                *("whole = m.Recovery._record", f"m.Recovery._record = {late}"),
+            )
+        )
+        self.server.start()
+        wait_until(lambda: entry(self.server, 1)["runId"] == 2)
+        self.assertEqual(self.server.ended(2)["status"], "completed")
+        self.assertEqual(self.marks(), 1)
 
     def test_a_thousand_may_be_pending(self) -> None:
         need_full()
@@ -438,15 +469,14 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
         need_full()
         self.server.program = list(patched("m.Database.RETRY_S = 0.1"))
         self.server.start()
-        scheduled_id = plan(self.server, "noted", at(0.6))
+        scheduled_id = plan_soon(self.server, "noted", 0.6)
         self.server.stop()
         history, aside = self.server.state_dir / "history.db", self.server.folder / "h"
         history.rename(aside)
-        history.mkdir()
+        history.symlink_to("nowhere/history.db")
         self.server.start()
         self.assertEqual(self.server.get("/health").json["status"], "degraded")
-        history.rmdir()
-        aside.rename(history)
+        aside.replace(history)  # in one step: between two a new one would be begun
         wait_until(lambda: self.server.get("/health").json["status"] == "healthy")
         self.assertEqual(settled(self.server, scheduled_id)["status"], "fired")
         wait_until(lambda: self.marks() == 1)
@@ -465,8 +495,9 @@ class Stage:
         registry.write_registry({f"c{n}": command for n in range(crons)})
         self.settings = Settings(top / "crons.json", top / "l", top / "s", top / "r")
         make_folders(self.settings)
-        # Far from the real time, so that the real timer keeps out of it.
-        self.now_s = time.time() + 10**8
+        # Far from the real time, so that the real timer keeps out of it.  Whole: a
+        # plan's time has milliseconds, and is to be just that of a step.
+        self.now_s = time.time() // 1 + 10**8
         self.said: list[str] = []
         self.loop = Loop(self.say)
         self.store = Store(self.settings.history, self.say)
@@ -672,7 +703,7 @@ class ClockTest(unittest.TestCase):
         self.addCleanup(loop.close)
         self.addCleanup(timer.close)
 
-        def wait(moment: Optional[float], limit_s: float = 1.0) -> None:
+        def wait(moment: Optional[float], limit_s: float = 15.0) -> None:
             called.clear()
             timer.arm(moment)
             deadline_s = time.time() + limit_s
@@ -681,7 +712,7 @@ class ClockTest(unittest.TestCase):
 
         moment = time.time() + 0.1
         wait(moment)
-        self.assertTrue(0 <= called[0] - moment < 0.5, called)
+        self.assertTrue(0 <= called[0] - moment < 5, called)
         wait(time.time() - 5)  # passed already: at once
         self.assertEqual(len(called), 1)
         wait(time.time() + 0.05)

@@ -110,7 +110,7 @@ class Shortage(ShortageCase):
         run_id = self.started("limited")
         with self.shortage():
             time.sleep(1.5)
-        self.assertEqual(self.server.ended(run_id, 5)["status"], "timed_out")
+        self.assertEqual(self.server.ended(run_id)["status"], "timed_out")
 
     @slow
     def test_a_family_that_is_to_be_killed_meanwhile_is_killed(self) -> None:
@@ -118,7 +118,7 @@ class Shortage(ShortageCase):
         self.assertEqual(self.ask("POST", f"/runs/{run_id}/cancel", {}).status, 202)
         with self.shortage():
             time.sleep(1.5)
-        run = self.server.ended(run_id, 5)
+        run = self.server.ended(run_id)
         self.assertEqual((run["status"], run["exitCode"]), ("cancelled", 137))
 
     @slow

@@ -24,9 +24,9 @@ from support import (
     slow,
     wait_until,
 )
+from test_schedule import plan_soon
 
 from cron_trigger.history.schema import TABLES
-from cron_trigger.registry.times import now_text
 
 STAY = """#!/bin/sh
 echo "$CRON_RUN_ID" >>"$0.begun"
@@ -174,7 +174,7 @@ class Disk(DiskCase):
         (self.server.folder / "stay.sh.go").touch()
         wait_until(lambda: not os.path.exists(f"/proc/{told['pid']}/environ"))
         self.server.start()
-        self.assertEqual(self.server.run(told["runId"])["exitCode"], 3)
+        self.assertEqual(self.server.ended(told["runId"])["exitCode"], 3)
         filler.unlink()
 
     def test_a_server_started_on_a_full_disk_overwrites_no_old_run(self) -> None:
@@ -223,7 +223,7 @@ class Disk(DiskCase):
             db.execute("begin immediate")
             started_s = time.monotonic()
             run = self.server.completed("brief")
-            self.assertLess(time.monotonic() - started_s, 5)
+            self.assertLess(time.monotonic() - started_s, 10)
             self.assertTrue(self.degraded())
             line = self.server.command("run", "brief")
             self.assertEqual(line.returncode, 3)
@@ -254,7 +254,8 @@ class Disk(DiskCase):
     def test_a_history_removed_under_the_server_is_begun_again(self) -> None:
         self.server.start()
         told = self.server.trigger("stay").json
-        shutil.rmtree(self.server.state_dir)
+        # In one step: a server that writes just then would put a file in between.
+        shutil.rmtree(self.server.state_dir.rename(self.server.folder / "gone"))
         self.assertEqual(self.let_go(told["runId"])["exitCode"], 3)
         self.restart()
         rows = self.server.rows("select id, exit_code from cron_executions")
@@ -321,8 +322,7 @@ class KilledMeanwhile(DiskCase):
 
     def test_a_planned_trigger_that_fired(self) -> None:
         need_full()
-        moment = now_text(time.time() + 0.3)
-        planned = self.server.trigger("stay", runAt=moment).json["scheduledId"]
+        planned = plan_soon(self.server, "stay", 0.3)
 
         def entry() -> Any:
             (found,) = self.server.get("/scheduled").json["scheduled"]

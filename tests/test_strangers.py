@@ -18,6 +18,8 @@ from typing import Any, Iterator, Sequence
 
 from support import Server, need, need_command, need_full, slow, wait_until
 
+from cron_trigger.registry.threads import IDLE_LIMIT
+
 REGISTRY = {
     "nap": {"description": "Sleep", "command": ["/bin/sleep", "60"]},
     "hello": {"description": "Say hello", "command": ["/bin/echo", "hello"]},
@@ -27,7 +29,7 @@ ASK = """
 import http.client, json, sys
 for source, target, path, host in json.load(sys.stdin):
     connection = http.client.HTTPConnection(
-        target, int(sys.argv[1]), timeout=5, source_address=(source, 0)
+        target, int(sys.argv[1]), timeout=20, source_address=(source, 0)
     )
     try:
         connection.request("GET", path, headers={"Host": host} if host else {})
@@ -85,7 +87,8 @@ def open_stream(path):
 
 def again(work):
     def run():
-        while time.monotonic() < until_s:
+        # Until there were some to be refused, also on a slow machine.
+        while time.monotonic() < until_s + 60 * (counts.get("refused", 0) < 200):
             try:
                 work()
                 counts[work.__name__] = counts.get(work.__name__, 0) + 1
@@ -313,8 +316,9 @@ class SourceTest(StrangersCase):
         self.assertEqual(self.neighbour.ask(port, *calls), ["403", "403"])
         own = (("127.0.0.1", "127.0.0.1"), ("::1", "::1"))
         self.assertEqual(host.ask(port, *own), ["200", "200"])
-        self.assertIn("from 172.31.10.99: 403 forbidden", server.log_text())
-        self.assertIn("from fd00:31::99: 403 forbidden", server.log_text())
+        # Told after the answer, by another thread.
+        wait_until(lambda: "from 172.31.10.99: 403 forbidden" in server.log_text())
+        wait_until(lambda: "from fd00:31::99: 403 forbidden" in server.log_text())
         for at in (host.NEIGHBOUR[1], host.NEIGHBOUR_6[1], "192.168.96.1"):
             self.assertEqual(host.ask(port, (at, at)), ["200"], at)
         # The address that is called does not matter, only the caller's.
@@ -387,7 +391,7 @@ class SourceTest(StrangersCase):
             self.host.ip(
                 "link set veth0 master podman1", "address add 10.88.0.1/16 dev podman1"
             )
-            wait_until(lambda: self.container.ask(server.port, call) == ["200"], 10)
+            wait_until(lambda: self.container.ask(server.port, call) == ["200"])
         finally:
             self.host.ip("link set veth0 master br-0123456789ab")
             self.host.ip("link delete podman1")
@@ -450,7 +454,8 @@ class FloodTest(StrangersCase):
         for data in ("", "GET /health HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n"):
             holds = (target, server.port, source, 400, data)
             with self.neighbour.running(HOLD, *holds):
-                self.assertLess(self.count(server, "task"), before[0] + 3)
+                # Those who were served before may have left some that wait for more.
+                self.assertLess(self.count(server, "task"), before[0] + 3 + IDLE_LIMIT)
                 self.assertLess(self.count(server, "fd"), before[1] + 25)
                 own = ("127.0.0.1", "127.0.0.1")
                 self.assertLess(self.honest(self.host, server, own), 0.1)

@@ -70,8 +70,8 @@ exec systemd-nspawn --quiet --boot --register=no \
     --bind-ro="$repository:/src" --directory="$work/root"
 """
 
-# A cron that runs until it is told to end, a cron that writes without a pause, and
-# one that is over at once.
+# A cron that runs until it is told to end, and one that writes without a pause, but
+# does not end while it is held.
 WAITER = """#!/bin/sh
 echo waiting
 until [ -e /tmp/go ]; do sleep 0.1; done
@@ -84,6 +84,7 @@ while [ $i -lt 1500 ]; do
     i=$((i + 1))
     echo "line $i"
     [ $((i % 5)) != 0 ] || sleep 0.01
+    while [ $i = 1400 ] && [ -e /tmp/hold ]; do sleep 0.1; done
 done
 """
 
@@ -345,18 +346,14 @@ class Protocol(unittest.TestCase):
             if key in message:
                 return message
 
-    def pings_in(self, duration_s: float) -> int:
-        """Count the watchdog's pings from now on."""
-        deadline_s = time.monotonic() + duration_s
-        count = 0
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            self.socket.settimeout(left_s)
-            try:
-                count += "WATCHDOG" in self.message()
-            except socket.timeout:
-                break
-        self.socket.settimeout(10)
-        return count
+    def is_silent(self) -> bool:
+        """Return True where nothing comes while several pings were due."""
+        self.socket.settimeout(1.5)
+        try:
+            self.message()
+        except socket.timeout:
+            return True
+        return False
 
     def test_ready_reloading_and_stopping(self) -> None:
         server = self.serve()
@@ -372,7 +369,7 @@ class Protocol(unittest.TestCase):
 
     @slow
     def test_a_stop_serves_whoever_it_let_in(self) -> None:
-        server = self.serve(program=limited("arrival_s=5.0"))
+        server = self.serve(program=limited("arrival_s=60.0"))
         assert server.process
         with socket.create_connection(("127.0.0.1", server.port), 10) as late:
             server.get("/health")  # came later, and is answered: both were let in
@@ -408,12 +405,12 @@ class Protocol(unittest.TestCase):
         )
         server = self.serve(program=("-c", code))
         self.message_with("READY")
-        self.assertGreaterEqual(self.pings_in(1.5), 3)
+        for _ in range(3):
+            self.message_with("WATCHDOG")
         Path(self.flag).touch()
         with contextlib.suppress(OSError):
             server.request("GET", "/health", timeout_s=0.5)
-        self.pings_in(0.3)  # one may have been on its way
-        self.assertEqual(self.pings_in(1.5), 0)
+        wait_until(self.is_silent)  # what was on its way still comes
 
     @slow
     def test_without_systemd_nothing_is_said(self) -> None:
@@ -507,7 +504,7 @@ class OnAMachine(unittest.TestCase):
         """Wait for the end of a run and return its record."""
         wait_until(
             lambda: self.run_of(run_id)["status"] != "running",
-            timeout_s=20,
+            timeout_s=60,
             what=f"the end of run {run_id}",
         )
         return self.run_of(run_id)
@@ -618,6 +615,7 @@ def work():
             call.request("GET", "/health")
             call.getresponse().read()
             count += 1
+            count > 10 and open("/tmp/called", "w").close()
         except Exception as error:
             failed.append(repr(error))
         call.close()
@@ -637,9 +635,11 @@ class Hammer:
 
     def __enter__(self) -> None:
         machine = self._test.machine
-        machine.run("rm", "-f", "/tmp/enough", "/tmp/hammered")
+        machine.run("rm", "-f", "/tmp/enough", "/tmp/hammered", "/tmp/called")
         machine.write("/tmp/hammer.py", HAMMER)
         machine.sh("setsid python3 /tmp/hammer.py >/tmp/hammered 2>&1 &")
+        called = partial(machine.run, "test", "-e", "/tmp/called", check=False)
+        wait_until(lambda: called().returncode == 0, what="the first callers")
 
     def __exit__(self, *_: object) -> None:
         machine = self._test.machine
@@ -678,7 +678,10 @@ class Service(OnAMachine):
     def test_service_is_enabled_and_tells_its_state_in_words(self) -> None:
         self.assertEqual(self.systemctl("is-enabled", SERVICE), "enabled")
         self.assertEqual(self.systemctl("is-active", SERVICE), "active")
-        self.assertEqual(self.show("StatusText"), "11 crons, 0 running")
+        wait_until(
+            lambda: self.show("StatusText") == "11 crons, 0 running",
+            what="the status line of a server without a run",
+        )
         self.assertEqual(self.show("NFileDescriptorStore"), "1")
         run_id = self.start("waiter")
         wait_until(
@@ -771,9 +774,9 @@ class Service(OnAMachine):
     def test_killed_server_is_back_in_15_s_and_refuses_no_one_meanwhile(self) -> None:
         run_id = self.start("waiter")
         pid = self.show("MainPID")
+        died = time.monotonic()
         # Whoever it was answering just then has lost; whoever comes now waits.
         self.machine.run("pkill", "-9", "-f", "cron_trigger_server.py")
-        died = time.monotonic()
         with Callers(self) as callers:
             # A trigger that comes while nobody listens is served in the end, too.
             late = self.start("writer")
@@ -838,7 +841,9 @@ class Service(OnAMachine):
             what="the new cron",
         )
         self.assertEqual(self.show("MainPID"), pid)
-        self.assertEqual(self.show("ActiveState"), "active")
+        wait_until(
+            lambda: self.show("ActiveState") == "active", what="the end of the reload"
+        )
 
     def test_reload_of_a_registry_with_a_fault_fails_and_says_so(self) -> None:
         path = "/etc/cron-trigger-server/crons.json"
@@ -848,7 +853,8 @@ class Service(OnAMachine):
         self.machine.write(path, '{"broken": {}}')
         done = self.machine.run("systemctl", "reload", SERVICE, check=False)
         self.assertNotEqual(done.returncode, 0)
-        self.assertIn("broken", self.machine.sh(f"journalctl -u {SERVICE} -n 20"))
+        said = f"journalctl -u {SERVICE} -n 20"
+        wait_until(lambda: "broken" in self.machine.sh(said), what="the fault")
         self.assertEqual(self.show("ActiveState"), "active")
         self.assertEqual(self.http("/health")[1]["status"], "degraded")
         errors = f"journalctl -u {SERVICE} -p err -o cat"
@@ -888,9 +894,10 @@ class Service(OnAMachine):
         self.assertEqual(self.show("ActiveState"), "failed")
         began = time.monotonic()
         self.assertEqual(self.http("/health")[0], 0)
-        self.assertLess(time.monotonic() - began, 5)
-        status = self.machine.run("systemctl", "status", SERVICE, check=False).stdout
-        self.assertIn("CRON_TRIGGER_HISTORY_DAYS must be a whole number", status)
+        self.assertLess(time.monotonic() - began, 30)  # who waits does so for 60
+        fault = "CRON_TRIGGER_HISTORY_DAYS must be a whole number"
+        status = f"systemctl status {SERVICE}"
+        wait_until(lambda: fault in self.machine.sh(status, False), what=fault)
         self.machine.run("rm", path)
         self.restart()
         self.assert_goes_on(run_id)
@@ -910,7 +917,8 @@ class Service(OnAMachine):
         done = self.machine.run("systemctl", "restart", SERVICE, check=False)
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(self.show("ActiveState"), "activating")
-        self.assertEqual(self.show("ExecMainStatus"), "75")
+        # 0 while it tries.
+        wait_until(lambda: self.show("ExecMainStatus") == "75", what="the exit status")
         # Nobody waits at the earlier port for a server that may never come.
         self.assertEqual(self.http("/health")[0], 0)
         said = f"systemctl status {SERVICE} | grep -o 'listens on .*ss -ltnp'"
@@ -921,7 +929,11 @@ class Service(OnAMachine):
             lambda: self.http("/health", port=9990)[0] == 200, what="the free port"
         )
         self.machine.run("touch", "/tmp/go")
-        wait_until(lambda: not self.waiter_runs(), what=f"the end of run {run_id}")
+        run = f"/runs/{run_id}"
+        wait_until(
+            lambda: self.http(run, port=9990)[1]["run"]["status"] == "failed",
+            what="the end of the cron",
+        )
 
     def test_another_address_refuses_no_caller_either(self) -> None:
         path = f"/etc/systemd/system/{SERVICE}.service.d/host.conf"
@@ -982,24 +994,24 @@ class Service(OnAMachine):
         self.assertEqual(self.show("MainPID"), pid)
 
     def test_watchdog_restarts_a_server_that_hangs(self) -> None:
-        self.set_drop_in("[Service]\nWatchdogSec=2s\nRestartSec=1s\n")
+        self.set_drop_in("[Service]\nWatchdogSec=8s\nRestartSec=1s\n")
         run_id = self.start("waiter")
         pid = self.show("MainPID")
         # Whoever it was answering just then has lost; whoever comes now waits.
         self.machine.run("kill", "-STOP", pid)
         with Callers(self) as callers:
-            self.wait_for_another_server(pid, timeout_s=15)
+            self.wait_for_another_server(pid, timeout_s=40)
         self.assertEqual(callers.not_served, [])
-        journal = self.machine.sh(f"journalctl -u {SERVICE} -n 200")
+        journal = self.machine.sh(f"journalctl -u {SERVICE} -n 2000")
         self.assertIn("Watchdog timeout", journal)
         # Where it hung: every thread's traceback.
         self.assertIn("Fatal Python error: Aborted", journal)
         self.assert_goes_on(run_id)
 
     def test_watchdog_leaves_a_healthy_server_alone(self) -> None:
-        self.set_drop_in("[Service]\nWatchdogSec=1s\n")
+        self.set_drop_in("[Service]\nWatchdogSec=5s\n")
         pid = self.show("MainPID")
-        time.sleep(4)
+        time.sleep(11)
         self.assertEqual(self.show("MainPID"), pid)
 
     def test_another_port_drops_the_old_socket(self) -> None:
@@ -1046,18 +1058,22 @@ class Service(OnAMachine):
         self.systemctl("daemon-reload")
         self.machine.run("systemctl", "restart", SERVICE, check=False)
         own = f"journalctl -o cat -t {SERVICE} --since '{since}'"
+        fault = "CRON_TRIGGER_PORT"
+        wait_until(lambda: fault in self.machine.sh(own + " -p err"), what=fault)
         errors = self.machine.sh(own + " -p err").splitlines()
-        self.assertTrue(any("CRON_TRIGGER_PORT" in line for line in errors), errors)
         everything = self.machine.sh(own).splitlines()
         self.assertGreater(len(everything), len(errors))
         self.assertFalse([line for line in everything if line.startswith("<")])
 
     def test_rotation_while_a_cron_writes_loses_no_line(self) -> None:
+        self.machine.run("touch", "/tmp/hold")
+        self.addCleanup(self.machine.run, "rm", "-f", "/tmp/hold")
         first = self.start("writer")
         log = f"/runs/{first}/log"
         wait_until(lambda: "line 20" in self.http(log)[1], what="a written line")
         self.machine.run("logrotate", "--force", f"/etc/logrotate.d/{SERVICE}")
         self.assertEqual(self.run_of(first)["status"], "running")
+        self.machine.run("rm", "/tmp/hold")
         self.assertEqual(self.ended(first)["status"], "completed")
         wanted = [f"line {i}" for i in range(1, 1501)]
         self.assertEqual(self.http(f"/runs/{first}/log")[1].splitlines(), wanted)
@@ -1067,8 +1083,9 @@ class Service(OnAMachine):
         self.assertEqual(self.http(f"/runs/{second}/log")[1].splitlines(), wanted)
         self.assertEqual(self.http(f"/runs/{first}/log")[1].splitlines(), wanted)
         self.assertIn("line 1500", self.machine.sh("cat /var/log/qadhya/writer.log"))
-        own = self.machine.sh(f"cat /var/log/qadhya/{SERVICE}.log")
-        self.assertIn("writer", own, "the server goes on in the renamed file")
+        own = f"cat /var/log/qadhya/{SERVICE}.log"
+        # Else the server goes on in the renamed file.
+        wait_until(lambda: "writer" in self.machine.sh(own), what="the server's line")
 
     def doctor(self) -> tuple[int, str]:
         command = "/opt/cron-trigger-server/cron_trigger_server.py doctor"
@@ -1095,13 +1112,13 @@ class Service(OnAMachine):
     def test_firewall_admits_containers_by_the_rule_that_is_shown(self) -> None:
         self.machine.sh(DOCKER_BRIDGE)
         self.addCleanup(self.machine.sh, "ip link del docker0; kill $(cat /run/peer)")
-        call = "nsenter -t $(cat /run/peer) -n curl -sS -m 2 http://172.17.0.1:9998"
-        self.assertIn("healthy", self.machine.sh(f"{call}/health"))
+        call = "nsenter -t $(cat /run/peer) -n curl -sS http://172.17.0.1:9998/health"
+        self.assertIn("healthy", self.machine.sh(f"{call} -m 20"))
         self.assertEqual(self.doctor()[0], 0)
 
         self.machine.run("ufw", "--force", "enable")
         self.addCleanup(self.machine.run, "ufw", "--force", "reset")
-        self.assertNotIn("healthy", self.machine.sh(f"{call}/health", check=False))
+        self.assertNotIn("healthy", self.machine.sh(f"{call} -m 2", check=False))
         rule = "sudo ufw allow from 172.17.0.0/16 to any port 9998 proto tcp"
         status, output = self.doctor()
         self.assertEqual(status, 1, output)
@@ -1111,7 +1128,7 @@ class Service(OnAMachine):
         self.assertIn('extra_hosts: ["host.docker.internal:host-gateway"]', shown)
 
         self.machine.sh(rule.replace("sudo ", ""))
-        self.assertIn("healthy", self.machine.sh(f"{call}/health"))
+        self.assertIn("healthy", self.machine.sh(f"{call} -m 20"))
         status, output = self.doctor()
         self.assertEqual(status, 0, output)
 
@@ -1119,10 +1136,10 @@ class Service(OnAMachine):
         run_id = self.start("waiter")
         self.machine.reboot()
         wait_until(
-            lambda: self.systemctl("is-active", SERVICE) == "active",
+            lambda: self.show("ActiveState") == "active",
             what="the service after the boot",
         )
-        run = self.run_of(run_id)
+        run = self.ended(run_id)
         self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
         again = self.start("waiter")
         self.machine.run("touch", "/tmp/go")
@@ -1187,6 +1204,10 @@ class Documents(OnAMachine):
         self.assertGreater(self.try_document("README.md"), 3)
         self.machine.run(
             "cron-trigger", "trigger", "monitor-openai", "--wait", check=False
+        )
+        wait_until(
+            lambda: self.show("StatusText") == "7 crons, 0 running",
+            what="the run's end in the status line",
         )
         self.assertGreater(self.try_document("docs/operations.md"), 6)
 

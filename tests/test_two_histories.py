@@ -148,12 +148,12 @@ class Locked(DiskCase):
 
     def test_an_end_that_no_server_saw_outlives_the_next_run(self) -> None:
         self.server.start()
-        first = self.server.trigger("stay").json["runId"]
-        wait_until(lambda: str(first) in self.begun())
+        told = self.server.trigger("stay").json
+        wait_until(lambda: str(told["runId"]) in self.begun())
         self.server.kill()
         (self.server.folder / "stay.sh.go").touch()
-        path = self.server.run_dir / "stay.pid"
-        wait_until(lambda: path.read_bytes().split()[1:2] == [b"3"])
+        # Its keeper has written the status and let go of the lock.
+        wait_until(lambda: not os.path.exists(f"/proc/{told['pid']}"))
         with locked(self.server.state_dir / "history.db", readable=False):
             line = self.server.command("run", "stay")
             self.assertEqual(line.returncode, 3, line.stderr)
@@ -161,6 +161,10 @@ class Locked(DiskCase):
         wait_until(lambda: not self.degraded())
         rows = self.server.rows("select status, exit_code from cron_executions")
         self.assertEqual(rows, [("failed", 3), ("failed", 3)])
+
+    def idle(self) -> bool:
+        """Tell whether the server, too, has seen the end of a crontab's run."""
+        return not self.server.get("/crons/brief").json["cron"]["running"]
 
     def test_each_event_once_though_server_and_crontab_both_wrote(self) -> None:
         self.server.start()
@@ -173,6 +177,7 @@ class Locked(DiskCase):
             while time.monotonic() < deadline_s:
                 if self.server.command("run", "brief").returncode == 3:
                     lines += 1
+                wait_until(self.idle)
                 told.append(self.server.completed("brief")["id"])
                 if len(told) % 3 == 2:
                     self.restart()
@@ -238,7 +243,7 @@ class Locked(DiskCase):
             ids = [self.server.completed("brief")["id"] for _ in range(4)]
             line = self.server.command("run", "brief")
             self.assertEqual(line.returncode, 3)
-            self.assertLess(time.monotonic() - began_s, 7)
+            self.assertLess(time.monotonic() - began_s, 20)
         self.assertEqual(ids, [2, 3, 4, 5])
         events = self.events()
         self.assertEqual(len({event[1:] for event in events}), 12)
@@ -354,7 +359,10 @@ class Lost(Folder):
         self.assert_known(ids, running)
         self.assertEqual(len(self.aside()), 1)
 
+    # The other process holds the history for as long as its disk takes.
+    @mock.patch.object(HistoryFile, "BUSY_S", 15.0)
     def test_what_other_processes_write_is_no_damage(self) -> None:
+        self.store = self.opened()
         running = self.begun()
         text = (
             "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], timeout=10)\n"
@@ -436,8 +444,9 @@ class Lost(Folder):
     def test_the_advice_fits_the_fault(self) -> None:
         with locked(self.path):
             self.begun()
-        self.assertIn("end the program", self.store.problem or "")
-        self.assertNotIn("space", self.store.problem or "")
+            problem = self.store.problem or ""
+        self.assertIn("end the program", problem)
+        self.assertNotIn("space", problem)
 
 
 @slow
@@ -651,7 +660,7 @@ class Moved(DiskCase):
                 self.server.trigger("brief")
         assert self.server.process
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.server.process.wait(3)
+            self.server.process.wait(20)
         died = self.server.process.poll()
         self.server.kill()
         self.assertEqual(died, -signal.SIGKILL)

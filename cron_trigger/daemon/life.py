@@ -133,6 +133,7 @@ class Daemon:
         for warning in self._misspelt:
             self._log.say("warning", warning)
         parts.changes.listen(self._show_status_soon)
+        parts.changes.listen(self._plan_anew)
         parts.reloads.listen(self._on_registry)
         parts.heals.listen(lambda: parts.loop.aside(self._catch_up))
 
@@ -199,6 +200,10 @@ class Daemon:
             self._parts.loop.aside(self._parts.lateness.tick)
             self._parts.changes("")
 
+    def _plan_anew(self, cron_name: str) -> None:
+        if not cron_name:
+            self._parts.loop.aside(self._parts.schedule.start)
+
     def _show_status_soon(self, _name: str) -> None:
         if not self._status_due:
             self._status_due = True  # of two at once both may ask
@@ -215,7 +220,6 @@ class Daemon:
     def _catch_up(self) -> None:
         """Do what could not be done while the history could not be read."""
         self._parts.runner.sync()
-        self._parts.schedule.start()
         self._parts.changes("")
 
     # ---- serve

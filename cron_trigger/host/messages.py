@@ -43,12 +43,12 @@ class MessageSocket:
         return False
 
     def receive(self) -> list[str]:
-        """Return the cron names that have been sent."""
+        """Return the cron names that have been sent; "" stands for any."""
         names = []
         with contextlib.suppress(BlockingIOError):
             while True:
                 names.append(self._socket.recv(256).decode("utf-8", "replace"))
-        return [name for name in names if CRON_NAME.fullmatch(name)]
+        return [name for name in names if not name or CRON_NAME.fullmatch(name)]
 
     def send(self, cron_name: str) -> None:
         """Tell that something changed; nobody may be there to hear it."""

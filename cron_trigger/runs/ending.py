@@ -159,10 +159,11 @@ class Ending:
                 active.timeout.cancel()
             if active.pidfd is not None:
                 self._on.loop.unwatch(active.pidfd)
-            # Recorded, then out of the table, unlocked, and told: whoever finds the
-            # lock free finds the end in the history.
-            self._running.remove(active)
+            # Recorded, then unlocked, out of the table, and told: whoever finds the
+            # lock free finds the end in the history, and whoever finds it taken finds
+            # in the table by whom.
             active.close()
+            self._running.remove(active)
             active.done.set()
             self._on.changed(active.run.cron_name)
 

@@ -164,12 +164,14 @@ class RunFolder:
             if active.holds(os.stat(path, follow_symlinks=False)):
                 return False
         with contextlib.suppress(OSError):
-            lock = take_lock(path)
-            # None: somebody was faster, who then runs the cron a second time; it is too
-            # late to tell them.
-            if lock is not None:
-                active.add_lock(lock)
-                return True
+            # Who only looks, as with `flock -n`, lets go within moments; else somebody
+            # was faster, who runs the cron a second time, and can't be told any more.
+            for _ in range(100):
+                lock = take_lock(path)
+                if lock is not None:
+                    active.add_lock(lock)
+                    return True
+                time.sleep(0.01)
         return False
 
     def _tell(self, made: bool, lost: list[ActiveRun]) -> None:

@@ -20,6 +20,6 @@ class Ground(NamedTuple):
     loop: Loop
     #: Writes a line of a level into the server's log.
     say: Callable[[str, str], None]
-    #: Tells that something about a cron is different now.
+    #: Tells that something about a cron is different now; "": of any, plans too.
     changed: Callable[[str], Any] = lambda _cron_name: None
     clock: Callable[[], float] = time.time

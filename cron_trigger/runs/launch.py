@@ -23,7 +23,13 @@ import time
 from typing import Iterator, Mapping, NamedTuple, Optional
 
 from cron_trigger.host import keeper
-from cron_trigger.host.lock import LockTable, empty_pid_file, read_lock, take_lock
+from cron_trigger.host.lock import (
+    LockTable,
+    empty_pid_file,
+    read_lock,
+    read_pid_file,
+    take_lock,
+)
 from cron_trigger.host.processes import boot_time_s, process
 from cron_trigger.host.shortage import insist, is_shortage
 from cron_trigger.host.users import User
@@ -61,7 +67,7 @@ class Launch:
     TURN_S = 0.05
     #: A trigger waits so long for one of the same cron that came just before it, and
     #: for the record of an end that it comes right after.
-    PATIENCE_S = 2.0
+    PATIENCE_S, LOOK_S = 2.0, 0.01
 
     def __init__(
         self,
@@ -194,6 +200,8 @@ class Launch:
         path = self._on.settings.pid_file(name)
         deadline_s = time.monotonic() + self.PATIENCE_S
         while True:
+            # Before the lock is tried: what has it may end in between.
+            active = self._running.of_cron(name)
             try:
                 # Tried, never waited for: a holder may run for hours.
                 lock = take_lock(path)
@@ -211,14 +219,24 @@ class Launch:
                 # Let go before the wait below: who records the end does not need it,
                 # but a run that goes on has had its copy.
                 os.close(lock)
-            # A client that has seen the end of a run may come before its lock is free.
-            # Looked up anew in each round: the run that held the lock may have ended.
-            active = self._running.of_cron(name)
-            # A run that is `ending` has only its record before it; one that runs is not
-            # waited for.
             left_s = deadline_s - time.monotonic()
-            if not (active and active.ending and active.done.wait(max(0.0, left_s))):
+            if left_s < 0 or not self._is_ending(path, active, left_s):
                 raise self._busy(name)
+
+    def _is_ending(self, path: str, active: Optional[ActiveRun], left_s: float) -> bool:
+        """Wait for the record of an end; False where a run goes on.
+
+        A client that has seen the end of a run may come before its lock is free.
+        """
+        if active:
+            # One that is being ended may take as long as its entry says.
+            gone = active.run.end_reason is None and not active.alive()
+            return (active.ending or gone) and active.done.wait(left_s)
+        # Of a command line's run, say, that another process records.
+        written = read_pid_file(path)
+        ago_s = self._on.clock() - written.written_s
+        time.sleep(self.LOOK_S)
+        return written.exit_code is not None and abs(ago_s) < self.PATIENCE_S
 
     def _settled(self, cron_name: str, lock: int) -> bool:
         """Record what ran before, by what the PID file says that is soon emptied.

@@ -313,6 +313,7 @@ class Recovery:
         if run.pid is None:
             # Before the end is recorded: a kill in between does it once more.
             self._on.history.release(run, began=False)
+            self._on.changed("")  # its planned trigger is pending again
             return replace(run, status=INTERRUPTED, error=NEVER_BEGAN)
         return with_outcome(run, None)
 

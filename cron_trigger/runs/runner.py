@@ -92,12 +92,13 @@ class Runner:
 
     def external(self) -> dict[str, int]:
         """Return cron name to PID where somebody else holds a cron's lock."""
-        # The kernel's table first, then ours: a run that begins in between is not taken
-        # for a stranger's.
+        # Ours before the kernel's table and after it: a run that ends or begins in
+        # between is not taken for a stranger's.
+        ours = self._running.by_cron()
         holders = self._lock_table.holders() if self._lock_table else {}
         self.sync()
-        known = self._running.by_cron()
-        return {n: p for n, p in holders.items() if n not in known}
+        ours.update(self._running.by_cron())
+        return {n: p for n, p in holders.items() if n not in ours}
 
     # ---- what is asked for
 

@@ -115,7 +115,8 @@ class Views:
         external = self._runner.external()
         times = [self._times(cron) for cron in crons.values() if cron.schedule]
         # Read before the state, see above.  Another registry is another dictionary.
-        mark = (self._marks.get(""), *external, *times)
+        runs = {run.id for run in self._runner.running().values()}
+        mark = (self._marks.get(""), runs, *external, *times)
         kept = self._body
         if kept[0] is None or kept[0][0] is not crons or kept[0][1] != mark:
             texts = ", ".join(self._text(cron, external) for cron in crons.values())
@@ -146,11 +147,11 @@ class Views:
 
     def _text(self, cron: Cron, external: Mapping[str, int]) -> str:
         held, times = cron.name in external, self._times(cron)
+        run = self._runner.run_of(cron.name)
         # Not the registry's version: it may be that of a file read just now.
-        mark = (cron, self._marks.get(cron.name), held, times)
+        mark = (cron, self._marks.get(cron.name), run and run.id, held, times)
         kept = self._entries.get(cron.name)
         if kept is None or kept[0] != mark:
-            run = self._runner.run_of(cron.name)
             running = EXTERNAL if held else run.view() if run else None
             kept = (mark, self._made(cron, running, times))
             self._entries[cron.name] = kept

@@ -108,6 +108,7 @@ class ListenerTest(unittest.TestCase):
         take_over(cast(Any, server), earlier)
         self.assertIs(server.socket, listener)
         new = self.call()
+        select.select([listener], [], [], 10)
         server.accept()
         for call in (early, late, new):
             self.assertEqual(call.getresponse().status, 204)

@@ -203,7 +203,7 @@ class Answers(Folder):
             page = self.store.runs(Selection(None, COMPLETED, 7, 3))
             self.assertEqual([run.id for run in page], [6, 5, 4])
             self.assertEqual(self.store.figures("a").runs, 8)
-        self.assertTrue(self.store.retry())
+        wait_until(self.store.retry)
         self.assertEqual(self.rows("select count(*) from cron_executions"), [(8,)])
         self.assertEqual(self.store.figures("a").runs, 8)
 
@@ -227,7 +227,7 @@ class Faults(Folder):
             self.ended(within, 4)
             self.assertFalse(self.store.retry())
             self.assertEqual([r.exit_code for r in self.store.runs()], [4, 3])
-        self.assertTrue(self.store.retry())
+        wait_until(self.store.retry)
         self.assertIsNone(self.store.problem)
         rows = self.rows("select id, status, exit_code, pid from cron_executions")
         expected = [(before.id, "failed", 3, 4711), (within.id, "failed", 4, 4711)]
@@ -243,7 +243,7 @@ class Faults(Folder):
         with self.locked():
             mine = self.begun("a", requested_by="me")
         theirs = other.begin(Run(0, "b", RUNNING, started_at=now_text()))
-        self.assertTrue(self.store.retry())
+        wait_until(self.store.retry)
         self.ended(mine, 3)
         rows = self.rows("select id, cron_name from cron_executions order by cron_name")
         self.assertEqual(rows, [(mine.id, "a"), (theirs.id, "b")])
@@ -258,7 +258,7 @@ class Faults(Folder):
             self.store = self.opened()
             self.assertIsNotNone(self.store.problem)
             run = self.begun("new")
-        self.assertTrue(self.store.retry())
+        wait_until(self.store.retry)
         self.ended(run)
         rows = self.rows("select cron_name, count(*) from cron_executions group by 1")
         self.assertEqual(rows, [("new", 1), ("old", 3)])
@@ -370,7 +370,8 @@ class Faults(Folder):
                 others[0].join(0.1)  # it waits for us, or has come first
             return columns
 
-        with mock.patch.object(schema, "columns_of", overtaken):
+        patient = mock.patch.object(HistoryFile, "BUSY_S", 30.0)
+        with patient, mock.patch.object(schema, "columns_of", overtaken):
             store = self.opened()
             others[0].join()
         self.assertIsNone(store.problem)
@@ -447,7 +448,7 @@ class Faults(Folder):
                 self.store.tell("registry.reloaded", {"crons": 1})
                 self.store.prune(0)
                 database._write_first = whole
-                self.assertTrue(self.store.retry())
+                wait_until(self.store.retry)
                 known = self.store.run(running.id)
                 assert known
                 self.assertEqual((known.status, known.exit_code), ("failed", 3))
