@@ -172,11 +172,23 @@ class EventsTest(unittest.TestCase):
             "m.Broadcaster.join = late",
         )
         with Server(REGISTRY, program=patched(*late)) as server:
-            listener = Listener(server)
-            self.addCleanup(listener.close)
-            self.assertEqual(next(listener.blocks()), ["retry: 2000"])
-            run_id = server.trigger("c0").json["runId"]
-            self.assertEqual(len(listener.until("run.finished", id=run_id)), 2)
+            for last in (None, 10**17):
+                listener = Listener(server, last)
+                self.addCleanup(listener.close)
+                self.assertEqual(next(listener.blocks()), ["retry: 2000"])
+                run_id = server.trigger("c0").json["runId"]
+                self.assertEqual(len(listener.until("run.finished", id=run_id)), 2)
+
+    @slow
+    def test_whose_end_was_told_is_shown_as_ended(self) -> None:
+        late = "lambda *a: (m.time.sleep(0.3), whole(*a))[1]"
+        program = patched("whole = m.ActiveRun.close", f"m.ActiveRun.close = {late}")
+        with Server(REGISTRY, program=program) as server:
+            with listening(server) as listener:
+                run_id = server.trigger("c0").json["runId"]
+                server.request("POST", "/trigger", {"cronName": "c1"})
+                told = listener.until("run.finished", id=run_id)[-1]
+                self.assertEqual(server.run(run_id), told.data["run"])
 
     def test_a_runs_start_and_end_are_told(self) -> None:
         with listening(self.server) as listener:
@@ -192,8 +204,7 @@ class EventsTest(unittest.TestCase):
         self.assertEqual(started.data["host"], socket.gethostname())
         self.assertEqual(list(started.data), ["run", "host"])
         self.assertEqual(list(finished.data), ["run", "cron", "host"])
-        # The end is told a moment before the run is taken from what runs.
-        self.assertEqual(finished.data["run"], self.server.ended(run_id))
+        self.assertEqual(finished.data["run"], self.server.run(run_id))
         # The cron's entry comes with it, so that nobody need ask for it.
         entry = self.server.get("/crons/c0").json["cron"]
         self.assertEqual(finished.data["cron"], entry)

@@ -86,6 +86,19 @@ class WithoutEvents(BrowserTest):
         sees(self.page.locator(".toast"), self.say("exit", code=2))
         sees(self.rows().first, self.say("status_failed"))
 
+    def test_an_end_before_the_first_look_is_told_too(self) -> None:
+        self.refuse_events(504)
+        self.page.route("**/runs/*", self.let_it_end_first)
+        self.page.goto(self.origin)
+        sees(self.page.locator("#connection"), self.say("polling"))
+        self.start_now("bad")
+        sees(self.page.locator(".toast"), self.say("exit", code=2))
+        sees(self.card("bad"), self.say("status_failed"))
+
+    def let_it_end_first(self, route: Any) -> None:
+        self.server.ended(int(route.request.url.rpartition("/")[2]))
+        route.continue_()
+
     def test_a_cancel_is_known_at_once(self) -> None:
         self.refuse_events(504)
         run_id = self.server.trigger("slow").json["runId"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 
 from beside import beside
-from browser import BrowserTest, gone, sees
+from browser import BrowserTest, gone, held_back, sees
 from page_proxy import proxy
 from support import limited
 
@@ -47,6 +47,19 @@ class Secret(BrowserTest):
         other_tab.keyboard.press("Enter")
         told = self.say("secret_wait", seconds="").split("  ")[0].split(".")[0]
         sees(other_tab.get_by_role("dialog"), told)
+
+    def test_a_refusal_of_before_does_not_undo_the_right_one(self) -> None:
+        page = self.page
+        refused = page.expect_response(lambda r: "/runs?" in r.url and r.status == 401)
+        with refused, held_back(page, "**/runs?*"):
+            page.goto(self.origin)
+            sees(page.get_by_role("dialog"), self.say("secret_title"))
+            self.enter(RIGHT)
+            sees(self.card("quick"))
+        page.evaluate("new Promise(requestAnimationFrame)")  # it has been taken
+        sees(page.locator("#connection"), self.say("live"))
+        gone(page.locator("#secret-dialog"))
+        self.assertEqual(page.evaluate("sessionStorage.length"), 1)
 
     def test_who_closes_the_dialog_finds_a_way_back(self) -> None:
         page = self.page

@@ -247,7 +247,9 @@ export class Connection {
       if (!run) continue;
       this.state.putRun(run);
       if (tries === 0 || run.status !== "running") await this.loadCron(run.cronName);
-      if (run.status !== "running") break;
+      if (run.status === "running") continue;
+      this.state.tell("ended", run); // also one that no answer ever showed as running
+      break;
     }
     this.watched.delete(runId);
   }

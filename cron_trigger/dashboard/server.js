@@ -75,14 +75,18 @@ export class Server {
     if (timeoutMs) setTimeout(() => stop.abort(), timeoutMs);
     const abort = () => stop.abort();
     signal?.addEventListener("abort", abort, {once: true});
+    const sent = this.secret;
     if (signal?.aborted) abort();
     try {
       const response = await fetch(path, {
         cache: "no-store",
         ...options,
         signal: stop.signal,
-        headers: {...secretHeader(this.secret), ...headers},
+        headers: {...secretHeader(sent), ...headers},
       });
+      // Another secret was entered while this was under way: the refusal says nothing of that.
+      if ([401, 429].includes(response.status) && sent !== this.secret)
+        return await this.request(path, {timeoutMs, signal, headers, ...options});
       this.learnClock(response);
       if (path !== "health") this.accepted = response.ok || (this.accepted && response.status !== 401);
       if (response.ok) return response;

@@ -46,7 +46,7 @@ from cron_trigger.web.wire import (
 )
 
 #: How long the end of a run may be waited for, and how often the client is looked at.
-WAIT_S, WAIT_POLL_S, FIND_S = 60, 0.2, 0.05
+WAIT_S, WAIT_POLL_S, FIND_S, END_S = 60, 0.2, 0.05, 0.5
 LAST_EVENT_ID = 10**18 - 1
 #: A page of the history ends here, lest a crowd that reads none fills the memory.
 RUNS_PAGE_CHARS = 1 << 19
@@ -199,6 +199,9 @@ class Api:
 
     def _runner_or_store(self, run_id: int) -> Optional[Run]:
         active = self._runner.active(run_id)
+        # An event may have told its end already, which is complete in moments.
+        if active and active.ending and active.done.wait(END_S):
+            active = None
         run = active.run if active else self._store.run(run_id)
         if run and run.running and active is None:
             self._runner.sync()  # the crontab began it, and its message is on the way
@@ -237,7 +240,8 @@ class Api:
             raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")
         place = self._broadcaster.reserve(request.client)
         # From before the answer begins: its client may already rely on it.
-        position = self._broadcaster.newest() if last is None else last
+        newest = self._broadcaster.newest()
+        position = newest if last is None else min(last, newest)
 
         def hand_over(connection: socket.socket) -> None:
             stream = Stream(connection, place, chunked=not request.old)

@@ -227,7 +227,6 @@ class Broadcaster:
         Called in the connection's thread, which may wait for the client; only the
         last look, under the lock, makes sure that nothing falls in between.
         """
-        position = min(position, self.newest())
         while True:
             cursor = self._cursor
             events = self._store.events_after(position)
