@@ -183,12 +183,11 @@ class EventsTest(unittest.TestCase):
     def test_whose_end_was_told_is_shown_as_ended(self) -> None:
         late = "lambda *a: (m.time.sleep(0.3), whole(*a))[1]"
         program = patched("whole = m.ActiveRun.close", f"m.ActiveRun.close = {late}")
-        with Server(REGISTRY, program=program) as server:
-            with listening(server) as listener:
-                run_id = server.trigger("c0").json["runId"]
-                server.request("POST", "/trigger", {"cronName": "c1"})
-                told = listener.until("run.finished", id=run_id)[-1]
-                self.assertEqual(server.run(run_id), told.data["run"])
+        with Server(REGISTRY, program=program) as server, listening(server) as one:
+            run_id = server.trigger("c0").json["runId"]
+            server.trigger("c1")
+            told = one.until("run.finished", id=run_id)[-1]
+            self.assertEqual(server.run(run_id), told.data["run"])
 
     def test_a_runs_start_and_end_are_told(self) -> None:
         with listening(self.server) as listener:

@@ -76,12 +76,18 @@ REGISTRY: dict[str, Any] = {
         "command": ["bash", "-c", "setsid -w ./cleaner.sh; true"],
         "killAfter": "60s",
     },
+    "counts": {
+        "description": "Counts how often it is told to end",
+        "command": ["bash", "-c", "setsid -w ./counter.py; true"],
+        "killAfter": "60s",
+    },
     "patient": {
         "description": "Needs longer than most to clean up",
         "command": "cleaner.sh",
         "killAfter": "30s",
     },
     "half": {"description": "Half", "command": "half.py", "killAfter": "1s"},
+    "half-long": {"description": "Half", "command": "half.py", "killAfter": "6s"},
     "relay": {
         "description": "Is faster than a look",
         "command": ["sh", "-c", "trap '' TERM; ./relay.py; while :; do sleep 1; done"],
@@ -130,6 +136,15 @@ trap 'until [ -e go ]; do sleep 0.02; done; echo cleaned; exit 0' TERM
 touch ready
 while :; do sleep 0.02; done
 """
+#: It notes each SIGTERM, and stays until it is let go.
+COUNTER = """#!/usr/bin/env python3
+import os, signal, time
+file = os.open("told", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+signal.signal(signal.SIGTERM, lambda *_: os.write(file, b"told\\n"))
+open("ready", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.02)
+"""
 
 
 def needs_root() -> None:
@@ -140,6 +155,7 @@ def prepared(**options: Any) -> Server:
     server = Server(REGISTRY, start=False, **options)
     server.script("work.py", WORK)
     server.script("cleaner.sh", CLEANER)
+    server.script("counter.py", COUNTER)
     server.script("half.py", HALF)
     server.script("relay.py", RELAY)
     server.script("sender.sh", SENDER)
@@ -645,6 +661,58 @@ def line_of(one: processes.Process) -> str:
         line = Path(f"/proc/{one.pid}/cmdline").read_text()
         return line.replace("\0", " ").strip()
     return ""
+
+
+class OfACrontab(FamilyCase):
+    """A run of `run NAME`, which a server watches, too: whoever decides its end."""
+
+    def begun(self, name: str) -> tuple[subprocess.Popen[str], int]:
+        line = self.server.spawn("run", name)
+        self.addCleanup(line.communicate)
+        self.addCleanup(line.kill)
+        path = "/runs?status=running"
+        [run] = wait_until(lambda: self.server.get(path).json["runs"])
+        return line, run["id"]
+
+    def assert_ends_when_all_have(
+        self, line: subprocess.Popen[str], run_id: int
+    ) -> None:
+        """The shell, and with it the keeper, goes at once, its worker later."""
+        pid = self.server.run(run_id)["pid"]
+        wait_until(lambda: not (one := processes.process(pid)) or not one.alive)
+        wait_until(lambda: self.server.run(run_id)["stopping"])
+        refused = self.server.trigger("counts")
+        self.assertEqual((refused.status, refused.json["runId"]), (409, run_id))
+        query = "select status from cron_executions"
+        self.assertEqual(self.server.rows(query), [("running",)])
+        self.assertIsNone(line.poll())
+        (self.server.folder / "go").touch()
+        self.assertEqual(line.wait(20), 143)
+        self.assertEqual(self.server.ended(run_id)["status"], "cancelled")
+        self.assertEqual((self.server.folder / "told").read_text(), "told\n")
+
+    def test_one_that_the_server_cancels_ends_when_all_have(self) -> None:
+        line, run_id = self.begun("counts")
+        wait_until((self.server.folder / "ready").exists)
+        self.assertEqual(self.cancel(run_id).status, 202)
+        self.assert_ends_when_all_have(line, run_id)
+
+    @slow
+    def test_one_whose_line_is_told_to_end_does_so_too(self) -> None:
+        line, run_id = self.begun("counts")
+        wait_until((self.server.folder / "ready").exists)
+        line.terminate()
+        self.assert_ends_when_all_have(line, run_id)
+
+    @slow
+    def test_where_the_line_is_killed_then_the_server_ends_the_rest(self) -> None:
+        line, run_id = self.begun("half-long")
+        wait_until((self.server.folder / "half").exists)
+        line.terminate()
+        wait_until(lambda: self.server.run(run_id)["stopping"])
+        line.kill()
+        run = self.server.ended(run_id)
+        self.assertEqual((run["status"], run["exitCode"]), ("cancelled", 137))
 
 
 class Look(unittest.TestCase):

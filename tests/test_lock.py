@@ -227,8 +227,8 @@ class AtTheEnd(unittest.TestCase):
                 let_go(self.server)
                 line.communicate(timeout=30)
                 again()
-                (self.server.folder / "stay.sh.go").unlink()
                 wait_until(self.end_seen)
+                (self.server.folder / "stay.sh.go").unlink()
 
     def trigger(self) -> None:
         self.assertEqual(self.server.trigger("stay").status, 202)

@@ -68,7 +68,7 @@ class ActiveRun:
         self.family = Family(run.pid or 0, started)
         self._noted = 0
         if run.end_reason is not None:
-            self._recall_family()
+            self.recall_family()
         #: Further locks, on files that took the place of a removed PID file.
         self.more_locks: list[int] = []
         self._begin()
@@ -104,7 +104,8 @@ class ActiveRun:
                 fresh.replace(self.note("family"))  # a kill leaves the old one, whole
                 self._noted = len(known)
 
-    def _recall_family(self) -> None:
+    def recall_family(self) -> None:
+        """Learn whom another process saw that had decided this run's end."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             run_id, boot, known = json.loads(self.note("family").read_text())
             if (run_id, boot) == (self.run.id, boot_id()):

@@ -31,7 +31,13 @@ from cron_trigger.host.processes import (
     send,
 )
 from cron_trigger.host.shortage import insist, is_shortage
-from cron_trigger.registry.records import CANCELLED, INTERRUPTED, TIMED_OUT
+from cron_trigger.registry.records import (
+    CANCELLED,
+    INTERRUPTED,
+    TIMED_OUT,
+    Run,
+    replace,
+)
 from cron_trigger.registry.threads import Work, begin
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ground import Ground
@@ -120,11 +126,33 @@ class Ending:
         with active.mutex:
             # Under the mutex: of a cancel that comes now and this end one is first.
             if active.run.end_reason is None and not active.ending:
+                self._learn(active, self._on.history.run(active.run.id))
+            if active.run.end_reason is None and not active.ending:
                 if self._was_killed(active):
                     self._interrupted(active)
                 else:
                     active.ending = True
             return active.ending
+
+    def learn(self, active: ActiveRun, row: Run) -> None:
+        """See to an end that another process has decided: it may be killed."""
+        with active.mutex:
+            # Else this process has just decided it, and is about to tell the family.
+            if active.run.end_reason is not None or active.ending:
+                return
+            self._learn(active, row)
+        self.go_on(active)
+
+    def _learn(self, active: ActiveRun, row: Optional[Run]) -> None:
+        # The caller holds the mutex.
+        if row is not None and row.end_reason is not None:
+            # Who decided it tells the family, once.  First, or it would be told again
+            # where no descriptor was free for this look.
+            active.recall_family()
+            active.told.update(active.family.look())
+            active.told_s = boot_time_s()
+            reason, by = row.end_reason, row.cancelled_by
+            active.run = replace(active.run, end_reason=reason, cancelled_by=by)
 
     def _was_killed(self, active: ActiveRun) -> bool:
         """Return True where a keeper that is gone went before its script."""

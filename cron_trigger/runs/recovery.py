@@ -82,9 +82,12 @@ class Recovery:
         """Learn of runs that a command line has begun or ended."""
         for run in self._on.history.running():
             # Without the lock, for speed: `_find` asks again under it.
-            if self._running.get(run.id) is None:
+            active = self._running.get(run.id)
+            if active is None:
                 self._find(run)
                 self._on.changed(run.cron_name)
+            elif run.end_reason is not None and active.run.end_reason is None:
+                self._ending.learn(active, run)
 
     def _find(self, found: Run) -> None:
         """Watch a run that is recorded as running again, or have its end recorded."""
