@@ -39,10 +39,10 @@ from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.limits import Limit, Limits
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.schedule import SCHEDULED_LIMIT, SCHEDULED_SHARE
+from cron_trigger.web.access import RefusalLog
 from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.places import KEPT_DESCRIPTORS, Places, limits_for
 from cron_trigger.web.reader import HEADER_COUNT, REQUEST_LINE_BYTES, SINGLE_HEADERS
-from cron_trigger.web.refusals import RefusalLog
 from cron_trigger.web.routes import ROUTES
 from cron_trigger.web.wire import BODY_BYTES
 

@@ -19,8 +19,7 @@ from support import FULL, Server, need_full, patched, slow, wait_until
 
 from cron_trigger.history.answers import Selection
 from cron_trigger.history.store import Store
-from cron_trigger.host.loop import Loop
-from cron_trigger.host.walltimer import WallTimer
+from cron_trigger.host.loop import Loop, WallTimer
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import FIRED, Run, Scheduled, Trigger

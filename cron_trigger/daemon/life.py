@@ -132,8 +132,7 @@ class Daemon:
             self._log.say("error", f"registry: {fault}")
         for warning in self._misspelt:
             self._log.say("warning", warning)
-        parts.changes.listen(self._show_status_soon)
-        parts.changes.listen(self._plan_anew)
+        parts.changes.listen(self._on_change)
         parts.reloads.listen(self._on_registry)
         parts.heals.listen(lambda: parts.loop.aside(self._catch_up))
 
@@ -200,11 +199,9 @@ class Daemon:
             self._parts.loop.aside(self._parts.lateness.tick)
             self._parts.changes("")
 
-    def _plan_anew(self, cron_name: str) -> None:
+    def _on_change(self, cron_name: str) -> None:
         if not cron_name:
             self._parts.loop.aside(self._parts.schedule.start)
-
-    def _show_status_soon(self, _name: str) -> None:
         if not self._status_due:
             self._status_due = True  # of two at once both may ask
             self._parts.loop.aside(self._show_status)

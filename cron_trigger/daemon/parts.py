@@ -19,7 +19,7 @@ from cron_trigger.host.rates import Rates
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import Settings, service_variables
-from cron_trigger.runs.changes import Changes
+from cron_trigger.runs.ground import Changes
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.runner import Runner

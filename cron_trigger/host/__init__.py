@@ -10,7 +10,6 @@ all of it.  What another user's process can write about itself is never read her
     lock        PID files: the lock, and what a keeper wrote
     keeper      the shell that runs a script and outlives us
     loop        the one thread that waits: descriptors, moments, calls
-    walltimer   a moment of the wall clock, whatever is done to that clock
     messages    the socket on which `run NAME` tells a server of its run
     networks    names of this host, and the networks of its containers
     rates       how often something happened, in bounded room

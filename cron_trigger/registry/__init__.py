@@ -19,7 +19,6 @@ SQLite or HTTP; the only thread is the one that reads a registry that has change
     definitions  the check of a parameter's definition
     checker      the check of a whole registry
     trust        who else could change a file, and the remedy
-    kept         the copy of the last registry that was taken
     file         the registry's file, read when it has changed
     limits       how much at once, how long and how often
     secret       where the secret comes from, and which one is good

@@ -64,6 +64,12 @@ class Refusal(Exception):
         return {**head, **self.extra}
 
 
+def overloaded(what: str, retry_after_s: int, **extra: Any) -> Refusal:
+    """Return the refusal for one who finds no room just now."""
+    text = f"{what}; try again in {retry_after_s} s."
+    return Refusal("overloaded", text, {"Retry-After": str(retry_after_s)}, **extra)
+
+
 class ConfigError(Exception):
     """A setting that does not hold; its text names the setting, value and remedy."""
 

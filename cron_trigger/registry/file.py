@@ -9,7 +9,9 @@ it is.  Any thread may ask a Registry; `_reading_lock` is held while a file is r
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 import stat
 import threading
@@ -20,9 +22,9 @@ from typing import Callable, NamedTuple, Optional
 from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.registry.kept import keep_text, kept_text
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.threads import begin
+from cron_trigger.registry.times import now_text
 from cron_trigger.registry.trust import writable_by_others
 
 REGISTRY_BYTES = 16 << 20
@@ -112,7 +114,7 @@ class Registry:
     ) -> None:
         """Read the file.  `on_change` is called in the thread that read another one.
 
-        `kept` is the copy of the last file that held (registry/kept.py): in force while
+        `kept` is the copy of the last file that held (`kept_text`): in force while
         the file has had faults since the start.  It is written only where `keeps`.
         """
         self.path = path
@@ -258,3 +260,40 @@ class Registry:
 
     def _second(self) -> int:
         return int(time.monotonic()) if self.faults else 0
+
+
+class KeptText(NamedTuple):
+    """The text of a registry that was taken, and when: kept for a bad morning."""
+
+    text: str
+    taken_at: str
+
+
+def keep_text(path: Path, registry: Path, text: str) -> None:
+    """Keep the text of a registry that was taken, unless it is there already.
+
+    The copy is whole or not there, and nobody else's to read.  A folder that can't be
+    written is the history's fault to tell: here, it leaves the copy that was there.
+    """
+    kept = kept_text(path, registry)
+    if kept and kept.text == text:
+        return
+    content = {"registry": str(registry), "takenAt": now_text(), "text": text}
+    with contextlib.suppress(OSError):
+        fresh = f"{path}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)  # of a server that was killed
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+
+
+def kept_text(path: Path, registry: Path) -> Optional[KeptText]:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["registry"] == str(registry):
+            return KeptText(str(content["text"]), str(content["takenAt"]))
+    return None

@@ -19,5 +19,4 @@ that is being cancelled, or whose keeper was killed, keeps every other run out.
     runner     all of this, for those who ask from above
     schedule   planned triggers
     lateness   what the crontab should have run
-    changes    how a part tells those above it that something is different
 """

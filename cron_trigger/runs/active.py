@@ -120,6 +120,12 @@ class ActiveRun:
         # The number and its start: a number alone comes round again.
         return now is not None and now.alive and now.started == self.started
 
+    def is_over(self, patience_s: float) -> bool:
+        """Wait for the record of an end; False where the run goes on."""
+        # One that is being ended may take as long as its entry says.
+        gone = self.run.end_reason is None and not self.alive()
+        return (self.ending or gone) and self.done.wait(max(0.0, patience_s))
+
     def written(self) -> PidFile:
         """Return what the keeper wrote, in the file that it has open, whatever its
         name is by now; nothing where another keeper wrote it.  Raises OSError where no

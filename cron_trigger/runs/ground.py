@@ -1,4 +1,7 @@
-"""What every part of a run's life stands on, made below and passed on as one."""
+"""What every part of a run's life stands on, made below and passed on as one.
+
+And how a part tells those above it that something is different now.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,28 @@ from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.settings import Settings
+
+
+class Changes:
+    """Calls each listener with what it is called with.
+
+    Made first and handed down; whoever wants to hear joins when it is made itself.  Any
+    thread may tell, so a listener must not wait for anything.
+    """
+
+    def __init__(self) -> None:
+        # Without a lock: complete before the server serves.
+        self._listeners: list[Callable[..., Any]] = []
+
+    def listen(self, listener: Callable[..., Any]) -> None:
+        """Have a listener called from now on; before the server serves."""
+        self._listeners.append(listener)
+
+    def __call__(self, *about: Any) -> None:
+        # In the order in which they joined, in the thread that tells; one that fails
+        # keeps the rest from hearing, so none may.
+        for listener in self._listeners:
+            listener(*about)
 
 
 class Ground(NamedTuple):

@@ -19,8 +19,7 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from cron_trigger.history.schedules import Judged
 from cron_trigger.history.store import Store
-from cron_trigger.host.loop import Loop
-from cron_trigger.host.walltimer import WallTimer
+from cron_trigger.host.loop import Loop, WallTimer
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import replace

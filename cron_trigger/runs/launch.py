@@ -34,7 +34,7 @@ from cron_trigger.host.processes import boot_time_s, process
 from cron_trigger.host.shortage import insist, is_shortage
 from cron_trigger.host.users import User
 from cron_trigger.registry.crons import Cron
-from cron_trigger.registry.errors import LaunchError, Refusal
+from cron_trigger.registry.errors import LaunchError, Refusal, overloaded
 from cron_trigger.registry.parameters import ParameterValue, value_text
 from cron_trigger.registry.records import FAILED, RUNNING, Key, Run, Trigger, replace
 from cron_trigger.registry.texts import path_text, printable
@@ -126,14 +126,12 @@ class Launch:
         self, cron: Cron, values: Mapping[str, ParameterValue], request: Trigger
     ) -> Run:
         asked = self._asked_run(cron, values, request)
+        why: Optional[str] = None
         try:
             prepared = self._prepare(cron, values)
         except LaunchError as error:
-            # Told below, under the lock: who asks for a cron that runs hears that
-            # first.
-            why: Optional[str] = str(error)
-        else:
-            why = None
+            # Told under the lock: who asks for a cron that runs hears that first.
+            why = str(error)
         # From here on no other process starts this cron.
         lock = self._take_lock(asked, request)
         try:
@@ -212,31 +210,25 @@ class Launch:
                 if error.errno == errno.ELOOP:
                     why += ": it is a link, which is not followed; remove it"
                 raise self._not_started(asked, request, why) from None
-            # The lock is free, but the end of the run before may not be recorded yet.
-            if lock is not None and self._settled(name, lock):
-                return lock
             if lock is not None:
-                # Let go before the wait below: who records the end does not need it,
-                # but a run that goes on has had its copy.
+                # It is free, but the end of the run before may not be recorded yet.
+                if self._settled(name, lock):
+                    return lock
+                # Before the wait below: a run that goes on has had its copy.
                 os.close(lock)
             left_s = deadline_s - time.monotonic()
-            if left_s < 0 or not self._is_ending(path, active, left_s):
+            active = active or self._running.of_cron(name)
+            # Who has seen the end of a run may come before its lock is free.
+            if not (active.is_over(left_s) if active else self._is_over(path, left_s)):
                 raise self._busy(name)
 
-    def _is_ending(self, path: str, active: Optional[ActiveRun], left_s: float) -> bool:
-        """Wait for the record of an end; False where a run goes on.
-
-        A client that has seen the end of a run may come before its lock is free.
-        """
-        if active:
-            # One that is being ended may take as long as its entry says.
-            gone = active.run.end_reason is None and not active.alive()
-            return (active.ending or gone) and active.done.wait(left_s)
-        # Of a command line's run, say, that another process records.
+    def _is_over(self, path: str, left_s: float) -> bool:
+        """Tell whether another process records an end, as of a command line's run."""
         written = read_pid_file(path)
         ago_s = self._on.clock() - written.written_s
-        time.sleep(self.LOOK_S)
-        return written.exit_code is not None and abs(ago_s) < self.PATIENCE_S
+        over = written.exit_code is not None and abs(ago_s) < self.PATIENCE_S
+        time.sleep(self.LOOK_S if over else 0)
+        return over and left_s > 0
 
     def _settled(self, cron_name: str, lock: int) -> bool:
         """Record what ran before, by what the PID file says that is soon emptied.
@@ -246,16 +238,14 @@ class Launch:
         """
         active = self._running.of_cron(cron_name)
         if active:
-            # Its own lock is on a file without a name: this one is on the file that the
-            # next who comes will find.
+            # Its own lock is on a removed file, this one is where others will look.
             if not active.ending:
                 active.add_lock(os.dup(lock))
             return False
         # Whoever ran the cron since then has written something else there.
         if read_lock(lock) == self._running.recorded.get(cron_name):
             return True
-        # Rows that nobody watches here: their starter was killed, or is a command line
-        # that has just let go.
+        # Nobody watches these here: of a killed starter, or of a line that let go now.
         runs = self._on.history.running(cron_name)
         if self._on.history.problem:
             runs = [*runs, *self._recovery.unseen(cron_name)]
@@ -337,7 +327,8 @@ class Launch:
                 raise
             why = f"the system refused to start it ({error})"
             refusal = self._not_started(run, request, why)
-            raise (out_of_room(run.cron_name, run.id) if short else refusal) from None
+            full = out_of_room(run.cron_name, runId=run.id)
+            raise (full if short else refusal) from None
         finally:
             # The keeper has its own copy.
             os.close(log)
@@ -453,12 +444,7 @@ class Launch:
         )
 
 
-def out_of_room(cron_name: str, run_id: Optional[int] = None) -> Refusal:
+def out_of_room(cron_name: str, **extra: int) -> Refusal:
     """Return what to say where the system has nothing left for one more process."""
-    return Refusal(
-        "overloaded",
-        f'"{cron_name}" was not started: the system has no descriptor, process or '
-        "memory left just now; try again in 1 s.",
-        {"Retry-After": "1"},
-        **({"runId": run_id} if run_id else {}),
-    )
+    short = "the system has no descriptor, process or memory left just now"
+    return overloaded(f'"{cron_name}" was not started: {short}', 1, **extra)

@@ -15,10 +15,9 @@ import time
 from typing import Callable, Mapping, Optional
 
 from cron_trigger.history.store import Store
-from cron_trigger.host.loop import Loop
+from cron_trigger.host.loop import Loop, WallTimer
 from cron_trigger.host.networks import client_of
 from cron_trigger.host.rates import Rates
-from cron_trigger.host.walltimer import WallTimer
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry

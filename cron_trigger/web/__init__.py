@@ -6,9 +6,8 @@ A request comes up this room once, and its answer goes down once:
 
 A connection has a thread of its own; strangers are answered by the accepting one.
 Refusals are raised at any depth and turned into an answer in one place, `Handler`.
-`places` bounds how much of everything a client may have, `turns` how many of its
-threads work at once.  Streams of events leave
-their threads and are served by the loop's.
+`places` bounds how much of everything a client may have, and how many of its threads
+work at once.  Streams of events leave their threads and are served by the loop's.
 
     wire       a request as it was read, an answer as it will be sent
     reader     bytes become requests, strictly and within a time
@@ -16,8 +15,6 @@ their threads and are served by the loop's.
     fields     what queries, bodies and their headers say
     access     who may connect, and who may do what
     places     how much at once, and how much of it for one client
-    turns      whose requests are worked on now
-    refusals   refusals in the log, and how many of them
     sender     answers become bytes, whole or as a stream
     page       the dashboard's files, and the interface's description
     views      the crons as clients see them, kept until something changes

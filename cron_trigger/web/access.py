@@ -262,3 +262,30 @@ def _same_place(origin: str, host: Optional[str]) -> bool:
     """Return True where an Origin is the server's own, by http or https (a proxy's)."""
     place = _place_of_origin(origin)
     return place is not None and place == _place_of(place[0], host or "")
+
+
+class RefusalLog:
+    """Writes refusals into the server's log, so many of each client and of all.
+
+    It says how many lines it left out.  Any thread adds; the lock guards the count.
+    """
+
+    def __init__(self, say: Callable[[str, str], None], rates: Rates) -> None:
+        self._say = say
+        self._rates = rates
+        self._lock = threading.Lock()
+        self._left_out = 0
+
+    def add(self, address: str, client: str, what: str, refusal: Refusal) -> None:
+        with self._lock:
+            if self._rates.take(client):
+                self._left_out += 1
+                return
+            left_out, self._left_out = self._left_out, 0
+        if left_out:
+            self._say("warning", f"{left_out} more requests were refused before this")
+        self._say(
+            "warning",
+            f"refused {printable(what, 200)} from {address}: "
+            f"{refusal.status} {refusal.code}: {printable(refusal.message, 400)}",
+        )

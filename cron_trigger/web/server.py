@@ -27,19 +27,17 @@ from cron_trigger.host.loop import Loop
 from cron_trigger.host.networks import address_of, client_of
 from cron_trigger.host.rates import Rates
 from cron_trigger.host.shortage import SHORT, is_shortage
-from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.errors import Refusal, overloaded
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.threads import begin
-from cron_trigger.web.access import Access
+from cron_trigger.web.access import Access, RefusalLog
 from cron_trigger.web.api import Api
 from cron_trigger.web.fields import read_body, read_query
-from cron_trigger.web.places import Place, Places, overloaded
+from cron_trigger.web.places import Place, Places, Turns
 from cron_trigger.web.reader import Reader, parse_head
-from cron_trigger.web.refusals import RefusalLog
 from cron_trigger.web.routes import PREFLIGHT, ROUTES, Route, find_routes, methods_of
 from cron_trigger.web.sender import Sender, short_answer
-from cron_trigger.web.turns import Turns
 from cron_trigger.web.wire import Answer, Request, json_answer, refusal_answer
 
 SEND_BUFFER_BYTES = 1 << 17

@@ -18,7 +18,7 @@ from cron_trigger.host.loop import Loop
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import Trigger
 from cron_trigger.registry.settings import read_settings
-from cron_trigger.runs.changes import Changes
+from cron_trigger.runs.ground import Changes
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.runner import Runner

@@ -15,8 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from support import slow, wait_until
 
-from cron_trigger.host.loop import Loop, Timer
-from cron_trigger.host.walltimer import WallTimer
+from cron_trigger.host.loop import Loop, Timer, WallTimer
 
 
 class Clock:

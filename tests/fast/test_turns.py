@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from support import slow, wait_until
 
-from cron_trigger.web.turns import Turns
+from cron_trigger.web.places import Turns
 
 
 class TurnsTest(unittest.TestCase):
