@@ -735,6 +735,7 @@ runs_old_files() {
 # The new version does not start: the old one has to, if there was one.
 take_back() {
     local saved
+    journalctl --sync || :  # what it said last may be on its way
     journalctl --no-pager --unit "$service" --lines 15 >&2 || :
     [ -n "$replaced" ] || {
         err "The service did not start; the lines above say why. Fix that, then: sudo $source_dir/install.sh"

@@ -921,7 +921,12 @@ def look_ms(looked: Family) -> float:
 @contextlib.contextmanager
 def group(command: list[str]) -> Iterator[int]:
     """Have a session that has said a line; yield its leader's number."""
-    leader = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    leader = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # of a shell whose children are killed
+        start_new_session=True,
+    )
     assert leader.stdout
     try:
         if not leader.stdout.readline():
