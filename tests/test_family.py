@@ -81,6 +81,12 @@ REGISTRY: dict[str, Any] = {
         "command": ["bash", "-c", "setsid -w ./counter.py; true"],
         "killAfter": "60s",
     },
+    "counts-limited": {
+        "description": "The same at a time limit, with a shell that stays",
+        "command": ["bash", "-c", "trap '' TERM; setsid -w ./counter.py; exit 9"],
+        "killAfter": "60s",
+        "timeout": "5s",
+    },
     "patient": {
         "description": "Needs longer than most to clean up",
         "command": "cleaner.sh",
@@ -703,6 +709,16 @@ class OfACrontab(FamilyCase):
         wait_until((self.server.folder / "ready").exists)
         line.terminate()
         self.assert_ends_when_all_have(line, run_id)
+
+    @slow
+    def test_a_time_limit_that_both_know_is_told_once(self) -> None:
+        line, run_id = self.begun("counts-limited")
+        # Each logs it.
+        wait_until(lambda: self.server.log_text().count("its time limit") == 2)
+        (self.server.folder / "go").touch()
+        self.assertEqual(line.wait(20), 9)
+        self.assertEqual(self.server.ended(run_id)["status"], "timed_out")
+        self.assertEqual((self.server.folder / "told").read_text(), "told\n")
 
     @slow
     def test_where_the_line_is_killed_then_the_server_ends_the_rest(self) -> None:

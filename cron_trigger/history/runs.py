@@ -96,27 +96,26 @@ class Runs:
         self.note_under_way(run)
         self._database.write(change, needed_run(run, pid=None))
 
-    def set_end_reason(self, run: Run, reason: str, by: Optional[str]) -> Run:
-        """Record what a running run will have ended for; return it so.
+    def set_end_reason(self, run: Run, reason: str, by: Optional[str]) -> bool:
+        """Record what a running run will have ended for; False where it has a reason.
 
         Written before the signal is sent: whoever records the end, the server, its
         successor or the command line, finds it there.  The first reason stays.
         """
-        marked = replace(run, end_reason=reason, cancelled_by=by)
 
-        def change(db: sqlite3.Connection) -> None:
+        def change(db: sqlite3.Connection) -> bool:
             # The caller holds the run's mutex, so of the threads here one comes; of two
             # processes the row tells which was first, and RUN_END takes the row's
             # reason.
-            db.execute(
+            cursor = db.execute(
                 "update cron_executions set end_reason = ?, cancelled_by = ? "
                 "where id = ? and status = 'running' and end_reason is null",
                 [reason, by, run.id],
             )
+            return bool(cursor.rowcount)
 
-        self.note_under_way(marked)
-        self._database.write(change, needed_run(run))
-        return marked
+        self.note_under_way(replace(run, end_reason=reason, cancelled_by=by))
+        return self._database.write(change, needed_run(run))
 
     def end(self, run: Run) -> Optional[Run]:
         """Record a run's end, once.  Return it as recorded, or None if it was already.

@@ -168,8 +168,8 @@ class Ending:
     def _interrupted(self, active: ActiveRun) -> None:
         # The caller holds the mutex.
         if active.run.end_reason is None:
-            reason = INTERRUPTED
-            active.run = self._on.history.set_end_reason(active.run, reason, None)
+            self._on.history.set_end_reason(active.run, INTERRUPTED, None)
+            active.run = replace(active.run, end_reason=INTERRUPTED)
 
     def _finish(self, active: ActiveRun, record: Optional[Record]) -> None:
         """Record an end, and let go of the lock.  Once for each run."""
@@ -235,7 +235,11 @@ class Ending:
                     return not active.ending
                 # Before the signal is sent: whoever records the end, this process or
                 # its successor, finds the reason there.
-                active.run = self._on.history.set_end_reason(active.run, reason, by)
+                first = self._on.history.set_end_reason(active.run, reason, by)
+                if not first:  # but another process, which tells the family
+                    self._learn(active, self._on.history.run(active.run.id))
+                if active.run.end_reason is None:
+                    active.run = replace(active.run, end_reason=reason, cancelled_by=by)
             try:
                 left = active.family.look()
                 active.note_family()  # first: we may be killed between the two
