@@ -200,7 +200,8 @@ class Api:
     def _runner_or_store(self, run_id: int) -> Optional[Run]:
         active = self._runner.active(run_id)
         # An event may have told its end already, which is complete in moments.
-        active = None if active and active.is_over(END_S) else active
+        if active and active.ending and active.done.wait(END_S):
+            active = None
         run = active.run if active else self._store.run(run_id)
         if run and run.running and active is None:
             self._runner.sync()  # the crontab began it, and its message is on the way
