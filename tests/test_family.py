@@ -56,6 +56,7 @@ SHAPES: dict[str, list[str]] = {
     "background": ["bash", "-c", "./work.py 60 & sleep 60"],
     "runuser": ["runuser", "-u", "nobody", "-m", "--", "./work.py", "60"],
 }
+STAYING = ["bash", "-c", "trap '' TERM; setsid -w ./counter.py; exit 9"]
 REGISTRY: dict[str, Any] = {
     **{
         name: {"description": name, "command": command, "killAfter": "2s"}
@@ -83,9 +84,19 @@ REGISTRY: dict[str, Any] = {
     },
     "counts-limited": {
         "description": "The same at a time limit, with a shell that stays",
-        "command": ["bash", "-c", "trap '' TERM; setsid -w ./counter.py; exit 9"],
+        "command": STAYING,
         "killAfter": "60s",
         "timeout": "5s",
+    },
+    "counts-long": {"description": "Long", "command": STAYING, "killAfter": "60s"},
+    "cleans-up-by-a-child": {
+        "description": "What it starts at SIGTERM is not to be told to end",
+        "command": [
+            "bash",
+            "-c",
+            "trap 'sleep .2; ./counter.py; exit 9' TERM; ./waits.sh",
+        ],
+        "killAfter": "60s",
     },
     "patient": {
         "description": "Needs longer than most to clean up",
@@ -162,6 +173,7 @@ def prepared(**options: Any) -> Server:
     server.script("work.py", WORK)
     server.script("cleaner.sh", CLEANER)
     server.script("counter.py", COUNTER)
+    server.script("waits.sh", "#!/bin/sh\ntouch waits\nexec sleep 60\n")
     server.script("half.py", HALF)
     server.script("relay.py", RELAY)
     server.script("sender.sh", SENDER)
@@ -719,6 +731,40 @@ class OfACrontab(FamilyCase):
         self.assertEqual(line.wait(20), 9)
         self.assertEqual(self.server.ended(run_id)["status"], "timed_out")
         self.assertEqual((self.server.folder / "told").read_text(), "told\n")
+
+    def patched(self, *statements: str) -> None:
+        self.server.stop()
+        self.server.program = [*patched(*statements)]
+        self.server.start()
+
+    @slow
+    def test_where_the_keeper_is_killed_one_tells_the_rest(self) -> None:
+        # Both have found no reason in the history before either writes one.
+        late = "lambda *a: (m.time.sleep(0.3 + sys.argv.count('run')), whole(*a))[1]"
+        self.patched("whole = m.Runs.set_end_reason", f"m.Runs.set_end_reason = {late}")
+        line, run_id = self.begun("counts-long")
+        wait_until((self.server.folder / "ready").exists)
+        os.kill(self.server.run(run_id)["pid"], signal.SIGKILL)
+        wait_until((self.server.folder / "told").read_text)
+        time.sleep(1.5)  # the line's first look
+        (self.server.folder / "go").touch()
+        self.assertEqual(self.server.ended(run_id)["status"], "interrupted")
+        line.communicate(timeout=20)
+        self.assertEqual((self.server.folder / "told").read_text(), "told\n")
+
+    @slow
+    def test_what_a_clean_up_starts_is_not_told_by_the_other_one(self) -> None:
+        late = "lambda *a: (whole(*a), m.time.sleep(0.5))[0]"
+        self.patched("whole = m.Family.look", f"m.Family.look = {late}")
+        line, run_id = self.begun("cleans-up-by-a-child")
+        wait_until((self.server.folder / "waits").exists)
+        line.terminate()
+        wait_until((self.server.folder / "ready").exists)
+        wait_until(lambda: self.server.run(run_id)["stopping"])
+        time.sleep(1)  # two more looks
+        (self.server.folder / "go").touch()
+        self.assertEqual(line.wait(20), 9)
+        self.assertEqual((self.server.folder / "told").read_text(), "")
 
     @slow
     def test_where_the_line_is_killed_then_the_server_ends_the_rest(self) -> None:

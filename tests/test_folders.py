@@ -112,7 +112,7 @@ class Removed(FolderCase):
         with open(fresh, "w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             fresh.replace(self.server.run_dir / "stay.pid")
-            time.sleep(0.2)
+            time.sleep(0.1)
         wait_until(self.locked, what="the lock on the new PID file")
         self.assert_ends_once(told["runId"])
 

@@ -198,7 +198,9 @@ class Family:
         # is over.
         ours = leader is None or leader.started == self._keeper_started
         mine = {self.keeper_pid} if ours else set()
-        known = (process(n) for n in self.known if sessions.get(n) not in (None, *mine))
+        # A copy: another thread may learn of somebody meanwhile.
+        left = [n for n in [*self.known] if sessions.get(n) not in (None, *mine)]
+        known = map(process, left)
         mine |= {o.session for o in known if o and o.started == self.known[o.pid]}
         # Whose parents tell: the leader, or where that is gone all that are left.
         others = {n: sid for n, sid in sessions.items() if sid not in mine}

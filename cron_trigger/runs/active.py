@@ -85,6 +85,8 @@ class ActiveRun:
         #: Who has got SIGTERM, and when on the boot clock the first of them did.
         #: One thread at a time: who decided the end, then the one that ends them.
         self.told: set[Process] = set()
+        #: True where that is another process's to do, which notes the family, too.
+        self.learned = False
         self.told_s: Optional[float] = None
 
     def note(self, kind: str) -> Path:
@@ -97,7 +99,7 @@ class ActiveRun:
         session of its own can't be found a second time.
         """
         known = list(self.family.known.items())
-        if len(known) > self._noted:
+        if len(known) > self._noted and not self.learned:
             with contextlib.suppress(OSError):
                 fresh = self.note("family.new")
                 fresh.write_text(json.dumps([self.run.id, boot_id(), known]))

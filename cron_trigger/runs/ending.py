@@ -129,7 +129,7 @@ class Ending:
                 self._learn(active, self._on.history.run(active.run.id))
             if active.run.end_reason is None and not active.ending:
                 if self._was_killed(active):
-                    self._interrupted(active)
+                    self._decide(active, INTERRUPTED, None)
                 else:
                     active.ending = True
             return active.ending
@@ -149,8 +149,10 @@ class Ending:
             # Who decided it tells the family, once.  First, or it would be told again
             # where no descriptor was free for this look.
             active.recall_family()
+            # Before the look: whom the clean-up starts meanwhile is not to be told.
+            now_s = boot_time_s()
             active.told.update(active.family.look())
-            active.told_s = boot_time_s()
+            active.told_s, active.learned = now_s, True
             reason, by = row.end_reason, row.cancelled_by
             active.run = replace(active.run, end_reason=reason, cancelled_by=by)
 
@@ -165,11 +167,13 @@ class Ending:
         peeked = os.waitid(os.P_PID, active.child.pid, options)
         return peeked is None or peeked.si_code != os.CLD_EXITED
 
-    def _interrupted(self, active: ActiveRun) -> None:
-        # The caller holds the mutex.
+    def _decide(self, active: ActiveRun, reason: str, by: Optional[str]) -> None:
+        # The caller holds the mutex.  Before a signal is sent: whoever records the end,
+        # this process or its successor, finds the reason there.
+        if not self._on.history.set_end_reason(active.run, reason, by):
+            self._learn(active, self._on.history.run(active.run.id))
         if active.run.end_reason is None:
-            self._on.history.set_end_reason(active.run, INTERRUPTED, None)
-            active.run = replace(active.run, end_reason=INTERRUPTED)
+            active.run = replace(active.run, end_reason=reason, cancelled_by=by)
 
     def _finish(self, active: ActiveRun, record: Optional[Record]) -> None:
         """Record an end, and let go of the lock.  Once for each run."""
@@ -214,12 +218,6 @@ class Ending:
                 "being ended",
             )
 
-    def interrupt(self, active: ActiveRun) -> None:
-        """End what a killed keeper has left, then record the run."""
-        with active.mutex:
-            self._interrupted(active)
-        self.go_on(active)
-
     def _stop(self, active: ActiveRun, reason: str, by: Optional[str]) -> bool:
         """Decide a run's end, and send SIGTERM; False where the script ended before."""
         # Read without the mutex, and again below under it: this saves the stop.
@@ -233,13 +231,7 @@ class Ending:
             with active.mutex:
                 if active.run.end_reason is not None or active.ending:
                     return not active.ending
-                # Before the signal is sent: whoever records the end, this process or
-                # its successor, finds the reason there.
-                first = self._on.history.set_end_reason(active.run, reason, by)
-                if not first:  # but another process, which tells the family
-                    self._learn(active, self._on.history.run(active.run.id))
-                if active.run.end_reason is None:
-                    active.run = replace(active.run, end_reason=reason, cancelled_by=by)
+                self._decide(active, reason, by)
             try:
                 left = active.family.look()
                 active.note_family()  # first: we may be killed between the two
@@ -313,8 +305,8 @@ class Ending:
         faster than that.
         """
         left, kept = active.family.look(), active.alive()
-        # At a stop the lock goes with us, where no keeper holds it.
-        hurry = self._hurry.is_set() and not kept
+        # At a stop the lock goes with us, where nobody else holds it.
+        hurry = self._hurry.is_set() and not kept and not active.learned
         kill = time.monotonic() >= deadline_s or hurry
         if kill or not (left or kept):
             with active.family.standing_still() as left:
@@ -403,7 +395,7 @@ class Ending:
         for run_id, thread in threads.items():
             active = self._running.get(run_id)
             # None: it is recorded, and its thread lets go of what it had.
-            if active is None or not insist(active.alive):
+            if active is None or not (active.learned or insist(active.alive)):
                 thread.join(max(0.0, deadline_s - time.monotonic()))
         for active in self._running.by_cron().values():
             while active.held and time.monotonic() < deadline_s:

@@ -166,8 +166,8 @@ class RunFolder:
         with contextlib.suppress(OSError):
             # Who only looks, as with `flock -n`, lets go within moments; else somebody
             # was faster, who runs the cron a second time, and can't be told any more.
-            for _ in range(100):
-                lock = take_lock(path)
+            for _ in range(50):
+                lock = None if active.closed else take_lock(path)
                 if lock is not None:
                     active.add_lock(lock)
                     return True

@@ -12,6 +12,7 @@ asked.  What takes longer, a run's log too, goes to a thread of `Ending`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -87,7 +88,8 @@ class Recovery:
                 self._find(run)
                 self._on.changed(run.cron_name)
             elif run.end_reason is not None and active.run.end_reason is None:
-                self._ending.learn(active, run)
+                with contextlib.suppress(OSError):  # no descriptor: at the next look
+                    self._ending.learn(active, run)
 
     def _find(self, found: Run) -> None:
         """Watch a run that is recorded as running again, or have its end recorded."""
@@ -277,11 +279,8 @@ class Recovery:
         active = self._active(run, os.dup(lock) if lock is not None else None)
         active.ending = written is not None
         self._running.add(active)
-        if written is None:
-            self._ending.interrupt(active)
-        else:
-            work = functools.partial(self._record, run, written)
-            self._ending.go_on(active, work)
+        work = functools.partial(self._record, run, written) if written else None
+        self._ending.go_on(active, work)
 
     def _may_be_left(self, run: Run, written: PidFile, at_once: bool) -> bool:
         """Tell whether processes of a run must be ended before it is recorded.

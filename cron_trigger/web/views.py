@@ -147,9 +147,10 @@ class Views:
 
     def _text(self, cron: Cron, external: Mapping[str, int]) -> str:
         held, times = cron.name in external, self._times(cron)
+        seen = self._marks.get(cron.name)
         run = self._runner.run_of(cron.name)
         # Not the registry's version: it may be that of a file read just now.
-        mark = (cron, self._marks.get(cron.name), run and run.id, held, times)
+        mark = (cron, seen, run and run.id, held, times)
         kept = self._entries.get(cron.name)
         if kept is None or kept[0] != mark:
             running = EXTERNAL if held else run.view() if run else None
