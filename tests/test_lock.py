@@ -181,6 +181,7 @@ class Http(unittest.TestCase):
         self.assertEqual(faults, [])
 
 
+@slow
 class AtTheEnd(unittest.TestCase):
     """Whoever has seen a run's end may start the cron again at once."""
 
