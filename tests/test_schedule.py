@@ -54,7 +54,7 @@ REGISTRY: dict[str, Any] = {
 
 
 #: Ahead enough for what is to be done before it, on a busy machine, too.
-LATER_S = 5.0
+LATER_S = 5.0 if FULL else 1.0
 
 
 def at(seconds: float, hours: float = 0) -> str:
