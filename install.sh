@@ -232,7 +232,7 @@ check_source() {
 check_host() {
     need_cmd cmp diffutils
     need_cmd find findutils
-    [ -z "$root" ] || return 0
+    [ -z "$root" ] || { need_cmd python3 python3; return 0; }
     check_root
     check_systemd "start the server yourself with 'python3 cron_trigger_server.py \
 serve'"

@@ -46,11 +46,12 @@ class Client:
 
     def __init__(self, url: str, secret: Optional[bytes] = None) -> None:
         """Take a base address; one that ends in `/trigger`, too.  Else ConfigError."""
-        parts = urllib.parse.urlsplit(url)
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, http.client.InvalidURL):
+            parts = urllib.parse.urlsplit(url)
             self._port = parts.port
             if parts.scheme in ("http", "https") and parts.hostname:
                 self._secure, self._host = parts.scheme == "https", parts.hostname
+                http.client.HTTPConnection(self._host.encode("idna").decode())
                 self._path = parts.path.rstrip("/")
                 if self._path.endswith("/trigger"):
                     self._path = self._path[: -len("/trigger")]
@@ -176,10 +177,12 @@ class Client:
                     name, _, value = line.rstrip("\n").partition(": ")
                     if name:
                         fields[name] = value
-                    elif "data" in fields:
-                        last["Last-Event-ID"] = fields.get("id", "")
+                        continue
+                    if "id" in fields:  # one without data says where the stream begins
+                        last["Last-Event-ID"] = fields["id"]
+                    if "data" in fields:
                         yield fields.get("id", ""), fields["event"], fields["data"]
-                        fields = {}
+                    fields = {}
 
 
 def client_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Client:
@@ -188,11 +191,15 @@ def client_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Client:
     def given(name: str) -> Optional[str]:
         return flags.get(name) or environ.get(f"CRON_TRIGGER_{name.upper()}") or None
 
-    # An ordinary user may read the service's port, where its file allows that.
-    port = given("port") or environment_file().get("CRON_TRIGGER_PORT") or "9998"
-    client = Client(given("url") or f"http://127.0.0.1:{port}")
+    # An ordinary user may read the service's address, where its file allows that.
+    known = environment_file()
+    port = given("port") or known.get("CRON_TRIGGER_PORT") or "9998"
+    host = given("host") or known.get("CRON_TRIGGER_HOST") or "::"
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    here = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    client = Client(given("url") or here)
     secret, file = given("secret"), given("secret_file")
-    if secret is None and file is None and _is_here(client.url):
+    if secret is None and file is None and (client.url == here or _is_here(client.url)):
         secret, file = _installed_secret()
     return Client(client.url, read_secret(secret, file, {}, serves=False))
 
@@ -206,7 +213,9 @@ def _is_here(url: str) -> bool:
 
 def _installed_secret() -> tuple[Optional[str], Optional[str]]:
     """Return this host's secret, or its file, where that may be read."""
-    with contextlib.suppress(OSError):
-        return SECRET_HEADER.read_text("utf-8").partition(": ")[2].strip(), None
     values = environment_file()
-    return values.get("CRON_TRIGGER_SECRET"), values.get("CRON_TRIGGER_SECRET_FILE")
+    secret, file = map(values.get, ("CRON_TRIGGER_SECRET", "CRON_TRIGGER_SECRET_FILE"))
+    if secret is None and file is None:  # which an ordinary user may not read
+        with contextlib.suppress(OSError):
+            secret = SECRET_HEADER.read_text("utf-8").partition(": ")[2].strip()
+    return secret, file

@@ -36,8 +36,8 @@ def command(options: argparse.Namespace) -> int:
     sources, notes = read_sources(options.file or None, user=options.user)
     for note in notes:
         say(note)
-    text = settings.registry.read_text("utf-8")
     try:
+        text = settings.registry.read_text("utf-8")
         existing = parse_json(text)
         result = convert(sources, existing, _program(), own_user)
     except ValueError as error:

@@ -61,8 +61,11 @@ def trigger(options: argparse.Namespace) -> int:
     with reader_may_go(sys.stdout, OSError):
         _say_answer(options, answer)
     if options.follow:
-        with reader_may_go(sys.stdout, OSError):
-            _show(client.follow(f"runs/{run_id}"))
+        try:
+            with reader_may_go(sys.stdout, OSError):
+                _show(client.follow(f"runs/{run_id}"))
+        except Failed as error:  # it was not kept, say
+            say(str(error))
     return _ended(client, run_id)
 
 
@@ -142,6 +145,8 @@ def log(options: argparse.Namespace) -> int:
     tail = "" if options.tail is None else f"?tail={options.tail}"
     with client.open("GET", f"{path}/log{tail}") as answer:
         _show(iter(lambda: answer.read(65536), b""))
+        if answer.length:
+            raise Failed(f"The output was cut off: {answer.length} bytes are missing.")
     return 0
 
 

@@ -13,8 +13,7 @@ and nothing raises for a fault of a disk.  Modules, each on those above it:
     file      the history's file: opened, lost, cut short, of another version
     database  which of the two is asked; faults, and how they heal
     clock     how much time has passed, by what servers have seen of it
-    keys      idempotency keys
-    events    what `/events` tells
+    events    what `/events` tells; idempotency keys
     plans     scheduled triggers
     runs      runs as they are recorded
     schedules up to when each schedule was judged

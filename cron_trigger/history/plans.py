@@ -11,8 +11,7 @@ import sqlite3
 from typing import Optional
 
 from cron_trigger.history.database import Database, Needed
-from cron_trigger.history.events import Events
-from cron_trigger.history.keys import put_key
+from cron_trigger.history.events import Events, put_key
 from cron_trigger.history.schema import (
     SCHEDULED_INSERT,
     SCHEDULED_ROW,

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from cron_trigger.history.clock import Clock
 from cron_trigger.history.database import Database
-from cron_trigger.history.keys import IDEMPOTENCY_S
+from cron_trigger.history.events import IDEMPOTENCY_S
 from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import RUNNING
 from cron_trigger.registry.times import now_text

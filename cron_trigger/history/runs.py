@@ -11,8 +11,7 @@ import sqlite3
 from typing import Any, Optional
 
 from cron_trigger.history.database import Database, Needed
-from cron_trigger.history.events import Events
-from cron_trigger.history.keys import give_back_keys, put_key
+from cron_trigger.history.events import Events, give_back_keys, put_key
 from cron_trigger.history.plans import Plans, needed_plan
 from cron_trigger.history.schema import (
     END_COLUMNS,

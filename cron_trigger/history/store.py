@@ -14,8 +14,7 @@ from typing import Callable, Optional
 from cron_trigger.history.answers import Answers, Selection
 from cron_trigger.history.clock import Clock
 from cron_trigger.history.database import Database
-from cron_trigger.history.events import Events
-from cron_trigger.history.keys import Keys
+from cron_trigger.history.events import Events, Keys
 from cron_trigger.history.plans import Plans
 from cron_trigger.history.pruning import Pruning
 from cron_trigger.history.runs import Runs

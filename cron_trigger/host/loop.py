@@ -239,7 +239,11 @@ class WallTimer:
         if self._descriptor is None:
             if epoch_s is None:
                 return
-            self._descriptor = self._created()
+            try:
+                self._descriptor = self._created()
+            except (OSError, ImportError):  # no descriptor: who is called arms it anew
+                self._loop.call_later(1.0, self._callback)
+                return
             self._loop.watch(self._descriptor, self._fired)
         # A value of zero would disarm it.
         moment_ns = 0 if epoch_s is None else max(1, int(epoch_s * 1e9))
@@ -260,8 +264,8 @@ class WallTimer:
 
         # struct itimerspec: interval s and ns, value s and ns; all long.
         value = (ctypes.c_long * 4)(0, 0, *divmod(moment_ns, 1_000_000_000))
-        absolute = 1  # TFD_TIMER_ABSTIME
-        if self._libc.timerfd_settime(descriptor, absolute, value, None):
+        # TFD_TIMER_ABSTIME and TFD_TIMER_CANCEL_ON_SET: a clock that is set wakes us.
+        if self._libc.timerfd_settime(descriptor, 1 | 2, value, None):
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def _fired(self, _events: int) -> None:

@@ -49,6 +49,7 @@ def _user_of(entry: pwd.struct_passwd) -> User:
 
 def user_named(name: str) -> User:
     """Return a user by name; raises KeyError where there is none."""
+    os.close(os.open("/", os.O_PATH))  # without a descriptor it would know of nobody
     return _user_of(pwd.getpwnam(name))
 
 

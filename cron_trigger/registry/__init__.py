@@ -7,7 +7,7 @@ SQLite or HTTP; the only thread is the one that reads a registry that has change
 
     errors       what is refused, with which code and exit status
     strict_json  JSON as registries and requests are written
-    texts        foreign texts made safe for people and logs
+    texts        foreign texts made safe for people and logs; where a fault is
     threads      a thread begins, or it is told that it could not
     times        times and durations, read and written
     patterns     which regular expressions are surely fast
@@ -15,7 +15,6 @@ SQLite or HTTP; the only thread is the one that reads a registry that has change
     schedules    the five fields of a crontab line, and when they are due
     crons        an entry that holds, and the values of one of its runs
     records      runs, scheduled triggers, events: what the history keeps
-    faults       the places in a registry and what is wrong there
     definitions  the check of a parameter's definition
     checker      the check of a whole registry
     trust        who else could change a file, and the remedy

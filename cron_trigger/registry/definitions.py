@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping, Optional
 
-from cron_trigger.registry.faults import Place
 from cron_trigger.registry.parameters import PARAMETER_NAME, Parameter
 from cron_trigger.registry.patterns import PATTERN_CHARS, slow_fault
 from cron_trigger.registry.strict_json import Json, JsonObject
-from cron_trigger.registry.texts import camel
+from cron_trigger.registry.texts import Place, camel
 
 TYPES = ("string", "integer", "number", "boolean")
 FORMATS = ("date", "date-time", "password")

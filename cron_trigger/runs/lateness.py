@@ -48,7 +48,10 @@ def is_late(cron: Cron, judged: Mapping[str, Judged], history: Store) -> bool:
     known = judged.get(cron.name)
     if cron.schedule is None or known is None or known.missed_s is None:
         return False
-    begun = history.last_start(cron.name)
+    begun = history.last_start(cron.name)  # or, where that was pruned, its last end
+    begun = begun or max(
+        (row[4] or "" for row in history.totals(cron.name)), default=""
+    )
     return not begun or epoch_of(begun) < known.missed_s - EARLY_S
 
 
@@ -73,7 +76,7 @@ class Lateness:
         self._clock = clock
         self._lock = threading.Lock()  # to change the two below; one look needs none
         self._judged: dict[str, Judged] = {}
-        self._next: dict[str, tuple[Schedule, float, Optional[str]]] = {}
+        self._next: dict[str, tuple[Schedule, float, float, Optional[str]]] = {}
         self._timer = WallTimer(loop, lambda: loop.aside(self.tick))
 
     # ---- asked by anybody
@@ -90,11 +93,12 @@ class Lateness:
         # Any thread, without the lock: an entry is replaced as a whole, and two threads
         # that find none find the same.
         known = self._next.get(cron.name)
-        if known is None or known[0] is not cron.schedule or known[1] <= now_s:
-            known = (cron.schedule, *next_time(cron.schedule, now_s))
+        fits = known and known[0] is cron.schedule and known[1] <= now_s < known[2]
+        if known is None or not fits:  # the clock may have been set back
+            known = (cron.schedule, now_s, *next_time(cron.schedule, now_s))
             with self._lock:
                 self._next[cron.name] = known
-        return known[1:]
+        return known[2:]
 
     def late(self, cron: Cron) -> bool:
         """Return True from a missed time until a run begins."""
@@ -187,8 +191,11 @@ class Lateness:
 
     def _arm(self) -> None:
         """Wake at the next due time, which shows another one, and when one is late."""
-        moments = []
-        for cron in self._registry.crons().values():
+        moments, crons = [], self._registry.crons()
+        with self._lock:  # what was due before a cron comes back is not late
+            kept = {n: j for n, j in self._judged.items() if n in crons}
+            self._judged = {n: j for n, j in kept.items() if crons[n].schedule}
+        for cron in crons.values():
             known = self._judged.get(cron.name)
             if cron.schedule and known:
                 moments.append(self._next_of(cron)[0])

@@ -137,7 +137,8 @@ class RunLog:
     def fault(self) -> Optional[str]:
         """Return why the output of a run that ends now may not be whole, or None."""
         if self.run.log_inode is None:
-            return None
+            short = self.run.log_start is not None  # of its own first line
+            return "Its output was not kept: its log took none." if short else None
         if self.descriptor is None:
             if self._error is not None:
                 return f"Its output cannot be read: {self._error.strerror}."

@@ -8,7 +8,6 @@ could change.  Any thread may call; nothing is kept but a `node`'s version.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shutil
@@ -263,8 +262,12 @@ def _typescript_runner(path: str, environ: Mapping[str, str]) -> str:
     tsx, node = shutil.which("tsx", path=path), shutil.which("node", path=path)
     if tsx:
         return tsx
-    if node and _node_version(node, os.stat(node).st_mtime_ns) >= NODE_STRIPS_TYPES:
-        return node
+    try:
+        if node and _node_version(node, os.stat(node).st_mtime_ns) >= NODE_STRIPS_TYPES:
+            return node
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        if is_shortage(error):
+            raise
     needed = ".".join(map(str, NODE_STRIPS_TYPES))
     raise LaunchError(
         f"a .ts script needs tsx, or node {needed} or later, on PATH: "
@@ -274,16 +277,14 @@ def _typescript_runner(path: str, environ: Mapping[str, str]) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _node_version(node: str, _changed_ns: int) -> tuple[int, ...]:
-    """Return the version of a `node`, asked once until that file changes."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        # In a request's thread, or a plan's; the loop never launches.
-        asked = subprocess.run(
-            [node, "--version"],
-            env={"PATH": os.defpath},
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-        return tuple(int(part) for part in asked.stdout.strip()[1:].split(".")[:2])
-    return (0, 0)
+    """Return the version of a `node`, asked until it answers and the file changes."""
+    # In a request's thread, or a plan's; the loop never launches.
+    asked = subprocess.run(
+        [node, "--version"],
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        timeout=5,
+        check=True,
+    )
+    return tuple(int(part) for part in asked.stdout.strip()[1:].split(".")[:2])

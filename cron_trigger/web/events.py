@@ -251,7 +251,7 @@ class Broadcaster:
         self._streams[stream.descriptor] = stream
         leave = functools.partial(self._push_out, stream)
         stream.place.leave = lambda: self._loop.call_soon(leave)
-        sent = stream.send(b": joined\n\n")
+        sent = stream.send(b"id: %d\n: joined\n\n" % stream.position)
         # It may have been pushed out before it could be told so.
         self._keep(stream, sent and not stream.place.lost)
         for work in self._often.keys() - self._going:

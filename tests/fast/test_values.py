@@ -20,10 +20,15 @@ from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.definitions import read_parameter
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.registry.faults import Place
 from cron_trigger.registry.parameters import Parameter, value_text
 from cron_trigger.registry.strict_json import JsonObject, parse_json
-from cron_trigger.registry.texts import path_of, path_text, printable, signal_name
+from cron_trigger.registry.texts import (
+    Place,
+    path_of,
+    path_text,
+    printable,
+    signal_name,
+)
 from cron_trigger.registry.times import duration_s, duration_text, epoch_of, now_text
 
 
