@@ -118,7 +118,7 @@ class Loop:
             work = self._aside.get()
             if work is None:
                 return
-            self._call(work, self._aside.put)
+            insist(functools.partial(self._call, work, self._aside.put))
 
     def finish_aside(self, patience_s: float) -> None:
         """Wait until all is done that was asked for, unless a disk hangs."""

@@ -70,7 +70,7 @@ def own_address_towards(address: Address) -> Optional[Address]:
     its network, and a nearer route may lead elsewhere.  Nothing is sent (udp(7)).
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as way:
+    with socket.socket(family, socket.SOCK_DGRAM) as way, contextlib.suppress(OSError):
         way.connect((str(address), 9))
         return address_of(way.getsockname()[0])
     return None

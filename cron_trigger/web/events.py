@@ -282,6 +282,7 @@ class Broadcaster:
                 self._keep(stream, stream.send(b":\n\n"))
 
     def close(self) -> None:
+        self._pump()  # what was recorded since the loop has stopped
         with self._lock:
             for stream in list(self._streams.values()):
                 stream.end()

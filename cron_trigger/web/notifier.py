@@ -29,7 +29,7 @@ from cron_trigger.registry.times import duration_text
 class Notifier:
     """POSTs the end of each run to one URL, from a thread of its own."""
 
-    FAULTS = (OSError, http.client.HTTPException, ValueError)
+    FAULTS = (OSError, http.client.HTTPException, ValueError, MemoryError)
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ itself, and `places` bounds how many are followed.
 
 from __future__ import annotations
 
+import time
 from typing import Callable, Iterator, Optional
 
 from cron_trigger.host.shortage import insist
@@ -113,9 +114,9 @@ class Outputs:
             for block in log.blocks(start, end):
                 start += len(block)
                 yield block
-            if active is None:
+            if active is None and not log.run.running:
                 return
             if place.lost:  # another reader has it
                 raise ConnectionError
-            active.done.wait(FOLLOW_POLL_S)
+            (active.done.wait if active else time.sleep)(FOLLOW_POLL_S)
             yield b""

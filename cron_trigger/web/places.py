@@ -200,13 +200,13 @@ class Turns:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()  # guards the lines
-        self._lines: dict[str, _Line] = {}
+        self.lines: dict[str, _Line] = {}
 
     def take(self, client: str) -> None:
         """Return when one more thread of a client may work."""
         with self._lock:
             new = _Line(self.AT_ONCE, self._monotonic())
-            line = self._lines.setdefault(client, new)
+            line = self.lines.setdefault(client, new)
             if line.free > 0:
                 line.free -= 1
                 return
@@ -225,11 +225,11 @@ class Turns:
     def give(self, client: str) -> None:
         """Give a turn back, to the one who has waited for longest."""
         with self._lock:
-            line = self._lines[client]
+            line = self.lines[client]
             line.moved_s = self._monotonic()
             if line.waiting and line.free >= 0:
                 line.waiting.popleft().release()
                 return
             line.free += 1
             if line.free == self.AT_ONCE:
-                del self._lines[client]
+                del self.lines[client]

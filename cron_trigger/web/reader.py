@@ -66,7 +66,9 @@ class Reader:
         """Add to the buffer; raises ConnectionError at the end, `request_timeout`."""
         left_s = self._deadline_s - time.monotonic()
         try:
-            self._connection.settimeout(max(left_s, 0.001))
+            if left_s <= 0:  # also of one who always has a byte ready
+                raise socket.timeout
+            self._connection.settimeout(left_s)
             data = self._connection.recv(HEAD_BYTES)
         except socket.timeout:
             raise Refusal(
@@ -85,18 +87,18 @@ class Reader:
 
     def head(self) -> list[bytes]:
         """Return the request line and the header lines; else `invalid_request`."""
-        searched = 0
+        begin = searched = 0
         while True:
-            # Some clients send an empty line after a body (RFC 9112, 2.2).
-            while not searched and self._buffer.startswith(b"\r\n"):
-                del self._buffer[:2]
-            end = self._buffer.find(b"\r\n\r\n", searched)
+            # Some clients send empty lines after a body (RFC 9112, 2.2): they count.
+            while self._buffer.startswith(b"\r\n", begin):
+                begin += 2
+            end = self._buffer.find(b"\r\n\r\n", max(begin, searched))
             if 0 <= end <= HEAD_BYTES:
                 break
             searched = max(0, len(self._buffer) - 3)
             self._check_head_length()
             self._receive()
-        lines = self._taken(end + 4)[:-4].split(b"\r\n")
+        lines = self._taken(end + 4)[begin:-4].split(b"\r\n")
         if len(lines[0]) > REQUEST_LINE_BYTES:
             raise _line_too_long()
         return lines

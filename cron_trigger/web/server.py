@@ -71,6 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         """Nothing to flush: the base class would, on files that we do not make."""
+        self._wait()  # it may have been pushed out in its turn
 
     def handle(self) -> None:
         """Serve requests until the connection is to be closed."""
@@ -82,7 +83,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _serve_one(self, idle_s: float) -> bool:
         """Read and answer one request.  Return True if another may follow."""
-        self.server.connections.wait(self.place)
         if not self.reader.wait(idle_s):
             return False
         request: Optional[Request] = None
@@ -99,8 +99,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             return self._send(request, answer, unread)
         finally:
-            self._leave_work()
-            self._give_turn()
+            self._wait()
             if answer.release:
                 answer.release()
 
@@ -163,6 +162,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if answer.hand_over and request and request.method != "HEAD":
             self._hand_over(answer.hand_over)
         elif unread or (close and self.reader.has_more()):
+            self._wait()
             self.sender.linger()
         return kept
 
@@ -385,7 +385,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
         request may still come: whoever was let in is served, not told to come again.
         """
         fresh_s = time.monotonic() - self.limits.arrival_s
-        return any(s is None or s > fresh_s for s in self.connections.since())
+        since = self.connections.since()
+        return bool(self.turns.lines) or any(s is None or s > fresh_s for s in since)
 
     def close_connections(self) -> None:
         for connection in list(self.places):

@@ -34,7 +34,7 @@ class TurnsTest(unittest.TestCase):
         return thread
 
     def waiting(self, client: str) -> int:
-        line = self.turns._lines.get(client)
+        line = self.turns.lines.get(client)
         return len(line.waiting) if line else 0
 
     def test_two_of_a_client_work_and_the_others_wait_in_their_order(self) -> None:
@@ -58,7 +58,7 @@ class TurnsTest(unittest.TestCase):
             self.turns.give("one")
         self.turns.give("two")
         wait_until(lambda: sorted(self.took) == ["a", "b", "c", "d", "e", "other"])
-        self.assertFalse(self.turns._lines)
+        self.assertFalse(self.turns.lines)
 
     @slow
     def test_nobody_waits_for_those_who_wait_for_a_disk(self) -> None:
@@ -71,7 +71,7 @@ class TurnsTest(unittest.TestCase):
         wait_until(lambda: self.took == ["a", "b", "c", "d"])
         for _ in "abcd":
             self.turns.give("one")
-        self.assertFalse(self.turns._lines)
+        self.assertFalse(self.turns.lines)
 
 
 if __name__ == "__main__":
