@@ -23,7 +23,7 @@ const NAMES = ["cron", "status", "since", "until", "who", "run"];
 export function placeOf(fragment) {
   const parts = new URLSearchParams(fragment.replace(/^#/, ""));
   const text = (/** @type {string} */ name) => parts.get(name) ?? "";
-  const day = (/** @type {string} */ name) => (/^\d{4}-\d\d-\d\d$/.test(text(name)) ? text(name) : "");
+  const day = (/** @type {string} */ name) => (/^\d{4}-\d\d-\d\d$/.test(text(name)) && Date.parse(text(name)) ? text(name) : "");
   return {
     cron: text("cron"),
     status: /^[a-z_]+$/.test(text("status")) ? text("status") : "",

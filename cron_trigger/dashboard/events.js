@@ -25,8 +25,11 @@ export class Events {
   start(secret) {
     this.stop();
     this.secret = secret;
-    if (typeof SharedWorker === "undefined") this.startOwn();
-    else this.join();
+    try {
+      this.join();
+    } catch {
+      this.startOwn(); // there is none, or a browser refuses storage altogether
+    }
   }
 
   stop() {

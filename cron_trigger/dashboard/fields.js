@@ -3,7 +3,7 @@
  */
 
 import {el, replace, setText} from "./dom.js";
-import {isoWithOffset, localInput, zoneInWords} from "./times.js";
+import {isoWithOffset, zoneInWords} from "./times.js";
 import {t} from "./words.js";
 
 /** @typedef {import("./types.js").Parameter} Parameter */
@@ -143,7 +143,7 @@ function input(schema, value) {
     spellcheck: "false",
   });
   if (value !== undefined)
-    made.value = schema.format === "date-time" ? localInput(new Date(String(value))) : String(value);
+    made.value = schema.format === "date-time" ? isoWithOffset(new Date(String(value))).slice(0, 19) : String(value);
   return made;
 }
 

@@ -88,11 +88,12 @@ export class History {
   }
 
   async loadShown() {
+    const asked = this.past.asked + 1;
     try {
       await this.past.load();
     } catch (problem) {
       const reason = asServerError(problem);
-      if (!this.secret.isAskedFor(reason)) this.past.fail(reason);
+      if (asked === this.past.asked && !this.secret.isAskedFor(reason)) this.past.fail(reason);
     }
   }
 
@@ -128,8 +129,8 @@ export class History {
     const pressed = buttonById("csv");
     pressed.disabled = true;
     try {
-      const {runs, whole} = await this.past.all();
       const name = this.past.place.cron || this.state.host || "crons";
+      const {runs, whole} = await this.past.all();
       download(new Blob([csvOf(runs)], {type: "text/csv"}), `${name}-history.csv`);
       if (whole) this.toasts.announce(t("csv_done", {n: runs.length}));
       else this.toasts.show("interrupted", t("csv_part", {n: runs.length}), t("csv_part_hint"));

@@ -5,7 +5,7 @@
  */
 
 import {LogLines} from "./log-lines.js";
-import {ServerError, asServerError} from "./server.js";
+import {ServerError, asServerError, newKey} from "./server.js";
 import {SECOND_MS} from "./units.js";
 
 /** @typedef {import("./types.js").Run} Run */
@@ -35,6 +35,7 @@ export class OpenedRun {
     /** @type {ServerError | null} why the run, or its log, can't be shown */
     this.problem = null;
     this.stopping = new AbortController();
+    this.key = newKey(); // of starting it again
     this.decoder = new TextDecoder();
     this.received = 0; // bytes of the log
     this.liveSinceMs = 0;
@@ -93,13 +94,13 @@ export class OpenedRun {
       try {
         const whole = await this.readOnce();
         if (whole) return this.end(null);
+        if (!this.live) continue; // the rest of it
       } catch (problem) {
         if (this.closed) return;
         const reason = asServerError(problem);
         if (isFinal(reason)) return this.end(reason);
       }
       failures = this.received > before ? 0 : failures + 1;
-      if (!this.live) continue;
       this.lost = true;
       this.tell("log");
       await this.pause(RETRY_S[Math.min(failures, RETRY_S.length - 1)]);

@@ -93,7 +93,7 @@ export class Past {
     const asked = (this.asked += 1);
     this.meanwhile = [];
     const limit = Math.min(SEARCH_PAGE, Math.max(this.pageSize, this.runs.length));
-    const found = await this.search(limit, null);
+    const found = await this.search(limit, null, Math.max(PAGE, this.runs.length));
     if (asked !== this.asked) return;
     Object.assign(this, found, {failure: null, loaded: true});
     for (const run of this.meanwhile) this.set(run);
@@ -121,8 +121,9 @@ export class Past {
    * One page; by person, as many as it takes to find a page of theirs.
    * @param {number} limit
    * @param {number | null} before
+   * @param {number} [wanted]
    */
-  async search(limit, before) {
+  async search(limit, before, wanted = PAGE) {
     const {who} = this.place;
     /** @type {Run[]} */
     const runs = [];
@@ -133,7 +134,7 @@ export class Past {
       runs.push(...answer.runs.filter((/** @type {Run} */ run) => !who || isAskedBy(run, who)));
       searched += answer.runs.length;
       next = answer.next;
-    } while (who && next !== null && runs.length < PAGE && searched < SEARCHED_MOST);
+    } while (who && next !== null && runs.length < wanted && searched < SEARCHED_MOST);
     return {runs, next, searched};
   }
 
@@ -141,8 +142,9 @@ export class Past {
   async all() {
     /** @type {Run[]} */
     const runs = [];
+    const past = new Past(this.server, {...this.place}); // whatever filters come meanwhile
     for (let next = /** @type {number | null} */ (null); ; ) {
-      const answer = await this.search(SEARCH_PAGE, next);
+      const answer = await past.search(SEARCH_PAGE, next);
       runs.push(...answer.runs);
       next = answer.next;
       if (next === null || runs.length >= EXPORTED_MOST) return {runs, whole: next === null};

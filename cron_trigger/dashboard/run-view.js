@@ -10,7 +10,7 @@ import {problemWords} from "./errors.js";
 import {hasSecret} from "./fields.js";
 import {LogView} from "./log-view.js";
 import {OpenedRun} from "./opened-run.js";
-import {asServerError} from "./server.js";
+import {asServerError, newKey} from "./server.js";
 import {askedBy, askedHow, outcome, runStatusElement} from "./status.js";
 import {duration} from "./times.js";
 import {SECOND_MS} from "./units.js";
@@ -202,7 +202,7 @@ export class RunView {
     } catch (problem) {
       if (this.opened !== opened) return;
       const reason = asServerError(problem);
-      this.showCancel(true, false);
+      if (opened.run) this.showRun(opened.run); // it may have ended meanwhile
       if (!this.secret.isAskedFor(reason)) this.notice(problemWords(reason));
     }
   }
@@ -218,10 +218,12 @@ export class RunView {
     pressed.disabled = true;
     setText(pressed, t("starting"));
     try {
-      const answer = await this.actions.trigger(bodyOf(run.cronName, run.params));
+      const answer = await this.actions.trigger(bodyOf(run.cronName, run.params), opened.key);
       if (this.opened === opened && answer.runId) this.startedAgain(answer.runId);
     } catch (problem) {
-      if (this.opened === opened) this.notStartedAgain(run, asServerError(problem));
+      const reason = asServerError(problem);
+      if (reason.isDefinite) opened.key = newKey();
+      if (this.opened === opened) this.notStartedAgain(run, reason);
     } finally {
       pressed.disabled = false;
       setText(pressed, t("rerun"));

@@ -26,6 +26,11 @@ export class ServerError extends Error {
   get wantsSecret() {
     return this.status === 401 || this.code === "too_many_attempts";
   }
+
+  /** @returns {boolean} false where it may have been carried out: a proxy's 502 comes after it, too */
+  get isDefinite() {
+    return this.status > 0 && this.status < 500;
+  }
 }
 
 /**

@@ -173,7 +173,7 @@ export class TriggerDialog {
       const now = this.actions.server.now();
       this.at.min = localInput(new Date(now));
       if (at || !this.at.value || new Date(this.at.value).getTime() < now)
-        this.at.value = localInput(at ?? nextHour(now));
+        this.at.value = isoWithOffset(at ?? nextHour(now)).slice(0, 19);
       this.plannedTime();
       this.at.focus();
       byId("plan").scrollIntoView({block: "nearest"});
@@ -183,6 +183,7 @@ export class TriggerDialog {
 
   nameSubmit() {
     const {sending = false, later = false} = this.session ?? {};
+    this.submit.disabled = buttonById("plan-toggle").disabled = sending;
     setText(this.submit, t(sending ? "starting" : later ? "plan_send" : "run_now"));
   }
 
@@ -226,8 +227,6 @@ export class TriggerDialog {
   setSending(sending) {
     if (!this.session) return;
     this.session.sending = sending;
-    this.submit.disabled = sending;
-    buttonById("plan-toggle").disabled = sending;
     this.nameSubmit();
     if (sending) this.hideNotice();
   }
@@ -256,7 +255,7 @@ export class TriggerDialog {
   refused(session, problem) {
     const lost = problem instanceof PlanLost;
     const reason = lost ? problem.reason : asServerError(problem);
-    if (reason.status !== 0) session.key = newKey();
+    if (reason.isDefinite) session.key = newKey();
     const planOver = !lost && session.plan && [404, 409].includes(reason.status);
     if (lost || planOver) session.plan = null;
     if (this.secret.isAskedFor(reason)) return;

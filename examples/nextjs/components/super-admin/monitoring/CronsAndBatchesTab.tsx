@@ -229,7 +229,7 @@ function History({ runs, several, onChanged }: HistoryProps) {
   const [opened, setOpened] = useState<OfServer<Run> | null>(null);
   const now = useNow(runs.some((run) => run.status === "running"));
   const isOpened = (run: OfServer<Run>) => run.id === opened?.id && run.server === opened.server;
-  if (runs.length === 0) return <p>Aucune exécution.</p>;
+  if (runs.length === 0 && !opened) return <p>Aucune exécution.</p>;
   return (
     <div className={styles.wide}>
       <table className={styles.history}>

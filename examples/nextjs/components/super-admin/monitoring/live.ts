@@ -36,22 +36,22 @@ export function useAnswer<T>(url: string | null): Answered<T> {
     answer: null,
     problem: null,
   });
-  // An answer that comes after a later one's request is old, and dropped.
-  const latest = useRef(0);
+  // An answer that comes after a later one's is old, and dropped.
+  const asked = useRef(0);
+  const shown = useRef(0);
   const refresh = useCallback(() => {
     if (url === null) return;
-    const mine = ++latest.current;
+    const mine = ++asked.current;
+    const isNews = () => mine >= shown.current && !!(shown.current = mine);
     call<T>(url).then(
-      (answer) => mine === latest.current && setState({ answer, problem: null }),
-      (problem: RouteProblem) =>
-        mine === latest.current && setState(({ answer }) => ({ answer, problem })),
+      (answer) => isNews() && setState({ answer, problem: null }),
+      (problem: RouteProblem) => isNews() && setState(({ answer }) => ({ answer, problem })),
     );
   }, [url]);
   useEffect(() => {
-    const counter = latest;
     refresh();
     return () => {
-      counter.current++;
+      shown.current = ++asked.current;
     };
   }, [refresh]);
   return { ...state, refresh };
