@@ -48,10 +48,10 @@ class Client:
         """Take a base address; one that ends in `/trigger`, too.  Else ConfigError."""
         with contextlib.suppress(ValueError, http.client.InvalidURL):
             parts = urllib.parse.urlsplit(url)
-            self._port = parts.port
+            self._port = parts.port or (443 if parts.scheme == "https" else 80)
             if parts.scheme in ("http", "https") and parts.hostname:
                 self._secure, self._host = parts.scheme == "https", parts.hostname
-                http.client.HTTPConnection(self._host.encode("idna").decode())
+                http.client.HTTPConnection(self._host.encode("idna").decode(), 80)
                 self._path = parts.path.rstrip("/")
                 if self._path.endswith("/trigger"):
                     self._path = self._path[: -len("/trigger")]

@@ -11,10 +11,12 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 from pathlib import Path
 from typing import Any, Optional
+from unittest import mock
 
 from support import PROGRAM, READERS, Server, need, slow, wait_until
 
@@ -36,11 +38,17 @@ REGISTRY: dict[str, Any] = {
             "i=0; while [ ! -e go ]; do i=$((i+1)); echo $i; sleep 0.01; done; exit 4",
         ],
     },
+    "much": {
+        "description": "Says more than a connection holds",
+        "command": ["sh", "-c", "yes | head -c 30000000"],
+    },
     "missing": {"description": "Is not there", "command": "nowhere.sh"},
 }
 
 
 JSON = ("--json",)
+#: What urllib, http.client and the codec of names have each its own error for.
+ODD = ("http://[::1", "http://a b/", f"http://{'a' * 70}.example/")
 
 
 class CallCase(unittest.TestCase):
@@ -224,6 +232,16 @@ class RestartTest(CallCase):
         self.assertEqual(process.wait(30), 4)
         self.assertEqual(lines, [f"{n}\n" for n in range(1, len(lines) + 1)])
 
+    def test_an_output_that_was_cut_off_is_not_taken_for_a_whole_one(self) -> None:
+        run = self.server.completed("much")
+        process = self.spawn("log", str(run["id"]))
+        assert process.stdout and process.stderr
+        process.stdout.read(1000)
+        self.server.kill()
+        process.stdout.read()
+        self.assertEqual(process.wait(20), 1)
+        self.assertIn("The output was cut off", process.stderr.read())
+
     def test_each_event_comes_once(self) -> None:
         process = self.spawn("events", "--json")
         assert process.stdout
@@ -335,7 +353,7 @@ class AddressTest(ClientCase):
         self.assertEqual(len(set(keys)), 1)
 
     def test_what_is_no_address_is_78_and_nobody_there_is_1(self) -> None:
-        for url in ("ftp://x", "x", "http://", "http://a:b"):
+        for url in ("ftp://x", "x", "http://", "http://a:b", *ODD):
             done = self.call("trigger", "ok", url=url)
             self.assert_sentence(done, 78, "must be an address")
         done = self.call("events", url="http://127.0.0.1:1")
@@ -395,6 +413,69 @@ class SecretTest(ClientCase):
         self.assertEqual(here.ask("GET", "scheduled")["scheduled"], [])
         for url in ("http://192.0.2.1:9998", "https://crons.example.org/"):
             self.assertIsNone(client.client_of({"url": url}, {})._secret)
+
+
+class HereTest(unittest.TestCase):
+    """The service of this host, as its settings have it."""
+
+    def client(self, header: Path = Path("/nowhere"), **known: str) -> client.Client:
+        values = {f"CRON_TRIGGER_{name.upper()}": text for name, text in known.items()}
+        with mock.patch.multiple(
+            client, environment_file=lambda: values, SECRET_HEADER=header
+        ):
+            return client.client_of({}, {})
+
+    def test_it_is_asked_with_its_secret_where_it_listens_and_nowhere_else(
+        self,
+    ) -> None:
+        for host, url in (
+            ("127.0.0.2", "http://127.0.0.2:9777"),
+            ("192.0.2.1", "http://192.0.2.1:9777"),
+            ("2001:db8::a", "http://[2001:db8::a]:9777"),
+            ("0.0.0.0", "http://127.0.0.1:9777"),
+            ("::", "http://127.0.0.1:9777"),
+        ):
+            with self.subTest(host):
+                here = self.client(host=host, port="9777", secret=SECRET)
+                self.assertEqual(here.url, url)
+                self.assertEqual(here._secret, SECRET.encode())
+
+    def test_its_secret_is_the_settings_where_the_header_is_an_older_one(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="cron-trigger-test-")
+        self.addCleanup(folder.cleanup)
+        header, file = Path(folder.name) / "header", Path(folder.name) / "secret"
+        header.write_text("X-Trigger-Secret: the-older-secret-0123456789\n")
+        file.write_text(f"{SECRET}\n")
+        file.chmod(0o600)
+        for known in ({"secret": SECRET}, {"secret_file": str(file)}):
+            here = self.client(header, **known)
+            self.assertEqual(here._secret, SECRET.encode())
+        self.assertEqual(self.client(header)._secret, b"the-older-secret-0123456789")
+
+    def test_events_are_asked_for_from_where_a_stream_without_any_began(self) -> None:
+        asked = []
+
+        class Restarts(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.headers["Last-Event-ID"])
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"retry: 2000\n\nid: 7\n: joined\n\n")
+                if len(asked) > 1:
+                    self.wfile.write(b"id: 8\nevent: run.finished\ndata: {}\n\n")
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Restarts) as restarts:
+            thread = threading.Thread(target=restarts.serve_forever, args=(0.01,))
+            thread.start()
+            url = f"http://127.0.0.1:{restarts.server_address[1]}"
+            told = client.Client(url).events()
+            self.assertEqual(next(told), ("8", "run.finished", "{}"))
+            restarts.shutdown()
+            thread.join()
+        self.assertEqual(asked, [None, "7"])
 
 
 if __name__ == "__main__":

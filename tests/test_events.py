@@ -142,7 +142,8 @@ class EventsTest(unittest.TestCase):
         self.assertEqual(listener.headers["cache-control"], "no-store")
         blocks = listener.blocks()
         self.assertEqual(next(blocks), ["retry: 2000"])
-        self.assertEqual(next(blocks), [": joined"])
+        begin = f"id: {last_id(self.server)}"
+        self.assertEqual(next(blocks), [begin, ": joined"])
         run_id = self.server.trigger("c0").json["runId"]
         lines = next(blocks)
         self.assertEqual(

@@ -20,6 +20,7 @@ import threading
 import unittest
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from unittest import mock
 
 from fast.test_install import UNIT
 from support import REPOSITORY, need, need_full, slow
@@ -86,6 +87,18 @@ class BelowAFolder(unittest.TestCase):
 @slow
 class Installation(BelowAFolder):
     """A packager's installation, below a folder instead of into the host."""
+
+    def test_without_python_it_says_so_and_installs_nothing(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="cron-trigger-bin-")
+        self.addCleanup(folder.cleanup)
+        for path in (*Path("/bin").iterdir(), *Path("/usr/bin").iterdir()):
+            link = Path(folder.name) / path.name
+            if not path.name.startswith("python") and not link.is_symlink():
+                link.symlink_to(path)
+        with mock.patch.dict(os.environ, {"PATH": folder.name}):
+            done = self.install(status=1)
+        self.assertIn("python3 is missing: install", done.stderr)
+        self.assertEqual(self.files(), set())
 
     def test_everything_gets_its_place_and_mode(self) -> None:
         self.install()

@@ -38,6 +38,7 @@ exit 3
 REGISTRY: dict[str, Any] = {
     "stay": {"description": "Stays", "command": "stay.sh"},
     "brief": {"description": "Brief", "command": ["true"]},
+    "short": {"description": "Short", "command": ["sleep", "0.2"]},
     "other": {"description": "Another", "command": ["true"]},
     "parent": {"description": "Leaves a child", "command": "parent.sh"},
     "victim": {"description": "Ends by a signal", "command": "victim.sh"},
@@ -236,6 +237,21 @@ class AtTheEnd(unittest.TestCase):
 
     def run_again(self) -> None:
         self.assertEqual(self.server.command("run", "stay").returncode, 3)
+
+    def test_though_it_was_looked_at_while_it_began(self) -> None:
+        """Or a second one would watch it, and one of the two would never end."""
+        self.begin(
+            "watch, end = m.Ending.watch, m.Recorder.end",
+            "m.Ending.watch = lambda *a: (time.sleep(0.5), watch(*a))[1]",
+            "m.Recorder.end = lambda *a: (time.sleep(1), end(*a))[1]",
+        )
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(self.server.trigger, "short")
+            while not asked.done():
+                running(self.server, "short")
+            self.server.ended(asked.result().json["runId"])
+        self.assertIsNone(running(self.server, "short"))
+        self.server.completed("short")
 
     def test_nobody_takes_it_for_a_strangers(self) -> None:
         """Who runs is asked before the kernel's locks and after them."""

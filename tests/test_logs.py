@@ -17,6 +17,7 @@ from support import Server, need, need_command, slow, wait_until
 REGISTRY = {
     "brief": {"description": "Brief", "command": ["echo", "said"]},
     "stay": {"description": "Stays", "command": "stay.sh"},
+    "fails": {"description": "Fails", "command": ["sh", "-c", "echo out; exit 7"]},
     "much": {"description": "Much", "command": ["head", "-c", "40000000", "/dev/zero"]},
 }
 STAY = "#!/bin/sh\necho one\nuntil [ -e go ]; do sleep 0.02; done\necho two\n"
@@ -186,6 +187,31 @@ class Disk(LogCase):
         subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
         wait_until(lambda: not [p for p in self.problems() if "Read-only" in p])
         self.assertIsNone(self.server.completed("brief")["error"])
+
+    def fill(self) -> None:
+        """Leave no room for another byte of a log."""
+        folder = self.mount("size=64k,mode=755")
+        self.server.start()
+        for name in ("brief", "fails"):
+            (folder / f"{name}.log").write_bytes(b"x" * 4096)
+        with contextlib.suppress(OSError), open(folder / "filler", "wb", 0) as filler:
+            while filler.write(b"x" * 4096):
+                pass
+
+    def test_a_run_whose_first_line_found_it_full_says_that_nothing_was_kept(
+        self,
+    ) -> None:
+        self.fill()
+        run = self.server.completed("brief")
+        self.assertEqual(run["error"], "Its output was not kept: its log took none.")
+
+    def test_an_output_that_is_not_kept_changes_nothing_of_the_exit_status(
+        self,
+    ) -> None:
+        self.fill()
+        url = f"--url=http://127.0.0.1:{self.server.port}"
+        done = self.server.command("trigger", "fails", "--follow", url)
+        self.assertEqual(done.returncode, 7, done.stderr)
 
     def test_a_disk_that_is_nearly_full_degrades_health_before_output_is_lost(
         self,

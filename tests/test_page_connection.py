@@ -24,6 +24,17 @@ class WithoutEvents(BrowserTest):
         self.without_worker()
         self.page.route("**/events", lambda r: r.fulfill(status=status, body="No"))
 
+    def test_a_browser_that_refuses_a_shared_worker_has_a_stream_all_the_same(
+        self,
+    ) -> None:
+        self.page.add_init_script(
+            "window.SharedWorker = class { constructor() {"
+            "  throw new DOMException('Denied.', 'SecurityError'); } }"
+        )
+        self.open()
+        self.server.completed("quick")
+        sees(self.card("quick"), self.say("status_completed"))
+
     def test_whatever_fails_of_events_the_page_works_and_says_so(self) -> None:
         for status in (404, 500, 502, 504):
             with self.subTest(status):

@@ -9,6 +9,7 @@ import io
 import re
 import sqlite3
 import unittest
+from typing import Any
 
 from beside import beside
 from browser import BrowserTest, gone, saved, sees
@@ -179,6 +180,51 @@ class History(BrowserTest):
         self.assertEqual(len(rows), 17)
         self.assertEqual({row["cronName"] for row in rows}, {"quick"})
         self.assertEqual({row["requestedBy"] for row in rows}, {"'=1+1"})
+
+    def test_a_file_has_the_filters_of_the_press_whatever_comes_meanwhile(self) -> None:
+        from playwright.sync_api import expect
+
+        for name in ("quick", "bad") * 3:
+            self.server.completed(name)
+        page = self.open("#cron=quick")
+        expect(self.rows()).to_have_count(3)
+        held: list[Any] = []
+
+        def in_small_pages(route: Any) -> None:
+            if "before=" in route.request.url:
+                route.continue_(url=small(route))
+            else:
+                held.append(route)
+
+        def small(route: Any) -> str:
+            return str(route.request.url).replace("limit=500", "limit=2")
+
+        page.route("**/runs?limit=500*", in_small_pages)
+        with page.expect_download() as download:
+            page.locator("#csv").click()
+            wait_until(lambda: page.evaluate("true") and held, what="the request")
+            page.locator("#filter-cron").select_option("bad")
+            expect(page).to_have_url(re.compile("#cron=bad$"))
+            held[0].continue_(url=small(held[0]))
+        self.assertEqual(download.value.suggested_filename, "quick-history.csv")
+        rows = list(csv.DictReader(io.StringIO(saved(download).decode("utf-8-sig"))))
+        self.assertEqual([row["cronName"] for row in rows], ["quick"] * 3)
+
+    def test_a_late_failure_of_old_filters_is_not_told(self) -> None:
+        from playwright.sync_api import expect
+
+        self.server.completed("quick")
+        page = self.open()
+        held: list[Any] = []
+        page.route("**/runs?*cron=bad*", lambda route: held.append(route), times=1)
+        page.locator("#filter-cron").select_option("bad")
+        wait_until(lambda: page.evaluate("true") and held, what="the request")
+        page.locator("#filter-cron").select_option("quick")
+        expect(self.rows()).to_have_count(1)
+        with page.expect_event("requestfailed"):
+            held[0].abort()
+        page.evaluate("fetch('health').then((answer) => answer.text())")
+        self.assertFalse(page.locator("#runs-empty").is_visible())
 
     def test_durations_over_time_have_an_axis_and_marks(self) -> None:
         self.server.script(

@@ -256,6 +256,27 @@ class Followed(LogTest):
         sees(self.page.locator("#log-count"), re.compile(r"550.000"))
         self.assertLess(time.monotonic() - began, 15)
 
+    def test_an_ended_runs_log_that_fails_is_asked_for_with_pauses(self) -> None:
+        run = self.server.completed("quick")
+        page = self.page
+        refused: list[str] = []
+
+        def refuse(route: Any) -> None:
+            refused.append(route.request.url)
+            route.fulfill(status=503, json={"code": "overloaded", "error": "Busy."})
+
+        page.route("**/runs/*/log*", refuse)
+        self.stop_clock()
+        page.goto(f"{self.origin}#run={run['id']}")
+        wait_until(lambda: page.evaluate("true") and refused, what="the request")
+        for _ in range(20):
+            page.evaluate("fetch('health').then((answer) => answer.text())")
+        self.assertEqual(len(refused), 1)
+        page.unroute("**/runs/*/log*")
+        sees(page.locator("#log-note"))
+        page.clock.run_for(5000)
+        sees(page.locator("#log"), "done")
+
 
 load_tests = beside
 

@@ -107,6 +107,25 @@ class Plans(PlanTest):
         self.assertEqual(planned[0]["params"], {"target": "production", "keep": 5})
         self.assertTrue(planned[0]["runAt"].startswith("2099-02-01"))
 
+    def test_its_seconds_are_kept_when_it_is_changed(self) -> None:
+        at = {"type": "string", "format": "date-time", "title": "At"}
+        self.server.write_registry(
+            {"plain": {"command": "plain.sh", "parameters": {"at": at}}}
+        )
+        wait_until(lambda: len(self.server.get("/crons").json["crons"]) == 1)
+        self.plan("2099-01-01T09:00:45+00:00", at="2026-11-01T10:20:30+00:00")
+        page = self.open()
+        page.locator("#planned").get_by_text(self.say("plan_change")).click()
+        dialog = sees(page.locator("#trigger-dialog"))
+        self.button("plan_send").click()
+        gone(dialog)
+        planned = self.plans()[0]
+        moments = [
+            datetime.datetime.fromisoformat(text).timestamp()
+            for text in (planned["runAt"], planned["params"]["at"])
+        ]
+        self.assertEqual([moment % 60 for moment in moments], [45, 30])
+
     def test_one_can_be_run_now(self) -> None:
         self.plan(target="production", keep=4)
         page = self.open()

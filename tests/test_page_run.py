@@ -8,7 +8,7 @@ import unittest
 from typing import Any, Callable
 
 from beside import beside
-from browser import BrowserTest, gone, sees
+from browser import BrowserTest, gone, held_back, sees
 from page_proxy import proxy
 from support import wait_until
 
@@ -148,6 +148,24 @@ class Doing(BrowserTest):
         go.touch()
         gone(cancel)
 
+    def test_a_cancel_that_came_too_late_leaves_no_button_to_cancel(self) -> None:
+        go = self.server.folder / "go"
+        self.server.script(
+            "bad.sh", f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.01; done\nexit 2\n"
+        )
+        page = self.page
+        self.open_run(self.server.trigger("bad").json["runId"])
+        cancel = sees(page.locator("#run-cancel"))
+        with held_back(page, "**/cancel"):
+            cancel.click()
+            cancel.click()
+            sees(cancel, self.say("cancelling"))
+            go.touch()
+            sees(page.locator("#run-facts"), self.say("status_failed"))
+        sees(page.locator("#run-notice"))
+        gone(cancel, 0)
+        sees(page.locator("#run-again"))
+
     def test_it_is_started_again_with_the_same_parameters(self) -> None:
         params = {"target": "production", "keep": 7}
         run = self.server.completed("plain", params=params)
@@ -159,6 +177,23 @@ class Doing(BrowserTest):
         self.assertEqual(again["params"], params)
         sees(page.locator("#run-facts"), self.say("status_completed"))
         self.look("rerun")
+
+    def test_again_after_a_lost_answer_starts_nothing_twice(self) -> None:
+        run = self.server.completed("quick")
+        page = self.page
+        self.open_run(run["id"])
+
+        def lose_the_answer(route: Any) -> None:
+            route.fetch()
+            route.abort()
+
+        page.route("**/trigger", lose_the_answer, times=1)
+        self.button("rerun").click()
+        sees(page.locator("#run-notice"), self.say("no_answer"))
+        self.button("rerun").click()
+        sees(page.locator("#run-number"), str(run["id"] + 1))
+        self.assertEqual(len(self.posts()), 2)
+        self.assertEqual(len(self.server.get("/runs").json["runs"]), 2)
 
     def test_secret_parameters_are_asked_for_before_it_is_started_again(self) -> None:
         run = self.server.completed("params", params={"keep": 7, "token": "secret-1"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import re
 import unittest
+from typing import Any
 
 from beside import beside
 from browser import BrowserTest, gone, held_back, sees
@@ -237,6 +238,33 @@ class Answers(BrowserTest):
         self.was_said(self.say("started"))
         self.assertEqual(len(self.posts()), 2)
         self.assertEqual(len(self.server.get("/runs").json["runs"]), 1)
+
+    def test_after_a_proxys_502_another_try_starts_nothing_twice(self) -> None:
+        page = self.open()
+
+        def lose_the_answer(route: Any) -> None:
+            route.fetch()
+            route.fulfill(status=502, body="Bad Gateway", content_type="text/html")
+
+        page.route("**/trigger", lose_the_answer, times=1)
+        self.press("quick")
+        self.button("run_now").click()
+        sees(page.locator("#trigger-notice"))
+        self.button("run_now").click()
+        self.was_said(self.say("started"))
+        self.assertEqual(len(self.posts()), 2)
+        self.assertEqual(len(self.server.get("/runs").json["runs"]), 1)
+
+    def test_a_dialog_closed_before_the_answer_leaves_the_next_one_alive(self) -> None:
+        page = self.open()
+        self.press("quick")
+        with held_back(page, "**/trigger"):
+            self.button("run_now").click()
+            sees(page.locator("#trigger-submit"), self.say("starting"))
+            page.keyboard.press("Escape")
+            gone(page.locator("#trigger-dialog"))
+        sees(self.card("quick"), self.say("status_completed"))
+        self.start_now("bad")
 
     def test_a_script_that_cannot_start_says_why_in_french(self) -> None:
         page = self.open()

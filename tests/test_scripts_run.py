@@ -195,6 +195,21 @@ class TypeScriptTest(unittest.TestCase):
         self.fake_node(made, "v22.18.0")
         self.assertEqual(made.completed("check")["status"], "completed")
 
+    @slow
+    def test_a_node_that_did_not_answer_once_is_asked_again(self) -> None:
+        made = self.server_with_path(["/nowhere"])
+        self.write(made, [f"{made.folder}/bin", "/bin"])
+        again = made.folder / "again"
+        text = (
+            f'#!/bin/sh\n[ "$1" = --version ] || exec echo node "$@"\n'
+            f"[ -e {again} ] && echo v22.18.0 || ! : >{again}\n"
+        )
+        made.script("bin/node", text)
+        made.start()
+        self.assertEqual(made.trigger("check").json["code"], "launch_failed")
+        self.assertTrue(again.exists())
+        self.assertEqual(made.completed("check")["status"], "completed")
+
 
 class ParameterTest(RunCase):
     registry = {

@@ -11,6 +11,9 @@ from typing import Any, Iterator
 
 from support import Server, Wire, patched, slow, wait_until
 
+from cron_trigger.host.shortage import is_shortage
+from cron_trigger.host.users import user_named
+
 #: Descriptors that are open stay so; no further one is given.
 NONE_FREE = 3
 REGISTRY: dict[str, Any] = {
@@ -67,6 +70,20 @@ class ShortageCase(unittest.TestCase):
         if name in ("stubborn", "waits"):
             wait_until((self.server.folder / "ready").exists)
         return run_id
+
+
+class UserTest(unittest.TestCase):
+    def test_one_that_can_not_be_looked_up_is_not_one_that_is_not_there(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (NONE_FREE, hard))
+        try:
+            with self.assertRaises(OSError) as caught:
+                user_named("root")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertTrue(is_shortage(caught.exception))
+        self.assertEqual(user_named("root").uid, 0)
+        self.assertRaises(KeyError, user_named, "nobody-of-this-name")
 
 
 @slow

@@ -137,7 +137,7 @@ export class EventStream {
   }
 
   opened() {
-    const hadFailed = this.failures > 0;
+    const hadFailed = this.failures > 1;
     this.failures = 0;
     this.listener.opened(hadFailed);
   }

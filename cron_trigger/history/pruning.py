@@ -105,12 +105,12 @@ class Pruning:
         query = "select id, data from events order by id limit ?"
         old = 0
         for number, data in db.execute(query, [batch]).fetchall():
-            if before <= _time_of_event(data):
-                # The events' ids grow with time as well, so the rest is young.
+            at = _time_of_event(data)
+            if before <= at:  # ids grow with time as well, so the rest is young
                 break
-            old = number
+            old = number if at else old
         count = db.execute("delete from events where id <= ?", [old]).rowcount
-        return bool(count == batch)
+        return bool(count)
 
 
 def _time_of_event(text: str) -> str:

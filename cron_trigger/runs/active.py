@@ -188,6 +188,8 @@ class Running:
         #: By cron, what its PID file said of the last run whose end was recorded here.
         #: Each entry is one value, set before the lock of that run is let go.
         self.recorded: dict[str, PidFile] = {}
+        #: Crons that this process is just starting: their rows are ahead of the tables.
+        self.launching: set[str] = set()
 
     def add(self, active: ActiveRun) -> None:
         with self._lock:

@@ -134,15 +134,17 @@ class Launch:
             why = str(error)
         # From here on no other process starts this cron.
         lock = self._take_lock(asked, request)
+        self._running.launching.add(cron.name)
         try:
             if why is not None:
                 raise self._not_started(asked, request, why)
             return self._launch(prepared, asked, request, lock)
         except BaseException:
-            # Nothing was started, or the keeper has its copy: that holds the lock until
-            # its end.
+            # Nothing was started, or the keeper has its copy.
             os.close(lock)
             raise
+        finally:
+            self._running.launching.discard(cron.name)
 
     @contextlib.contextmanager
     def _one_at_a_time(self, cron_name: str) -> Iterator[None]:
@@ -356,11 +358,9 @@ class Launch:
             began_s,
         )
         # Recorded first: the loop may see the keeper go the moment it is watched.
-        # A fault of the disk raises nothing here: the script runs, whatever is
-        # recorded.
+        # A fault of the disk raises nothing: the script runs, whatever is recorded.
         self._on.history.started(run)
-        # From here on its end may be recorded by another thread: `run` is what was
-        # begun.
+        # Its end may be recorded by now: `run` is what was begun.
         self._ending.watch(active)
         self._on.say(
             "info",

@@ -8,6 +8,7 @@ disk, a log's as the history's; never by the loop's.  No state, no lock.
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 from typing import NamedTuple, Optional
@@ -85,7 +86,7 @@ class Recorder:
                 run = replace(run, log_end=log.end())
             run = replace(run, error=run.error or log.fault())
             # None where another process was first: it has written the line, too.
-            ended = self._on.history.end(run)
+            ended = insist(functools.partial(self._on.history.end, run))
             blank_note(self._on.settings.pid_file(run.cron_name), run)
             if ended is None:
                 return

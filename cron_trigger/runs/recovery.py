@@ -95,8 +95,10 @@ class Recovery:
         """Watch a run that is recorded as running again, or have its end recorded."""
         path = self._on.settings.pid_file(found.cron_name)
         with self._lock:
-            # Another thread may have adopted it while this one waited.
-            if self._running.get(found.id):
+            # Another thread may have adopted it while this one waited, or be starting
+            # it: asked first, since what was started is in the table before.
+            launching = found.cron_name in self._running.launching
+            if launching or self._running.get(found.id):
                 return
             # For a moment we hold it ourselves: who comes just now with `flock -n` is
             # refused, though the cron does not run.

@@ -123,6 +123,14 @@ class LatenessTest(unittest.TestCase):
         stage.at(3600)
         self.assertEqual(stage.lateness.next_run_at(cron), "2096-11-23T12:00:00+00:00")
 
+    def test_a_clock_that_was_ahead_leaves_no_next_time_behind(self) -> None:
+        stage = self.stage()
+        cron = stage.registry.get("c")
+        stage.at(365 * 86400)
+        self.assertEqual(stage.lateness.next_run_at(cron), "2097-11-23T11:00:00+00:00")
+        stage.now_s = BEGIN_S
+        self.assertEqual(stage.lateness.next_run_at(cron), "2096-11-23T11:00:00+00:00")
+
     def test_what_was_due_before_the_schedule_was_known_is_not_late(self) -> None:
         stage = self.stage()
         stage.at(60)
@@ -152,6 +160,14 @@ class LatenessTest(unittest.TestCase):
         stage.at(3600 + 600)
         self.assertTrue(stage.late())
         stage.run()
+        self.assertFalse(stage.late())
+
+    def test_a_run_that_was_pruned_counts_still(self) -> None:
+        stage = self.stage(schedule="0 11 23 11 *")
+        stage.at(5400)
+        stage.run()
+        stage.at(100 * 86400)
+        self.assertEqual(stage.store.prune(-100 * 365 * 86400), 1)
         self.assertFalse(stage.late())
 
     def test_a_lock_that_is_held_when_it_is_judged_counts(self) -> None:
@@ -193,6 +209,15 @@ class LatenessTest(unittest.TestCase):
         )
         stage.registry.reload()
         stage.at(3600 + 601)
+        self.assertEqual((stage.late(), stage.told()), (False, [("11:00", 1)]))
+
+    def test_one_that_comes_back_is_not_late_for_the_time_it_was_away(self) -> None:
+        stage = self.stage()
+        stage.at(3600 + 600)
+        for after_s, entries in ((4300, {}), (4300 + 3 * 86400, {"c": ENTRY})):
+            (stage.folder / "crons.json").write_text(json.dumps(entries))
+            stage.registry.reload()
+            stage.at(after_s)
         self.assertEqual((stage.late(), stage.told()), (False, [("11:00", 1)]))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import sys
 import threading
@@ -233,7 +235,8 @@ class WallTimers(unittest.TestCase):
     """A timer that follows the clock on the wall."""
 
     def setUp(self) -> None:
-        self.loop = Loop(lambda *_: None)
+        self.clock = Clock()
+        self.loop = Loop(lambda *_: None, self.clock)
         self.addCleanup(self.loop.close)
         self.fired: list[float] = []
         self.timer = WallTimer(self.loop, lambda: self.fired.append(time.time()))
@@ -275,6 +278,29 @@ class WallTimers(unittest.TestCase):
         idle.arm(None)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
         idle.close()
+
+    def test_where_there_was_no_descriptor_it_calls_a_moment_later(self) -> None:
+        short = OSError(errno.EMFILE, "timerfd_create")
+        with mock.patch.object(self.timer, "_created", side_effect=short):
+            self.timer.arm(time.time() + 3600)
+        self.loop.step(0)
+        self.assertEqual(self.fired, [])
+        self.clock.now_s += 1
+        self.step_until_fired()
+
+    def test_where_the_clock_was_set_before_it_is_armed_anew_it_calls(self) -> None:
+        # timerfd_create(2), NOTES: it is armed, and the call fails all the same.
+        self.timer.arm(time.time() + 3600)
+
+        def canceled(*_: object) -> int:
+            ctypes.set_errno(errno.ECANCELED)
+            return -1
+
+        with mock.patch.object(self.timer, "_libc") as libc:
+            libc.timerfd_settime = canceled
+            self.timer.arm(time.time() + 3600)
+        self.clock.now_s += 1
+        self.step_until_fired()
 
     def test_a_moment_in_the_far_future_is_kept(self) -> None:
         self.timer.arm(time.time() + 100 * 365 * 86400)

@@ -76,7 +76,8 @@ class StorePruningTest(unittest.TestCase):
         last = self.store.last_event_id()
         self.prune(batch=2)
         told = [event.name for event in self.store.events_after(0)]
-        self.assertEqual(told, ["run.started", "run.finished", "registry.reloaded"])
+        reloaded = "registry.reloaded"  # has no time: it goes with what came next
+        self.assertEqual(told, [reloaded, "run.started", "run.finished", reloaded])
         self.assertEqual(self.store.events_after(0)[-1].id, last)
         self.assertEqual(self.kept(), [young.id])
         self.prune(days=0)

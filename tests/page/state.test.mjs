@@ -177,6 +177,11 @@ test("the address holds filters and the open run, and nothing else", () => {
   assert.equal(fragmentOf(placeOf("#run=12x&since=yesterday&status=<b>")), "");
 });
 
+test("a day that no calendar has is no filter", () => {
+  const place = placeOf("#since=2026-13-45&until=2026-00-10");
+  assert.deepEqual(momentsOf(place), ["", ""]);
+});
+
 test("days are whole days of the viewer, the last one included", () => {
   const [since, until] = momentsOf({since: "2026-11-24", until: "2026-11-24"});
   assert.equal(Date.parse(until) - Date.parse(since), 86400000);
@@ -206,6 +211,23 @@ test("an event during a load of the history is not undone by its older answer", 
   answers.pop()({runs: [run(5)], next: 5});
   await more;
   assert.deepEqual(statuses(), ["7 failed", "6 running", "5 failed"]);
+});
+
+test("what was searched further by person is still shown after a refresh", async () => {
+  const place = {cron: "", status: "", since: "", until: "", who: "ann"};
+  const getJson = async (address) => {
+    const before = Number(new URLSearchParams(address.split("?")[1]).get("before") ?? 41);
+    const runs = Array.from({length: 10}, (_, n) => run(before - 1 - n, "failed", {requestedBy: "ann"}));
+    return {runs, next: before > 11 ? before - 10 : null};
+  };
+  const past = new Past({getJson}, place);
+  await past.load();
+  const first = past.runs.length;
+  await past.loadMore();
+  const more = past.runs.length;
+  await past.load();
+  assert.ok(first < more);
+  assert.equal(past.runs.length, more);
 });
 
 test("a file of the history has all of it, or says that it ends before", async () => {
