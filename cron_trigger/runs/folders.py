@@ -164,7 +164,7 @@ class RunFolder:
             if active.holds(os.stat(path, follow_symlinks=False)):
                 return False
         with contextlib.suppress(OSError):
-            # Who only looks (`flock -n`) lets go; who runs it as well can't be told now.
+            # Who only looks (`flock -n`) lets go; who runs it as well can't be told.
             for _ in range(50):
                 lock = None if active.closed else take_lock(path)
                 if lock is not None:
