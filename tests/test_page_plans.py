@@ -16,8 +16,8 @@ class PlanTest(BrowserTest):
         listed = self.server.get("/scheduled").json["scheduled"]
         return [plan for plan in listed if plan["status"] == status]
 
-    def plan(self, at: str = "2099-01-01T09:00:00+00:00", **params: Any) -> None:
-        reply = self.server.trigger("plain", runAt=at, params=params)
+    def plan(self, run_at: str = "2099-01-01T09:00:00+00:00", **params: Any) -> None:
+        reply = self.server.trigger("plain", runAt=run_at, params=params)
         self.assertEqual(reply.status, 202, reply.text)
 
 
@@ -109,9 +109,8 @@ class Plans(PlanTest):
 
     def test_its_seconds_are_kept_when_it_is_changed(self) -> None:
         at = {"type": "string", "format": "date-time", "title": "At"}
-        self.server.write_registry(
-            {"plain": {"command": "plain.sh", "parameters": {"at": at}}}
-        )
+        entry = {"command": "plain.sh", "description": "At", "parameters": {"at": at}}
+        self.server.write_registry({"plain": entry})
         wait_until(lambda: len(self.server.get("/crons").json["crons"]) == 1)
         self.plan("2099-01-01T09:00:45+00:00", at="2026-11-01T10:20:30+00:00")
         page = self.open()
