@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import hashlib
 import http.client
@@ -13,7 +14,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Iterator
 
-from support import Server, limited, need_full, slow, wait_until
+from support import Server, limited, need_full, patched, slow, wait_until
 
 from cron_trigger.registry.threads import IDLE_LIMIT
 
@@ -115,6 +116,20 @@ class FollowTest(unittest.TestCase):
             self.assertEqual(answer.read1(100), b"half a li")
             speaker.end()
             self.assertEqual(answer.read(), b"")
+
+    @slow
+    def test_a_run_that_is_just_being_started_is_followed_to_its_end(self) -> None:
+        late = "lambda *a: (m.time.sleep(1), watch(*a))[1]"
+        program = patched("watch = m.Ending.watch", f"m.Ending.watch = {late}")
+        command = ["sh", "-c", "echo first; sleep 2; echo last"]
+        registry = {"two": {"description": "Two lines", "command": command}}
+        path = "/runs?status=running"
+        with Server(registry, program=program) as server:
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                pool.submit(server.trigger, "two")
+                [run] = wait_until(lambda: server.get(path).json["runs"])
+                answer = server.get(f"/runs/{run['id']}/log?follow=true")
+            self.assertEqual(answer.text, "first\nlast\n")
 
     @slow
     def test_first_byte_comes_soon_after_it_was_written(self) -> None:

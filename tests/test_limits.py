@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import support
 from support import (
     REPOSITORY,
     Reply,
@@ -292,6 +293,12 @@ class BoundsTest(RawTest):
             more = b"".join(b"X-%d: 1\r\n" % n for n in range(count - 1))
             data = b"GET /health HTTP/1.1\r\n" + HEAD + more + b"\r\n"
             self.assertEqual(self.status_of(data), status)
+
+    @slow
+    def test_empty_lines_before_a_request_count_to_its_head(self) -> None:
+        get = b"GET /health HTTP/1.1\r\n" + HEAD + b"\r\n"
+        for lines, status in ((3, 200), (40_000, 400)):
+            self.assertEqual(self.status_of(b"\r\n" * lines + get), status)
 
     def test_a_request_line_of_8_kib(self) -> None:
         for size, status in ((8192, 404), (8193, 400), (60000, 400)):
@@ -654,6 +661,30 @@ def sockets_of(pid: int) -> int:
 
 def threads_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
+
+
+@slow
+class TurnsTest(unittest.TestCase):
+    def test_who_is_pushed_out_in_its_line_of_turns_gives_its_turn_back(self) -> None:
+        few = "fit(limits)._replace(connections=m.Limit(2, 4))"
+        program = support.patched(
+            "m.Turns.AT_ONCE, m.Turns.STUCK_S = 1, 3.0",
+            "whole, fit = m.Api.crons, m.limits_for",
+            "m.Api.crons = lambda *a: (m.time.sleep(1), whole(*a))[1]",
+            f"m.limits_for = lambda limits: {few}",
+        )
+        with Server(REGISTRY, program=program) as server:
+            with Wire(server.port) as busy, Wire(server.port) as waiting:
+                busy.send(b"GET /crons HTTP/1.1\r\n" + HEAD + b"\r\n")
+                waiting.send(b"GET /health HTTP/1.1\r\n" + HEAD + b"\r\n")
+                with Wire(server.port):
+                    self.assertEqual(busy.answer().status, 200)
+            taken_s = []
+            for _ in range(3):
+                began_s = time.monotonic()
+                server.get("/health")
+                taken_s.append(time.monotonic() - began_s)
+            self.assertLess(min(taken_s), 2)
 
 
 class PlacesTest(unittest.TestCase):
