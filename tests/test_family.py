@@ -159,7 +159,7 @@ import os, signal, time
 file = os.open("told", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 signal.signal(signal.SIGTERM, lambda *_: os.write(file, b"told\\n"))
 open("ready", "w").close()
-while not os.path.exists("go"):
+while os.path.exists("counter.py") and not os.path.exists("go"):
     time.sleep(0.02)
 """
 
