@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -179,6 +180,23 @@ class EventsTest(unittest.TestCase):
                 self.assertEqual(next(listener.blocks()), ["retry: 2000"])
                 run_id = server.trigger("c0").json["runId"]
                 self.assertEqual(len(listener.until("run.finished", id=run_id)), 2)
+
+    @slow
+    def test_an_end_comes_with_what_its_cron_is_after_it(self) -> None:
+        """Also where the stream is written before the server has told of a change."""
+        late = "lambda self, run: (whole(self, run), m.time.sleep(0.5))[0]"
+        program = patched("whole = m.Runs.end", f"m.Runs.end = {late}")
+        gone = {"description": "Gone", "command": "gone.sh"}
+        registry = {"gone": gone, "other": gone}
+        with Server(registry, program=program) as server, listening(server) as one:
+            server.get("/crons")
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                pool.submit(server.trigger, "gone")
+                query = "select count(*) from events where event = 'run.finished'"
+                wait_until(lambda: server.rows(query) == [(1,)])
+                server.trigger("other", runAt=at(3600))  # has the streams written
+                told = one.until("run.finished")[-1].data
+            self.assertEqual(told["cron"]["lastRun"], told["run"])
 
     @slow
     def test_whose_end_was_told_is_shown_as_ended(self) -> None:

@@ -132,15 +132,15 @@ class Views:
     def ended(self, name: str, run_id: int) -> Optional[str]:
         """Return a cron's entry once a run of it has ended, None where it is gone.
 
-        The end is told a moment before the run is taken from what runs.
+        The end is told a moment before the run is taken from what runs, and before what
+        was kept of its cron is dropped.
         """
         cron = self._registry.crons().get(name)
         if cron is None:
             return None
         run = self._runner.run_of(name)
-        if run is not None and run.id == run_id:
-            return self._made(cron, None, self._times(cron))
-        return self._text(cron, {})
+        running = run.view() if run and run.id != run_id else None
+        return self._made(cron, running, self._times(cron))
 
     def _times(self, cron: Cron) -> tuple[Optional[str], bool]:
         return self._lateness.next_run_at(cron), self._lateness.late(cron)
