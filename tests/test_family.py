@@ -681,6 +681,7 @@ def line_of(one: processes.Process) -> str:
     return ""
 
 
+@slow
 class OfACrontab(FamilyCase):
     """A run of `run NAME`, which a server watches, too: whoever decides its end."""
 

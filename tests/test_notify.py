@@ -205,13 +205,15 @@ class ThreadTest(unittest.TestCase):
         self.addCleanup(deaf.close)
         program = patched(
             "import threading",
-            "finish, stop, stopped = m.Ending._finish, m.Loop.stop, threading.Event()",
+            "finish, aside = m.Ending._finish, m.Loop.finish_aside",
+            "stopped = threading.Event()",
             "def finished(*arguments):",
             "    print('it has ended', file=sys.stderr, flush=True)",
             "    stopped.wait(30)",
             "    finish(*arguments)",
             "m.Ending._finish = finished",
-            "m.Loop.stop = lambda *a: (stop(*a), stopped.set())[0]",
+            # What a stop does once the loop has stopped.
+            "m.Loop.finish_aside = lambda *a: (stopped.set(), aside(*a))[0]",
         )
         environ = {
             "CRON_TRIGGER_NOTIFY_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}/"
