@@ -51,6 +51,7 @@ class Client:
             self._port = parts.port or (443 if parts.scheme == "https" else 80)
             if parts.scheme in ("http", "https") and parts.hostname:
                 self._secure, self._host = parts.scheme == "https", parts.hostname
+                # Raises where the name is none.
                 http.client.HTTPConnection(self._host.encode("idna").decode(), 80)
                 self._path = parts.path.rstrip("/")
                 if self._path.endswith("/trigger"):

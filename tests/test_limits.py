@@ -43,7 +43,12 @@ from cron_trigger.runs.schedule import SCHEDULED_LIMIT, SCHEDULED_SHARE
 from cron_trigger.web.access import RefusalLog
 from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.places import KEPT_DESCRIPTORS, Places, limits_for
-from cron_trigger.web.reader import HEADER_COUNT, REQUEST_LINE_BYTES, SINGLE_HEADERS
+from cron_trigger.web.reader import (
+    HEADER_COUNT,
+    REQUEST_LINE_BYTES,
+    SINGLE_HEADERS,
+    Reader,
+)
 from cron_trigger.web.routes import ROUTES
 from cron_trigger.web.wire import BODY_BYTES
 
@@ -603,6 +608,15 @@ class TimeTest(unittest.TestCase):
     def test_a_dripping_head_is_cut_off(self) -> None:
         self.assert_cut_off(b"GET /health HTTP/1.1\r\nX-Long: " + b"a" * 500)
 
+    def test_who_always_has_a_byte_ready_is_cut_off(self) -> None:
+        connection = mock.Mock()
+        connection.recv.return_value = b"x"
+        reader = Reader(connection, request_s=0.0)
+        self.assertTrue(reader.wait(1.0))
+        with self.assertRaises(Refusal) as raised:
+            reader.head()
+        self.assertEqual(raised.exception.code, "request_timeout")
+
     def test_a_dripping_body_is_cut_off(self) -> None:
         need_full()
         body = b'{"cronName": "hello"' + b" " * 500
@@ -685,6 +699,45 @@ class TurnsTest(unittest.TestCase):
                 server.get("/health")
                 taken_s.append(time.monotonic() - began_s)
             self.assertLess(min(taken_s), 2)
+
+    def test_a_stop_lets_those_who_wait_for_their_turn_be_answered(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            program = support.patched(
+                "import tempfile, threading",
+                "m.Turns.AT_ONCE, m.Turns.STUCK_S = 1, 60.0",
+                "take, check = m.Turns.take, m.Access.check",
+                "busy = m.HttpServer._is_busy",
+                "looked, looks = threading.Event(), []",
+                "def taken(*a):",
+                f"    tempfile.mkstemp(dir={folder!r})",
+                "    take(*a)",
+                "m.Turns.take = taken",
+                "m.Access.check = lambda *a: (looked.wait(20), check(*a))[1]",
+                "def is_busy(self):",
+                "    self.limits = self.limits._replace(arrival_s=0.0)",
+                "    looks.append(1)",
+                "    if len(looks) == 2: looked.set()",
+                "    return busy(self)",
+                "m.HttpServer._is_busy = is_busy",
+            )
+            with Server(REGISTRY, program=program) as server:
+                wires = []
+                for _ in range(3):
+                    wires.append(Wire(server.port).send(HEALTH))
+                    self.addCleanup(wires[-1].socket.close)
+                wait_until(lambda: len(os.listdir(folder)) == 3)
+                self.assertEqual(server.stop(), 0)
+                self.assertEqual([wire.answer().status for wire in wires], [200] * 3)
+
+    def test_a_refused_client_that_stays_has_no_turn(self) -> None:
+        program = support.patched(
+            "m.Turns.AT_ONCE, m.Turns.STUCK_S = 1, 60.0",
+            "m.Sender.linger = lambda self: m.time.sleep(60)",
+        )
+        refused = post(b"", b"Content-Length: 9", b"Origin: null")
+        with Server(REGISTRY, program=program) as server, Wire(server.port) as wire:
+            self.assertEqual(wire.send(refused).answer().status, 403)
+            self.assertEqual(server.get("/health").status, 200)
 
 
 class PlacesTest(unittest.TestCase):

@@ -184,6 +184,47 @@ class ThreadTest(unittest.TestCase):
                 receiver.of(run_id)
             self.assertIn("notifications wait", server.log_text())
 
+    def test_where_memory_runs_out_in_an_attempt_there_is_another(self) -> None:
+        receiver = Receiver()
+        self.addCleanup(receiver.end)
+        program = patched(
+            "post, fails = m.Notifier._post, [MemoryError()]",
+            "def flaky(*arguments):",
+            "    if fails: raise fails.pop()",
+            "    return post(*arguments)",
+            "m.Notifier._post = flaky",
+        )
+        environ = {"CRON_TRIGGER_NOTIFY_URL": receiver.url}
+        with Server(REGISTRY, environ=environ, program=program) as server:
+            for run_id in [server.completed("good")["id"] for _ in range(2)]:
+                receiver.of(run_id)
+
+    def test_an_end_that_a_stop_waits_for_is_told_or_said_to_be_not(self) -> None:
+        deaf = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(deaf.close)
+        program = patched(
+            "import threading",
+            "finish, aside = m.Ending._finish, m.Loop.finish_aside",
+            "stopped = threading.Event()",
+            "def finished(*arguments):",
+            "    print('it has ended', file=sys.stderr, flush=True)",
+            "    stopped.wait(30)",
+            "    finish(*arguments)",
+            "m.Ending._finish = finished",
+            # What a stop does once the loop has stopped.
+            "m.Loop.finish_aside = lambda *a: (aside(*a), stopped.set())[0]",
+        )
+        environ = {
+            "CRON_TRIGGER_NOTIFY_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}/"
+        }
+        with Server(REGISTRY, environ=environ, program=program) as server:
+            server.trigger("good")
+            wait_until(lambda: "it has ended" in server.stderr())
+            self.assertEqual(server.stop(), 0, server.stderr())
+            rows = server.rows("select status from cron_executions")
+            self.assertEqual(rows, [("completed",)])
+            self.assertIn("1 notifications were not sent", server.log_text())
+
 
 class NeverInTheWayTest(unittest.TestCase):
     """An address that is slow, or not there, costs a trigger nothing."""

@@ -392,9 +392,21 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
             db.executemany(query, rows)
         db.close()
 
+    def die_while_it_fires(self, change: str) -> None:
+        """Plan a trigger, id 1, with a server that calls `die()` in its launch."""
+        kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        self.server.program = list(
+            patched(f"def die():\n  {kill}", "whole = m.keeper.start", change)
+        )
+        self.server.start()
+        with contextlib.suppress(ConnectionError):  # dead before its answer
+            plan_soon(self.server, "noted")
+        assert self.server.process
+        self.server.process.wait(20)
+        self.server.kill()
+
     def test_a_kill_while_it_fires_neither_loses_nor_repeats_it(self) -> None:
         need_full()
-        kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
         for place in ("before", "after"):
             with self.subTest(place):
                 self.setUp()
@@ -402,15 +414,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
                     change = "m.keeper.start = lambda *a: die()"
                 else:
                     change = "m.keeper.start = lambda *a: (whole(*a), die())[0]"
-                self.server.program = list(
-                    patched(f"def die():\n  {kill}", "whole = m.keeper.start", change)
-                )
-                self.server.start()
-                with contextlib.suppress(ConnectionError):  # dead before its answer
-                    plan_soon(self.server, "noted")
-                assert self.server.process
-                self.server.process.wait(10)
-                self.server.kill()
+                self.die_while_it_fires(change)
                 self.server.program = [str(support.PROGRAM)]
                 self.server.start()
                 fired = settled(self.server, 1)
@@ -421,16 +425,7 @@ class ScheduleAcrossRestartTest(unittest.TestCase):
 
     def test_one_whose_run_is_given_back_late_fires_all_the_same(self) -> None:
         need_full()
-        kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-        self.server.program = list(
-            patched(f"def die():\n  {kill}", "m.keeper.start = lambda *a: die()")
-        )
-        self.server.start()
-        with contextlib.suppress(ConnectionError):  # dead before its answer
-            plan_soon(self.server, "noted")
-        assert self.server.process
-        self.server.process.wait(10)
-        self.server.kill()
+        self.die_while_it_fires("m.keeper.start = lambda *a: die()")
         # The server is at work before it has recorded what became of the run.
         late = "lambda *a: (time.sleep(1), whole(*a))[1]"
         self.server.program = list(

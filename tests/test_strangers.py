@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -325,6 +326,32 @@ class SourceTest(StrangersCase):
         self.neighbour.ip("route add 192.168.96.0/20 via 172.31.10.1")
         crossed = ("172.31.10.99", "192.168.96.1")
         self.assertEqual(self.neighbour.ask(port, crossed), ["403"])
+
+    def test_who_comes_with_the_last_descriptor_is_not_called_a_stranger(self) -> None:
+        server = self.server_at()
+        at, pid = self.host.NEIGHBOUR[1], self.server_pid(server)
+        sockets = self.sockets(pid)
+        # Once it has answered, and closed, it has all descriptors that it keeps.
+        own = ("127.0.0.1", "127.0.0.1")
+        self.assertEqual(self.host.ask(server.port, own), ["200"])
+        wait_until(lambda: self.sockets(pid) == sockets)
+        used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+        _, second, *_ = (n for n in range(max(used) + 3) if n not in used)
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        # Accepting takes the one that is left; the caller's address needs another.
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (second, before[1]))
+        try:
+            self.assertEqual(self.host.ask(server.port, (at, at)), ["503"])
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        self.assertEqual(self.host.ask(server.port, (at, at)), ["200"])
+
+    def sockets(self, pid: int) -> int:
+        folder, count = f"/proc/{pid}/fd", 0
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                count += os.readlink(f"{folder}/{name}").startswith("socket:")
+        return count
 
     def test_a_listed_network_replaces_the_containers(self) -> None:
         allow = "172.31.10.0/24 fd00:31::/64"

@@ -266,7 +266,8 @@ class WallTimer:
         value = (ctypes.c_long * 4)(0, 0, *divmod(moment_ns, 1_000_000_000))
         # TFD_TIMER_ABSTIME and TFD_TIMER_CANCEL_ON_SET: a clock that is set wakes us.
         if self._libc.timerfd_settime(descriptor, 1 | 2, value, None):
-            self._loop.call_later(1.0, self._callback)  # ECANCELED, but armed: NOTES
+            # ECANCELED, armed all the same: timerfd_create(2), notes.
+            self._loop.call_later(1.0, self._callback)
 
     def _fired(self, _events: int) -> None:
         assert self._descriptor is not None

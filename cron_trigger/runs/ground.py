@@ -1,7 +1,4 @@
-"""What every part of a run's life stands on, made below and passed on as one.
-
-And how a part tells those above it that something is different now.
-"""
+"""What every part of a run's life stands on, and how it tells those above it."""
 
 from __future__ import annotations
 

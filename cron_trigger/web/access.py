@@ -265,15 +265,12 @@ def _same_place(origin: str, host: Optional[str]) -> bool:
 
 
 class RefusalLog:
-    """Writes refusals into the server's log, so many of each client and of all.
-
-    It says how many lines it left out.  Any thread adds; the lock guards the count.
-    """
+    """Writes refusals into the server's log, so many of each client and of all."""
 
     def __init__(self, say: Callable[[str, str], None], rates: Rates) -> None:
         self._say = say
         self._rates = rates
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the count; any thread adds
         self._left_out = 0
 
     def add(self, address: str, client: str, what: str, refusal: Refusal) -> None:

@@ -317,8 +317,11 @@ class HttpServer(http.server.ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a new thread, or refuse it here and now."""
         address = str(address_of(client_address[0]))
-        client = client_of(address)
-        if not self.access.sources.allow(address):
+        try:
+            client, allowed = client_of(address), self.access.sources.allow(address)
+        except OSError:  # no descriptor is free to look
+            return self._turn_away(request, address, address, _out_of_room())
+        if not allowed:
             return self._turn_away(request, address, client, _stranger(address))
         place = self.connections.take(client, lambda: _shut(request))
         if place is None:

@@ -61,6 +61,21 @@ class Stepped(unittest.TestCase):
         self.assertEqual(self.done, ["meanwhile", "second"])
         self.assertIn("ZeroDivisionError", self.said[0][1])
 
+    def test_where_memory_runs_out_in_a_report_the_others_are_done(self) -> None:
+        errors = [MemoryError()]
+
+        def say(*words: str) -> None:
+            if errors:
+                raise errors.pop()
+            self.said.append((words[0], words[1]))
+
+        with mock.patch.object(self.loop, "_say", say):
+            self.loop.aside(lambda: 1 // 0)  # type: ignore[arg-type]
+            self.loop.aside(self.note("after"))
+            self.loop.finish_aside(10)
+        self.assertEqual(self.done, ["after"])
+        self.assertIn("ZeroDivisionError", self.said[0][1])
+
     def advance(self, by_s: float) -> list[str]:
         """Let time pass, and return what was done in the step that follows."""
         self.done.clear()
