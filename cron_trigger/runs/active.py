@@ -36,7 +36,7 @@ class ActiveRun:
 
     `mutex` is held while a cancel, a time limit or the end decides what becomes of the
     run, so that the first of them wins.  It is never held while a disk, another
-    process or a family is waited for, but for one write of the history.
+    process or a family is waited for, but for the history: one question, one write.
     """
 
     #: True from `close` on.
@@ -85,9 +85,9 @@ class ActiveRun:
         #: Who has got SIGTERM, and when on the boot clock the first of them did.
         #: One thread at a time: who decided the end, then the one that ends them.
         self.told: set[Process] = set()
-        #: True where that is another process's to do, which notes the family, too.
-        self.learned = False
         self.told_s: Optional[float] = None
+        #: True where another process decided the end: it tells the family and notes it.
+        self.learned = False
 
     def note(self, kind: str) -> Path:
         """Return a place beside the PID file, where a note of this run may stand."""

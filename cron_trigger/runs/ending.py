@@ -146,8 +146,8 @@ class Ending:
     def _learn(self, active: ActiveRun, row: Optional[Run]) -> None:
         # The caller holds the mutex.
         if row is not None and row.end_reason is not None:
-            # Who decided it tells the family, once.  First, or it would be told again
-            # where no descriptor was free for this look.
+            # Who decided it tells the family, once.  The reason is set last: where no
+            # descriptor is free for the look, all of this is done again.
             active.recall_family()
             # Before the look: whom the clean-up starts meanwhile is not to be told.
             now_s = boot_time_s()
