@@ -790,6 +790,16 @@ class Look(unittest.TestCase):
         assert one
         self.assertEqual((one.parent, one.session), (os.getppid(), os.getsid(0)))
 
+    def test_the_mark_of_a_child_is_the_kernels_looked_at_or_not(self) -> None:
+        for pause_s in (0.0, 0.0, 0.003, 0.006, 0.011) * 6:
+            since_s = processes.boot_time_s()
+            time.sleep(pause_s)
+            with subprocess.Popen(["sleep", "20"]) as child:
+                mark = processes.mark_of_child(child.pid, since_s)
+                found = processes.process(child.pid)
+                child.kill()
+            self.assertEqual(mark, found and found.mark)
+
     def test_sessions_within_sessions_are_of_the_family_and_no_others(self) -> None:
         setsid = need_command("setsid")
         inner = f"{setsid} -w sh -c 'sleep 61 & {setsid} -w sleep 62'"

@@ -274,15 +274,16 @@ class Database:
         with self._lock:
             if self.fault is None and not self._read_only:
                 try:
-                    rows = self._on_first(
-                        lambda: (
-                            self._first.connected().execute(query, values).fetchall()
-                        )
-                    )
-                    # Asked after it was read: what moves over in between is on the one
-                    # side or the other, and what comes later is not missed.
+                    # Asked before: what is there by now may move over at any moment,
+                    # and what comes later came after this question.
                     if self._second.is_empty():
-                        return rows
+                        return self._on_first(
+                            lambda: (
+                                self._first.connected()
+                                .execute(query, values)
+                                .fetchall()
+                            )
+                        )
                     self._start_retrying()
                 # A read does not wait for the next write to find a fault.
                 except FAULTS as error:

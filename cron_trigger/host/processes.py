@@ -61,7 +61,7 @@ class Process(NamedTuple):
     @property
     def mark(self) -> str:
         """What tells this process from each other one, after a reboot as well."""
-        return f"{boot_id()}:{self.started}"
+        return _mark_of(self.started)
 
     @property
     def began_s(self) -> float:
@@ -85,6 +85,23 @@ def boot_id() -> str:
 def boot_time_s() -> float:
     """Return the time since the boot, which nobody sets and which goes on in sleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _mark_of(started: int) -> str:
+    return f"{boot_id()}:{started}"
+
+
+def mark_of_child(pid: int, since_s: float) -> Optional[str]:
+    """Return the mark of our child, not reaped yet, that was made since a boot time.
+
+    The kernel takes a start from that clock: where it has not ticked since, no look is
+    needed.  That look waits for the child's exec, which goes on when we sleep.
+    """
+    started = int(since_s * TICKS)
+    if started == int(boot_time_s() * TICKS):
+        return _mark_of(started)
+    child = process(pid)
+    return child.mark if child else None
 
 
 def started_of(mark: Optional[str]) -> Optional[int]:

@@ -30,7 +30,7 @@ from cron_trigger.host.lock import (
     read_pid_file,
     take_lock,
 )
-from cron_trigger.host.processes import boot_time_s, process
+from cron_trigger.host.processes import boot_time_s, mark_of_child
 from cron_trigger.host.shortage import insist, is_shortage
 from cron_trigger.host.users import User
 from cron_trigger.registry.crons import Cron
@@ -44,7 +44,7 @@ from cron_trigger.runs.ending import Ending
 from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.notes import blank_note, write_note
-from cron_trigger.runs.output import RunLog, framing_line
+from cron_trigger.runs.output import RunLog, framing_line, inode_of
 from cron_trigger.runs.recovery import Recovery
 from cron_trigger.runs.scripts import Scripts
 
@@ -53,7 +53,6 @@ class Prepared(NamedTuple):
     """All that a launch needs of the registry and the host, checked."""
 
     cron: Cron
-    values: Mapping[str, ParameterValue]
     arguments: list[str]
     environment: Mapping[str, str]
     user: Optional[User]
@@ -282,7 +281,7 @@ class Launch:
         arguments = self._scripts.arguments(cron, values, user, environment["PATH"])
         self._scripts.check_directory(cron)
         other = user if user.uid != os.geteuid() else None
-        return Prepared(cron, values, arguments, environment, other)
+        return Prepared(cron, arguments, environment, other)
 
     def _asked_run(
         self, cron: Cron, values: Mapping[str, ParameterValue], request: Trigger
@@ -346,8 +345,8 @@ class Launch:
     ) -> Run:
         # A zombie at the worst: it is not reaped yet.  Without its start nobody could
         # tell its family.
-        own = insist(lambda: process(child.pid))
-        run = replace(run, pid=child.pid, keeper_started=own.mark if own else None)
+        mark = insist(lambda: mark_of_child(child.pid, began_s))
+        run = replace(run, pid=child.pid, keeper_started=mark)
         active = ActiveRun(
             run,
             self._on.settings.pid_file(cron.name),
@@ -375,7 +374,8 @@ class Launch:
         # A look at the size, for a row that is complete at once; corrected below.
         status = os.fstat(log)
         if stat.S_ISREG(status.st_mode):
-            run = replace(run, log_inode=status.st_ino, log_start=status.st_size)
+            inode = inode_of(status.st_ino)
+            run = replace(run, log_inode=inode, log_start=status.st_size)
         run = self._on.history.begin(run, self.key_for(request), request.scheduled)
         # Before the keeper: should the history be lost while no server runs, the next
         # one knows the run from here.

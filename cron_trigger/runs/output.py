@@ -24,6 +24,14 @@ def framing_line(text: str) -> str:
     return f"[{stamp}] {text}\n"
 
 
+def inode_of(number: int) -> int:
+    """Return an inode's number as SQLite takes it, whose integers are signed.
+
+    File systems that make it from a hash (mergerfs) use all of its 64 bits.
+    """
+    return number if number < 1 << 63 else number - (1 << 64)
+
+
 class RunLog:
     """One run's part of a log."""
 
@@ -73,7 +81,8 @@ class RunLog:
         folder, name = os.path.split(path)
         try:
             with os.scandir(folder) as entries:
-                found = [e for e in entries if e.inode() == self.run.log_inode]
+                inode = self.run.log_inode
+                found = [e for e in entries if inode_of(e.inode()) == inode]
         except OSError as error:
             return self._note(error)
         for entry in found:
@@ -82,7 +91,7 @@ class RunLog:
 
     def _head(self, descriptor: int, log_start: int) -> Optional[int]:
         """Return the length of the run's first line if it stands at `log_start`."""
-        if os.fstat(descriptor).st_ino != self.run.log_inode:
+        if inode_of(os.fstat(descriptor).st_ino) != self.run.log_inode:
             return None
         head = os.pread(descriptor, 4096, log_start)
         line, newline, _ = head.partition(b"\n")

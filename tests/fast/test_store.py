@@ -25,6 +25,7 @@ from cron_trigger.history import schema
 from cron_trigger.history.answers import Selection
 from cron_trigger.history.file import HistoryFile
 from cron_trigger.history.schedules import Judged
+from cron_trigger.history.second import Second
 from cron_trigger.history.store import Store
 from cron_trigger.registry.records import (
     CANCELLED,
@@ -37,6 +38,7 @@ from cron_trigger.registry.records import (
     replace,
 )
 from cron_trigger.registry.times import epoch_of, now_text
+from cron_trigger.runs.output import inode_of
 
 Said = list[tuple[str, str]]
 
@@ -207,9 +209,30 @@ class Answers(Folder):
         self.assertEqual(self.rows("select count(*) from cron_executions"), [(8,)])
         self.assertEqual(self.store.figures("a").runs, 8)
 
+    def test_what_moves_over_while_somebody_reads_is_read(self) -> None:
+        reader = self.opened()
+        with self.locked():
+            run = self.begun()
+        real = Second.is_empty
+
+        def moved_first(second: Second) -> bool:
+            with mock.patch.object(Second, "is_empty", real):
+                self.store.retry()
+            return real(second)
+
+        with mock.patch.object(Second, "is_empty", moved_first):
+            self.assertEqual(reader.run(run.id), run)
+
     def test_only_its_user_may_read_it(self) -> None:
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
         self.assertEqual(self.path.parent.stat().st_mode & 0o777, 0o700)
+
+    def test_an_inode_may_use_all_of_its_bits(self) -> None:
+        for number in (1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1):
+            run = self.begun(log_inode=inode_of(number), log_start=0)
+            found = self.store.run(run.id)
+            self.assertEqual(found and found.log_inode, inode_of(number))
+        self.assertEqual(len(set(map(inode_of, (5, 1 << 63, (1 << 64) - 5)))), 3)
 
 
 class Faults(Folder):
