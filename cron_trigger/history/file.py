@@ -380,6 +380,12 @@ def remedy_of(error: Optional[BaseException]) -> str:
         ("Read-only", "make its folder writable again"),
         ("unable to open", "fix the permissions of its folder"),
         ("newer version", "install that version"),
+        # What SQLite says, too, where a file can't be shared memory: mmap(2), ENODEV.
+        (
+            "I/O error",
+            "check its disk; one of a network or of FUSE may not do: name a "
+            "local folder with --state-dir",
+        ),
     ):
         if words in text:
             return remedy
