@@ -209,6 +209,7 @@ class Answers(Folder):
         self.assertEqual(self.rows("select count(*) from cron_executions"), [(8,)])
         self.assertEqual(self.store.figures("a").runs, 8)
 
+    @slow
     def test_what_moves_over_while_somebody_reads_is_read(self) -> None:
         reader = self.opened()
         with self.locked():
