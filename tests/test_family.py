@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import ctypes
 import http.client
+import json
 import os
 import platform
 import pwd
@@ -295,6 +296,21 @@ class Cancel(FamilyCase):
         (self.server.folder / "go").touch()
         self.assertEqual(self.server.ended(run_id)["status"], "cancelled")
         self.assertEqual(self.server.get(f"/runs/{run_id}/log").text[-8:], "cleaned\n")
+
+    @slow
+    def test_whom_a_killed_server_had_told_its_successor_tells_no_more(self) -> None:
+        run_id = self.server.trigger("counts-long").json["runId"]
+        wait_until((self.server.folder / "ready").exists)
+        self.cancel(run_id)
+        note = self.server.run_dir / ".counts-long.family"
+        wait_until(lambda: any(row[2] for row in json.loads(note.read_text())[2]))
+        inode = note.stat().st_ino
+        self.server.kill()
+        self.server.start()
+        wait_until(lambda: note.stat().st_ino != inode)  # it has looked
+        (self.server.folder / "go").touch()
+        self.assertEqual(self.server.ended(run_id)["status"], "cancelled")
+        self.assertEqual((self.server.folder / "told").read_text(), "told\n")
 
     def test_a_clean_up_has_as_long_as_its_entry_says(self) -> None:
         need_full()

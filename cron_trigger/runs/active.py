@@ -66,12 +66,12 @@ class ActiveRun:
         #: On the boot clock; None where it began before this boot, or nobody knows.
         self.began_s = started / TICKS if began_s is None and started else began_s
         self.family = Family(run.pid or 0, started)
-        self._noted = 0
-        if run.end_reason is not None:
-            self.recall_family()
+        self._noted = (0, 0)
         #: Further locks, on files that took the place of a removed PID file.
         self.more_locks: list[int] = []
         self._begin()
+        if run.end_reason is not None:
+            self.recall_family()
 
     def _begin(self) -> None:
         self.mutex = threading.Lock()
@@ -82,9 +82,9 @@ class ActiveRun:
         self.held: Optional[Process] = None
         self.pidfd: Optional[int] = None
         self.timeout: Optional[Timer] = None
-        #: Who has got SIGTERM, and when on the boot clock the first of them did.
-        #: One thread at a time: who decided the end, then the one that ends them.
-        self.told: set[Process] = set()
+        #: Who has got SIGTERM (number and start), and when on the boot clock the first
+        #: did.  One thread at a time: who decided the end, then the one that ends them.
+        self.told: set[tuple[int, int]] = set()
         self.told_s: Optional[float] = None
         #: True where another process decided the end: it tells the family and notes it.
         self.learned = False
@@ -96,22 +96,30 @@ class ActiveRun:
 
     def note_family(self) -> None:
         """Keep whom we saw, for a successor: one that has lost its parent and has a
-        session of its own can't be found a second time.
+        session of its own can't be found a second time.  And whom we told: a clean-up
+        that is told twice may end in its midst.
         """
-        known = list(self.family.known.items())
-        if len(known) > self._noted and not self.learned:
+        known, told = list(self.family.known.items()), self.told.copy()
+        size = len(known), len(told)
+        if size != self._noted and not self.learned:
+            rows = [(*one, self.told_s if one in told else None) for one in known]
             with contextlib.suppress(OSError):
                 fresh = self.note("family.new")
-                fresh.write_text(json.dumps([self.run.id, boot_id(), known]))
+                fresh.write_text(json.dumps([self.run.id, boot_id(), rows]))
                 fresh.replace(self.note("family"))  # a kill leaves the old one, whole
-                self._noted = len(known)
+                self._noted = size
 
     def recall_family(self) -> None:
-        """Learn whom another process saw that had decided this run's end."""
+        """Learn whom another process saw, and told, that had decided this run's end."""
         with contextlib.suppress(OSError, ValueError, TypeError):
-            run_id, boot, known = json.loads(self.note("family").read_text())
-            if (run_id, boot) == (self.run.id, boot_id()):
-                self.family.known.update((int(p), int(start)) for p, start in known)
+            run_id, boot, rows = json.loads(self.note("family").read_text())
+            if (run_id, boot) != (self.run.id, boot_id()):
+                return
+            for pid, started, *told_s in rows:
+                self.family.known[int(pid)] = int(started)
+                if any(told_s):  # none in an older program's note
+                    self.told.add((int(pid), int(started)))
+                    self.told_s = float(told_s[0])
 
     def alive(self) -> bool:
         """Return True while the keeper lives.  Raises OSError where none can look."""

@@ -151,7 +151,7 @@ class Ending:
             active.recall_family()
             # Before the look: whom the clean-up starts meanwhile is not to be told.
             now_s = boot_time_s()
-            active.told.update(active.family.look())
+            active.told.update(one[:2] for one in active.family.look())
             active.told_s, active.learned = now_s, True
             reason, by = row.end_reason, row.cancelled_by
             active.run = replace(active.run, end_reason=reason, cancelled_by=by)
@@ -327,12 +327,12 @@ class Ending:
             # A start is known to a tick: one in that of the first SIGTERM may be the
             # clean-up's, which that signal has begun.
             before = first or one.began_s + 1 / TICKS <= active.told_s
-            if before and one not in active.told:
+            if before and one[:2] not in active.told:
                 send(one, signal.SIGTERM)
                 # What somebody has stopped would take notice of it never.
                 one.state in "Tt" and send(one, signal.SIGCONT)
                 # Last: where no descriptor was free, it is told at the next look.
-                active.told.add(one)
+                active.told.add(one[:2])
 
     def _kill_keeper(self, active: ActiveRun) -> None:
         keeper = insist(lambda: process(active.run.pid or 0))
