@@ -31,7 +31,7 @@ from cron_trigger.history.owner import check_run_dir, own_state, said_of
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import take_lock
 from cron_trigger.registry.errors import ConfigError, Refusal
-from cron_trigger.registry.records import Run
+from cron_trigger.registry.records import COMPLETED, RUNNING, Run, replace
 from cron_trigger.registry.times import now_text
 
 SOON = "m.Database.RETRY_S = 0.1"
@@ -300,6 +300,22 @@ class Lost(Folder):
         ids = self.ended_runs()
         self.assert_known(ids, running)
         self.assertEqual(len(self.aside()), 1)
+
+    def test_another_process_prunes_it_meanwhile(self) -> None:
+        folder = self.path.parent.parent
+        line = Store(self.path, lambda *said: self.said.append(said), folder)
+        self.addCleanup(line.close)
+        self.ended_runs(300)
+        self.checkpoint()
+        run = line.begin(Run(0, "a", RUNNING, started_at=now_text()))
+        self.assertEqual(self.store.prune(-60), 300)
+        size = self.path.stat().st_size
+        self.ended_runs(50)
+        (pages,) = self.rows("pragma page_count")[0]
+        self.assertGreater(pages * 4096, size)
+        done = replace(run, status=COMPLETED, completed_at=now_text(), exit_code=0)
+        self.assertIsNotNone(line.end(done))
+        self.assertEqual(self.said, [])
 
     def test_its_wal_is_removed(self) -> None:
         def damage() -> None:

@@ -31,7 +31,7 @@ from cron_trigger.registry.errors import ConfigError
 #: A history that is lost in use is read once more through what is still open: so many
 #: of the newest rows of each table, some 10 MB at most.
 KNOWN_ROWS = 5000
-WRITTEN_OVER = "written over"
+WRITTEN_OVER, CUT_SHORT = "written over", "cut short"
 ORDER = {"idempotency_keys": "created_s", "schedules": "judged_s"}
 
 
@@ -235,8 +235,9 @@ class HistoryFile:
         if self._seen.size < seen.size:  # by pruning, or cut short by somebody
             (pages,) = db.execute("pragma page_count").fetchone()
             (page,) = db.execute("pragma page_size").fetchone()
+            # Also where another process has pruned, and its -wal has new pages since.
             if self._seen.size < pages * page:
-                return "cut short"
+                return CUT_SHORT if self._seen.size else "emptied"
         # SQLite itself cuts the -wal to no less than this, but for the server's wish.
         cut = self._seen.wal_size < min(seen.wal_size, self.WAL_KEPT)
         if self._is_server and (cut or self._seen.written_ns != seen.written_ns):
@@ -252,8 +253,8 @@ class HistoryFile:
             lost.close()
         db = self._begun()
         is_well = _is_well(db)
-        if why == WRITTEN_OVER and is_well and _has(db, rows):
-            return db  # another program has only taken the -wal into it
+        if why in (WRITTEN_OVER, CUT_SHORT) and is_well and _has(db, rows):
+            return db  # another process has only taken the -wal into it
         self._say("error", f"the history {self.path} was {why} in use")
         if not is_well:
             db.close()
