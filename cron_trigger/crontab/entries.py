@@ -101,8 +101,8 @@ class Proposal:
             return self._by_shell(f"SHELL is {self._shell}")
         try:
             self.tokens = tokens_of(self._text, self.directory, self._bash)
-        except ValueError:
-            return self._by_shell("a quote or a bracket is not closed")
+        except ValueError as error:
+            return self._by_shell(str(error))
         self._take_comment()
         if self._job.input:
             return self._with_input(self._job.input)
