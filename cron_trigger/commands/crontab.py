@@ -33,7 +33,7 @@ def command(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     # Whose crontab calls `run`: the server's.
     own_user = "root" if is_guest(options) else user_name()
-    sources, notes = read_sources(options.file or None, user=options.user)
+    sources, notes = read_sources(options.file, options.user)
     for note in notes:
         say(note)
     try:
