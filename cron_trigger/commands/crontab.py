@@ -25,7 +25,7 @@ from cron_trigger.crontab.table import (
 from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.errors import EX_CONFIG
 from cron_trigger.registry.settings import Settings
-from cron_trigger.registry.strict_json import parse_json
+from cron_trigger.registry.strict_json import JsonObject, parse_json
 
 
 def command(options: argparse.Namespace) -> int:
@@ -39,6 +39,8 @@ def command(options: argparse.Namespace) -> int:
     try:
         text = settings.registry.read_text("utf-8")
         existing = parse_json(text)
+        if not isinstance(existing, JsonObject):
+            raise ValueError("expected an object")
         result = convert(sources, existing, _program(), own_user)
     except ValueError as error:
         raise Failed(f"{settings.registry} is invalid: {error}.", EX_CONFIG) from None
