@@ -12,8 +12,7 @@ import contextlib
 import os
 import re
 import shutil
-from dataclasses import dataclass
-from typing import AbstractSet, Callable, Optional, Sequence
+from typing import AbstractSet, Callable, NamedTuple, Optional, Sequence
 
 from cron_trigger.crontab.lines import Job, home_of
 from cron_trigger.crontab.words import (
@@ -25,12 +24,11 @@ from cron_trigger.crontab.words import (
     Token,
     tokens_of,
 )
+from cron_trigger.host.users import DEFAULT_PATH
 
 _POSIX_SHELLS = ("sh", "bash", "dash", "ksh", "zsh", "ash")
 _BASHES = ("bash", "zsh")
 _NULL = "/dev/null"
-#: Where the server looks for programs by itself.
-_OUR_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Programs whose output is large, and no message.
 _MAKES_DATA = re.compile(
     "cat|dd|tar|zcat|gzip|xz|zstd|mysqldump|mariadb-dump|pg_dump|pg_dumpall|btrfs|zfs"
@@ -52,14 +50,16 @@ _TIMEOUT = (
 )
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """What the conversion asks this host; tests answer themselves."""
 
     home_of: Callable[[str], Optional[str]] = home_of
     which: Callable[[str, str], Optional[str]] = lambda name, path: shutil.which(
         name, path=path
     )
+
+
+THIS_HOST = Host()
 
 
 def propose(
@@ -331,7 +331,7 @@ class Proposal:
             return self._path(name)
         path = self._job.variables.get("PATH")
         found = host.which(name, path) if path else None
-        ours = host.which(name, _OUR_PATH)
+        ours = host.which(name, DEFAULT_PATH)
         same = found and ours and os.path.realpath(ours) == os.path.realpath(found)
         return name if found is None or same else found
 

@@ -8,6 +8,7 @@ which checks the entries first.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -24,7 +25,7 @@ from cron_trigger.registry.texts import printable
 
 def to_json(conversion: Conversion) -> dict[str, Json]:
     """Return what `--json` prints."""
-    lines = [dict(vars(line)) for line in conversion.lines]
+    lines = [line._asdict() for line in conversion.lines]
     return {"entries": conversion.entries, "lines": lines}
 
 
@@ -66,9 +67,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _rows(left: Sequence[str], right: Sequence[str], width: int) -> Iterator[str]:
-    for place in range(max(len(left), len(right))):
-        one = left[place] if place < len(left) else ""
-        other = right[place] if place < len(right) else ""
+    for one, other in itertools.zip_longest(left, right, fillvalue=""):
         yield f"  {one:{width}}  {other}".rstrip()
 
 
