@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import AbstractSet, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from cron_trigger import SERVICE
-from cron_trigger.crontab.entries import THIS_HOST, Host, Proposal, propose
+from cron_trigger.crontab.entries import THIS_HOST, Host, Proposal
 from cron_trigger.crontab.lines import Job, Source, jobs_of
 from cron_trigger.crontab.names import name_of
 from cron_trigger.registry.crons import VARIABLE_NAME
@@ -71,7 +71,7 @@ def convert(
     calls `run`.
     """
     found = [job for source in sources for job in jobs_of(source)]
-    locks = Counter(propose(job, host).lock_file for job in found if not job.why)
+    locks = Counter(Proposal(job, host).lock_file for job in found if not job.why)
     kept = {lock for lock, count in locks.items() if lock and count > 1}
     converter = _Converter(existing, program, own_user, host)
     return Conversion(converter.entries, [converter.line(job, kept) for job in found])
@@ -94,7 +94,7 @@ class _Converter:
             schedule = _schedule(job)
         except ValueError as error:
             return Line(job.file, job.line, None, job.text, None, str(error))
-        proposal = propose(job, self.host, kept_locks)
+        proposal = Proposal(job, self.host, kept_locks)
         entry = self._entry(job, proposal, schedule)
         notes = [*proposal.notes, *self._notes(job, entry, proposal)]
         name = self._known(entry)
@@ -111,7 +111,7 @@ class _Converter:
         environment = _variables(job, proposal)
         entry: Entry = {
             "description": _cut(printable(about)),
-            "command": list(proposal.command),
+            "command": proposal.command,
             "user": job.user if job.user != self.own_user else None,
             "workingDirectory": proposal.directory,
             "environment": environment or None,

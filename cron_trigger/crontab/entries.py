@@ -54,39 +54,32 @@ class Host(NamedTuple):
     """What the conversion asks this host; tests answer themselves."""
 
     home_of: Callable[[str], Optional[str]] = home_of
-    which: Callable[[str, str], Optional[str]] = lambda name, path: shutil.which(
-        name, path=path
-    )
+    which: Callable[..., Optional[str]] = shutil.which
 
 
 THIS_HOST = Host()
 
 
-def propose(
-    job: Job, host: Host, kept_locks: AbstractSet[str] = frozenset()
-) -> Proposal:
-    """Return what a job's command is in the registry.
-
-    `kept_locks` are the lock files that flock must go on taking, because other lines
-    take them, too.
-    """
-    home = job.variables.get("HOME") or host.home_of(job.user) or "/"
-    return Proposal(job, home, kept_locks).made(host)
-
-
 class Proposal:
-    """A command on its way into the registry.  Each step takes something off it."""
+    """What a job's command is in the registry.  Each step takes something off it."""
 
-    def __init__(self, job: Job, home: str, kept_locks: AbstractSet[str]) -> None:
+    def __init__(
+        self, job: Job, host: Host, kept_locks: AbstractSet[str] = frozenset()
+    ) -> None:
+        """Take all steps.
+
+        `kept_locks` are the lock files that flock must go on taking, because other
+        lines take them, too.
+        """
         self._job = job
+        self._host = host
         self._kept_locks = kept_locks
         self._shell = job.variables.get("SHELL") or "/bin/sh"
         self._bash = os.path.basename(self._shell) in _BASHES
         self._text = job.command
         #: What is left to say.
         self.tokens: tuple[Token, ...] = ()
-        self.directory = home
-        self.command: list[str] = []
+        self.directory = job.variables.get("HOME") or host.home_of(job.user) or "/"
         self.environment: dict[str, str] = {}
         self.timeout: Optional[str] = None
         self.kill_after: Optional[str] = None
@@ -94,9 +87,10 @@ class Proposal:
         self.lock_file: Optional[str] = None
         self.comment: Optional[str] = None
         self.notes: list[str] = []
+        self.command = self._command()
 
-    def made(self, host: Host) -> Proposal:
-        """Take all steps; return itself."""
+    def _command(self) -> list[str]:
+        """Return what is left when all steps are taken."""
         if os.path.basename(self._shell) not in _POSIX_SHELLS:
             return self._by_shell(f"SHELL is {self._shell}")
         try:
@@ -114,8 +108,7 @@ class Proposal:
         if why:
             return self._by_shell(why)
         program, *words = [token.value or "" for token in self.tokens]
-        self.command = [self._program(program, host), *words]
-        return self
+        return [self._program(program), *words]
 
     def _is_simple(self) -> bool:
         """Tell whether what is left is one command, without a list or a pipe."""
@@ -137,7 +130,7 @@ class Proposal:
             self.comment = self.tokens[-1].text.lstrip("#").strip()
             self.tokens = self.tokens[:-1]
 
-    def _with_input(self, given: str) -> Proposal:
+    def _with_input(self, given: str) -> list[str]:
         """Put the standard input into the command: a cron's own is empty."""
         mark = "END_OF_INPUT"
         while mark in given.split("\n"):
@@ -146,8 +139,7 @@ class Proposal:
         self.notes.append(
             'What follows "%" was its standard input, and is now part of the command.'
         )
-        self.command = [self._shell, "-c", text]
-        return self
+        return [self._shell, "-c", text]
 
     def _take_folder(self) -> None:
         """Take `cd FOLDER &&` as the working directory, if no `||` or `;` follows."""
@@ -313,11 +305,10 @@ class Proposal:
             return "there is no program"
         return f'"{program}"' if program in SHELL_ONLY else None
 
-    def _by_shell(self, why: str) -> Proposal:
+    def _by_shell(self, why: str) -> list[str]:
         note = f"Runs by {self._shell} -c, because of shell syntax: {why}."
         self.notes.append(note)
-        self.command = [self._shell, "-c", self._rest()]
-        return self
+        return [self._shell, "-c", self._rest()]
 
     def _rest(self) -> str:
         """Return the text of what is left."""
@@ -325,13 +316,13 @@ class Proposal:
             return self._text
         return self._text[self.tokens[0].begin : self.tokens[-1].end]
 
-    def _program(self, name: str, host: Host) -> str:
+    def _program(self, name: str) -> str:
         """Return a program's path, or its name where the server finds the same."""
         if "/" in name:
             return self._path(name)
         path = self._job.variables.get("PATH")
-        found = host.which(name, path) if path else None
-        ours = host.which(name, DEFAULT_PATH)
+        found = self._host.which(name, path=path) if path else None
+        ours = self._host.which(name, path=DEFAULT_PATH)
         same = found and ours and os.path.realpath(ours) == os.path.realpath(found)
         return name if found is None or same else found
 
