@@ -17,13 +17,6 @@ from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import load_registry
 from cron_trigger.registry.settings import Settings
 
-#: Properties of the unit on which the promises rest; a drop-in may have changed them.
-UNIT_NEEDS = {
-    "KillMode": ("process", "a restart of the server would end the crons that run"),
-    "RuntimeDirectoryPreserve": ("yes", "a restart would delete the crons' locks"),
-    "Restart": ("always", "a server that died would not come back"),
-}
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -56,9 +49,7 @@ class Host:
     @functools.cached_property
     def unit(self) -> dict[str, str]:
         """What systemd knows of the service; nothing where it does not run."""
-        wanted = ("LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload")
-        keys = ",".join((*wanted, *UNIT_NEEDS))
-        shown = output_of("systemctl", "show", f"--property={keys}", SERVICE)
+        shown = output_of("systemctl", "show", SERVICE)
         return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
     @property

@@ -12,7 +12,7 @@ import os
 from typing import Iterator, Mapping, Optional
 
 from cron_trigger import SERVICE
-from cron_trigger.doctor.findings import UNIT_NEEDS, Finding, Host, wrong
+from cron_trigger.doctor.findings import Finding, Host, wrong
 from cron_trigger.registry.settings import ENVIRONMENT_FILE, environment_file
 from cron_trigger.registry.strict_json import Json
 
@@ -33,6 +33,12 @@ UNIT_STATES = (
         f"sudo systemctl daemon-reload && {RESTART}",
     ),
 )
+#: Properties of the unit on which the promises rest; a drop-in may have changed them.
+UNIT_NEEDS = {
+    "KillMode": ("process", "a restart of the server would end the crons that run"),
+    "RuntimeDirectoryPreserve": ("yes", "a restart would delete the crons' locks"),
+    "Restart": ("always", "a server that died would not come back"),
+}
 
 
 def service(host: Host) -> Iterator[Finding]:
