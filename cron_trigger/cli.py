@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str, Sequence[str]]] = {
     "list": ("tables:list_crons", "list the crons", FOLDERS),
     "history": ("tables:history", "list the last runs", FOLDERS),
     "check": ("tables:check", "check the registry", FOLDERS),
-    "doctor": ("tables:doctor", "look for what goes wrong in practice", ALL),
+    "doctor": ("doctor:command", "look for what goes wrong in practice", ALL),
     "crontab": (
         "crontab:command",
         "show a crontab's lines as crons, or add them to the registry",

@@ -1,7 +1,4 @@
-"""Checks of containers' networks: who is let in, and what keeps them out.
-
-Called through the table; each yields what it found.
-"""
+"""Checks of containers' networks: who is let in, and what keeps them out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Checks of folders: those that the server writes, and logs that grow for ever.
-
-Called through the table; each yields what it found.
-"""
+"""Checks of folders: those that the server writes, and logs that grow for ever."""
 
 from __future__ import annotations
 

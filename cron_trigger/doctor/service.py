@@ -1,6 +1,6 @@
 """Checks of what runs: the unit, the port, what the server says, the secret.
 
-Called through the table; each yields what it found.  A secret is never shown.
+A secret is never shown.
 """
 
 from __future__ import annotations
