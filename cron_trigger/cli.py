@@ -8,6 +8,7 @@ on standard error, never a traceback.  `main` is what the entry calls, once.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import signal
@@ -126,68 +127,49 @@ def parser() -> argparse.ArgumentParser:
     }
     help_parser = commands.add_parser("help", help="show the help of a command")
     help_parser.add_argument("about", nargs="?", choices=COMMANDS, metavar="COMMAND")
-    _add_host_flags(made)
-    _add_client_flags(made)
-    made["completion"].add_argument("shell", choices=("bash", "zsh"))
+    add = functools.partial(_add_to, made)
+    switch = functools.partial(add, action="store_true")
+    _add_host_flags(add, switch)
+    _add_client_flags(add, switch)
+    add("completion", "shell", choices=("bash", "zsh"))
     made["completion"].set_defaults(commands=(*COMMANDS, "help"))
     return top
 
 
-def _add_host_flags(made: dict[str, _Parser]) -> None:
+def _add_to(made: dict[str, _Parser], names: str, flag: str, **options: Any) -> None:
+    for name in names.split():
+        made[name].add_argument(flag, **options)
+
+
+def _add_host_flags(add: Callable[..., None], switch: Callable[..., None]) -> None:
     """Add what the commands for this host take."""
-    for name in ("list", "history", "check", "doctor", "crontab", "trigger", "cancel"):
-        made[name].add_argument("--json", action="store_true", help="for programs")
-    made["events"].add_argument(
-        "--json", action="store_true", help="a JSON object a line"
-    )
-    made["run"].add_argument("name", metavar="NAME", help="which cron")
-    made["run"].add_argument(
-        "--output", action="store_true", help="show its output as at a terminal"
-    )
-    for name in ("run", "trigger"):
-        made[name].add_argument(
-            "--param",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="a parameter of this run (repeatable)",
-        )
-    history, crontab = made["history"], made["crontab"]
-    history.add_argument("name", metavar="NAME", nargs="?", help="of one cron only")
-    many = _number(1, 100000)
-    history.add_argument(
-        "--limit", default=20, metavar="N", type=many, help="how many runs (20)"
-    )
-    crontab.add_argument(
-        "file", metavar="FILE", nargs="*", help="crontabs; - is standard input"
-    )
-    crontab.add_argument("--user", metavar="NAME", help="whose these files are")
-    crontab.add_argument(
-        "--write", action="store_true", help="add the entries to the registry"
-    )
+    tables = "list history check doctor crontab trigger cancel"
+    switch(tables, "--json", help="for programs")
+    switch("events", "--json", help="a JSON object a line")
+    add("run trigger", "name", metavar="NAME", help="which cron")
+    switch("run", "--output", help="show its output as at a terminal")
+    values = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
+    add("run trigger", "--param", help="a parameter of this run (repeatable)", **values)
+    add("history", "name", metavar="NAME", nargs="?", help="of one cron only")
+    limit = {"default": 20, "metavar": "N", "type": _number(1, 100000)}
+    add("history", "--limit", help="how many runs (20)", **limit)
+    files = "crontabs; - is standard input"
+    add("crontab", "file", metavar="FILE", nargs="*", help=files)
+    add("crontab", "--user", metavar="NAME", help="whose these files are")
+    switch("crontab", "--write", help="add the entries to the registry")
 
 
-def _add_client_flags(made: dict[str, _Parser]) -> None:
+def _add_client_flags(add: Callable[..., None], switch: Callable[..., None]) -> None:
     """Add what the commands for a server take."""
-    for name in ("trigger", "log", "cancel", "events"):
-        made[name].add_argument(
-            "--url", help="the server's address, also CRON_TRIGGER_URL (this host's)"
-        )
-    trigger, log = made["trigger"], made["log"]
-    trigger.add_argument("name", metavar="NAME", help="which cron")
-    trigger.add_argument("--at", metavar="TIME", help="when, such as 2026-11-23T22:00")
-    trigger.add_argument(
-        "--wait", action="store_true", help="wait for its end and exit with its status"
-    )
-    trigger.add_argument(
-        "--follow", action="store_true", help="--wait, and show its output meanwhile"
-    )
-    for command in (log, made["cancel"]):
-        run_id = _number(1, 999_999_999)
-        command.add_argument("id", metavar="ID", type=run_id, help="which run")
-    log.add_argument("--follow", action="store_true", help="until the run ends")
-    lines = _number(0, 10000)
-    log.add_argument("--tail", metavar="N", type=lines, help="its last N lines")
+    about = "the server's address, also CRON_TRIGGER_URL (this host's)"
+    add("trigger log cancel events", "--url", help=about)
+    add("trigger", "--at", metavar="TIME", help="when, such as 2026-11-23T22:00")
+    switch("trigger", "--wait", help="wait for its end and exit with its status")
+    switch("trigger", "--follow", help="--wait, and show its output meanwhile")
+    run_id, lines = _number(1, 999_999_999), _number(0, 10000)
+    add("log cancel", "id", metavar="ID", type=run_id, help="which run")
+    switch("log", "--follow", help="until the run ends")
+    add("log", "--tail", metavar="N", type=lines, help="its last N lines")
 
 
 def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) -> int:
@@ -219,15 +201,12 @@ def _obey(argv: Optional[Sequence[str]], limits: Limits) -> int:
             importlib.import_module(f"cron_trigger.commands.{place}"), name
         )(options)
         return status
-    except ConfigError as error:
+    except (ConfigError, Failed) as error:
         complain(str(error))
         return error.status
     except Refusal as refusal:
         complain(refusal.message)
         return EXIT_OF_CODE.get(refusal.code, 1)
-    except Failed as error:
-        complain(str(error))
-        return error.status
     except BrokenPipeError:
         return 0  # the reader of a stream has seen enough
     except KeyboardInterrupt:
