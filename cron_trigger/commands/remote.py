@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from cron_trigger.client import Client, client_of
-from cron_trigger.commands.run import split_params, user_name
+from cron_trigger.commands.run import split_params
 from cron_trigger.commands.terminal import (
     Failed,
     Output,
@@ -27,8 +27,9 @@ from cron_trigger.commands.terminal import (
     say,
     visible,
 )
+from cron_trigger.host.users import own_user
 from cron_trigger.registry.errors import EX_USAGE
-from cron_trigger.registry.records import COMPLETED
+from cron_trigger.registry.records import COMPLETED, RUNNING
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import duration_text
@@ -51,7 +52,7 @@ def trigger(options: argparse.Namespace) -> int:
     # With the key, a request whose answer was lost can be sent again.
     key = secrets.token_hex(16)
     answer = client.patiently(
-        lambda: client.ask("POST", "trigger", body, Idempotency_Key=key)
+        lambda: client.ask("POST", "trigger", body, {"Idempotency-Key": key})
     )
     run_id = answer.get("runId")
     if not (options.follow or options.wait):
@@ -60,12 +61,11 @@ def trigger(options: argparse.Namespace) -> int:
     # Whether somebody reads it or not: the status is the run's.
     with reader_may_go(sys.stdout, OSError):
         _say_answer(options, answer)
-    if options.follow:
-        try:
-            with reader_may_go(sys.stdout, OSError):
+        if options.follow:
+            try:
                 _show(client.follow(f"runs/{run_id}"))
-        except Failed as error:  # it was not kept, say
-            say(str(error))
+            except Failed as error:  # it was not kept, say
+                say(str(error))
     return _ended(client, run_id)
 
 
@@ -83,7 +83,7 @@ def _say_answer(options: argparse.Namespace, answer: dict[str, Json]) -> None:
 
 
 def _requester() -> str:
-    user = os.environ.get("SUDO_USER") or user_name()
+    user = os.environ.get("SUDO_USER") or own_user().name
     return f"{user}@{socket.gethostname()}"
 
 
@@ -115,7 +115,7 @@ def _ended(client: Client, run_id: int) -> int:
     path = f"runs/{run_id}?wait={WAIT_S}"
     while True:
         run = client.patiently(lambda: client.ask("GET", path))["run"]
-        if run["status"] != "running":
+        if run["status"] != RUNNING:
             break
     how = run["signal"] or f"exit {run['exitCode']}"
     if run["exitCode"] is None:
