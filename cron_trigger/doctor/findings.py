@@ -32,19 +32,16 @@ def wrong(name: str, text: str, remedy: str) -> Finding:
     return Finding(name, "wrong", text, remedy)
 
 
+@dataclass
 class Host:
     """What the checks look at; asked once each."""
 
+    settings: Settings
+    environ: Mapping[str, str]
+    #: An ordinary user, who cannot see what root's service has.
+    guest: bool
     #: How long a server has for an answer.
     ASK_S = 5.0
-
-    def __init__(
-        self, settings: Settings, environ: Mapping[str, str], guest: bool
-    ) -> None:
-        """`guest`: an ordinary user, who cannot see what root's service has."""
-        self.settings = settings
-        self.environ = environ
-        self.guest = guest
 
     @functools.cached_property
     def unit(self) -> dict[str, str]:
