@@ -107,8 +107,13 @@ class _Converter:
         return Line(job.file, job.line, name, job.text, new, " ".join(notes))
 
     def _entry(self, job: Job, proposal: Proposal, schedule: Optional[str]) -> Entry:
-        about = job.comment or proposal.comment or _origin(job, proposal)
-        environment = _variables(job, proposal)
+        # Not the command: its arguments may hold a password, and everybody sees this.
+        whose = job.file if job.user_span else f"the crontab of {job.user}"
+        origin = f"{name_of(proposal.tokens)}, from {whose}"
+        about = job.comment or proposal.comment or origin
+        given = {n: v for n, v in job.variables.items() if n not in _CRON_VARIABLES}
+        given.update(proposal.environment)
+        environment = {n: v for n, v in given.items() if not _is_refused(n)}
         entry: Entry = {
             "description": _cut(printable(about)),
             "command": proposal.command,
@@ -131,24 +136,21 @@ class _Converter:
     def _notes(self, job: Job, entry: Entry, proposal: Proposal) -> Iterator[str]:
         if "schedule" not in entry:
             yield "No schedule: @reboot has no time, so it cannot be late."
+        own, user = self.own_user, printable(job.user, 40)
         if self.host.home_of(job.user) is None:
-            yield f"This host has no user {printable(job.user, 40)}."
+            yield f"This host has no user {user}."
+        elif "user" in entry and job.user_span:
+            yield f"{own} calls it, and the script runs as {user}."
         elif "user" in entry:
-            yield self._user_note(job)
+            yield (
+                f"The new line belongs into {own}'s crontab, instead of this one: the "
+                f"script runs as {user}."
+            )
         if proposal.log_file and "logFile" not in entry:
             yield f"Another cron logs to {proposal.log_file}: this one has its own log."
         for name in {**job.variables, **proposal.environment}:
             if name in ("CRON_TZ", "RANDOM_DELAY") or _is_refused(name):
                 yield f"The variable {printable(name, 40)} is left out."
-
-    def _user_note(self, job: Job) -> str:
-        own, user = self.own_user, printable(job.user, 40)
-        if job.user_span:
-            return f"{own} calls it, and the script runs as {user}."
-        return (
-            f"The new line belongs into {own}'s crontab, instead of this one: the "
-            f"script runs as {user}."
-        )
 
     def _known(self, entry: Entry) -> Optional[str]:
         """Return the name of the cron that is this one already, if there is one."""
@@ -176,15 +178,6 @@ class _Converter:
         return f"{head}{self.program} run {name}"
 
 
-def _origin(job: Job, proposal: Proposal) -> str:
-    """Return a description for a job without a comment.
-
-    Not the command: its arguments may hold a password, and everybody sees this.
-    """
-    whose = job.file if job.user_span else f"the crontab of {job.user}"
-    return f"{name_of(proposal.tokens)}, from {whose}"
-
-
 def _schedule(job: Job) -> Optional[str]:
     """Return the schedule in the registry's words, None for `@reboot`.
 
@@ -200,13 +193,6 @@ def _schedule(job: Job) -> Optional[str]:
         return parse_schedule(job.schedule).text
     except ValueError as error:
         raise ValueError(f"Invalid schedule: {error}.") from None
-
-
-def _variables(job: Job, proposal: Proposal) -> dict[str, str]:
-    """Return the variables that the script should get: the crontab's, the line's."""
-    given = {n: v for n, v in job.variables.items() if n not in _CRON_VARIABLES}
-    given.update(proposal.environment)
-    return {name: value for name, value in given.items() if not _is_refused(name)}
 
 
 def _is_refused(name: str) -> bool:

@@ -97,7 +97,9 @@ class Proposal:
             self.tokens = tokens_of(self._text, self.directory, self._bash)
         except ValueError as error:
             return self._by_shell(str(error))
-        self._take_comment()
+        if len(self.tokens) > 1 and self.tokens[-1].kind == COMMENT:
+            self.comment = self.tokens[-1].text.lstrip("#").strip()
+            self.tokens = self.tokens[:-1]
         if self._job.input:
             return self._with_input(self._job.input)
         self._take_folder()
@@ -124,11 +126,6 @@ class Proposal:
     def _value(self, place: int) -> Optional[str]:
         """Return the word there, if it is one that needs no shell."""
         return self.tokens[place].value if place < len(self.tokens) else None
-
-    def _take_comment(self) -> None:
-        if len(self.tokens) > 1 and self.tokens[-1].kind == COMMENT:
-            self.comment = self.tokens[-1].text.lstrip("#").strip()
-            self.tokens = self.tokens[:-1]
 
     def _with_input(self, given: str) -> list[str]:
         """Put the standard input into the command: a cron's own is empty."""
@@ -234,8 +231,7 @@ class Proposal:
             return
         self.lock_file = self._path(lock_file)
         if self.lock_file in self._kept_locks:
-            note = f"flock stays: other lines take {self.lock_file}, too."
-            self.notes += [note] if note not in self.notes else []
+            self.notes.append(f"flock stays: other lines take {self.lock_file}, too.")
             return
         waits = not any(map(_FLOCK_NO_WAIT.fullmatch, options))
         note = "flock is left out: a cron never runs twice at once"
@@ -306,8 +302,7 @@ class Proposal:
         return f'"{program}"' if program in SHELL_ONLY else None
 
     def _by_shell(self, why: str) -> list[str]:
-        note = f"Runs by {self._shell} -c, because of shell syntax: {why}."
-        self.notes.append(note)
+        self.notes.append(f"Runs by {self._shell} -c, because of shell syntax: {why}.")
         return [self._shell, "-c", self._rest()]
 
     def _rest(self) -> str:
