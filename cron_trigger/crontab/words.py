@@ -10,15 +10,18 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Optional
 
-_words = re.compile(r"\S+").findall
 WORD, OPERATOR, REDIRECT, COMMENT = "word", "operator", "redirect", "comment"
+
+
+def words_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 #: What begins a compound command, or is the shell's own: no program has this name.
-SHELL_ONLY = frozenset(
-    _words(
-        "! . : [[ { } alias break case cd command continue do done elif else esac "
-        "eval exec exit export fi for function if local read readonly return set "
-        "shift source then trap type ulimit umask unset until wait while"
-    )
+SHELL_ONLY = words_of(
+    "! . : [[ { } alias break case cd command continue do done elif else esac eval "
+    "exec exit export fi for function if local read readonly return set shift source "
+    "then trap type ulimit umask unset until wait while"
 )
 _SIGNS = (
     (REDIRECT, re.compile(r"[0-9]*(?:<<<|<<-?|<>|<&|>>|>\||>&|<|>)")),
