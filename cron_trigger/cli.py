@@ -50,16 +50,11 @@ COMMANDS: dict[str, tuple[str, str, Sequence[str]]] = {
 }
 
 
-def _number(low: int, high: int) -> Callable[[str], int]:
-    """Return a type for argparse: whole numbers of a range."""
-
-    def number(text: str) -> int:
-        try:
-            return number_setting("it", text, low, high)
-        except ConfigError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return number
+def _number(low: int, high: int, text: str) -> int:
+    try:
+        return number_setting("it", text, low, high)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,7 +97,6 @@ def _add_settings(parser: _Parser, shown: Sequence[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
     program = os.path.basename(sys.argv[0])
     top = _Parser(
         prog=program if program == "cron-trigger" else "cron_trigger_server.py",
@@ -151,8 +145,9 @@ def _add_host_flags(add: Callable[..., None], switch: Callable[..., None]) -> No
     values = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
     add("run trigger", "--param", help="a parameter of this run (repeatable)", **values)
     add("history", "name", metavar="NAME", nargs="?", help="of one cron only")
-    limit = {"default": 20, "metavar": "N", "type": _number(1, 100000)}
-    add("history", "--limit", help="how many runs (20)", **limit)
+    many = functools.partial(_number, 1, 100000)
+    runs = "how many runs (20)"
+    add("history", "--limit", default=20, metavar="N", type=many, help=runs)
     files = "crontabs; - is standard input"
     add("crontab", "file", metavar="FILE", nargs="*", help=files)
     add("crontab", "--user", metavar="NAME", help="whose these files are")
@@ -166,7 +161,8 @@ def _add_client_flags(add: Callable[..., None], switch: Callable[..., None]) -> 
     add("trigger", "--at", metavar="TIME", help="when, such as 2026-11-23T22:00")
     switch("trigger", "--wait", help="wait for its end and exit with its status")
     switch("trigger", "--follow", help="--wait, and show its output meanwhile")
-    run_id, lines = _number(1, 999_999_999), _number(0, 10000)
+    run_id = functools.partial(_number, 1, 999_999_999)
+    lines = functools.partial(_number, 0, 10000)
     add("log cancel", "id", metavar="ID", type=run_id, help="which run")
     switch("log", "--follow", help="until the run ends")
     add("log", "--tail", metavar="N", type=lines, help="its last N lines")

@@ -40,8 +40,6 @@ class Unreachable(Failed):
 
 
 class Client:
-    """Requests to one server."""
-
     #: How long a server may be away while something of it is awaited.
     PATIENCE_S = 60.0
     PAUSE_S = 0.5

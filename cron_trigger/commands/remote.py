@@ -164,7 +164,6 @@ def _tail_begin(client: Client, path: str, lines: int) -> int:
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """Have a run end."""
     client = client_of(vars(options), os.environ)
     body = {"requestedBy": _requester()}
     answer = client.ask("POST", f"runs/{options.id}/cancel", body)

@@ -106,7 +106,6 @@ def _local_time(text: str) -> str:
 
 
 def history(options: argparse.Namespace) -> int:
-    """List the last runs, newest first."""
     settings = settings_of(options)
     say_whose(options, settings)
     store = Store(settings.history, _complain, settings.run_dir, read_only=True)

@@ -55,7 +55,6 @@ class Host:
 
     @functools.cached_property
     def registry(self) -> tuple[dict[str, Cron], list[str]]:
-        """The registry's crons and faults."""
         return load_registry(self.settings.registry, self.settings.log_dir)
 
 
