@@ -9,6 +9,7 @@ sentence.  Called by the conversion, with lines that it has read; runs nothing.
 from __future__ import annotations
 
 import contextlib
+import getopt
 import os
 import re
 import shutil
@@ -35,19 +36,13 @@ _MAKES_DATA = re.compile(
     "|openssl|cpio"
 )
 _LOG = re.compile(r"/logs?/|\.(?:log|out|err)$")
-#: Options that change nothing but what is said of them, or take a value as next word.
+#: For getopt: the options that change nothing but what is said of them.
 _FLOCK = (
-    re.compile(
-        r"-[neoxF]+|--(?:nb|nonblock|nonblocking|exclusive|close|no-fork)"
-        r"|--(?:wait|timeout|conflict-exit-code)=.*|-[wE]\d.*"
-    ),
-    ("-w", "--wait", "--timeout", "-E", "--conflict-exit-code"),
+    "neoxFw:E:",
+    ["nb", "nonblock", "nonblocking", "exclusive", "close", "no-fork"]
+    + ["wait=", "timeout=", "conflict-exit-code="],
 )
-_FLOCK_NO_WAIT = re.compile(r"-[eoxF]*n.*|--(?:nb|nonblock|nonblocking)")
-_TIMEOUT = (
-    re.compile(r"-v|--(?:verbose|foreground|preserve-status)|(?:-k|--kill-after=).+"),
-    ("-k", "--kill-after"),
-)
+_TIMEOUT = ("vk:", ["verbose", "foreground", "preserve-status", "kill-after="])
 
 
 class Host(NamedTuple):
@@ -195,28 +190,23 @@ class Proposal:
         odd = value.startswith("-") or "=" in value or value in SHELL_ONLY
         return not odd and not self._is_assignment(place)
 
-    def _options(
-        self, known: tuple[re.Pattern[str], Sequence[str]]
-    ) -> tuple[int, dict[str, Optional[str]]]:
+    def _options(self, known: tuple[str, list[str]]) -> tuple[int, dict[str, str]]:
         """Return where options end, and each with its value; 0 if one is unknown."""
-        place, found = 1, {}
-        while (option := self._value(place) or "").startswith("-"):
-            has_value = option in known[1]
-            if not has_value and not known[0].fullmatch(option):
-                return 0, {}
-            found[option] = self._value(place + 1) if has_value else None
-            place += 1 + has_value
-        return place, found
+        # What only a shell knows is no option, but may be the value of one.
+        words = ["?" if one.value is None else one.value for one in self.tokens[1:]]
+        try:
+            found, rest = getopt.getopt(words, *known)
+        except getopt.GetoptError:
+            return 0, {}
+        return len(self.tokens) - len(rest), dict(found)
 
     def _take_timeout(self) -> None:
         place, options = self._options(_TIMEOUT)
         timeout = _duration(self._value(place)) if place else None
         if timeout is None or self.timeout or not self._is_program(place + 1):
             return  # another signal, say: ours is SIGTERM
-        for option, value in options.items():
-            if "k" in option[:4]:
-                text = value or re.sub("-k|--kill-after=", "", option)
-                self.kill_after = _duration(text)
+        for value in filter(None, options.values()):  # of -k, --kill-after
+            self.kill_after = _duration(value)
         self.timeout = timeout
         self._take(place + 1)
         self.notes.append('timeout is now "timeout" of the entry.')
@@ -233,7 +223,7 @@ class Proposal:
         if self.lock_file in self._kept_locks:
             self.notes.append(f"flock stays: other lines take {self.lock_file}, too.")
             return
-        waits = not any(map(_FLOCK_NO_WAIT.fullmatch, options))
+        waits = options.keys().isdisjoint(("-n", "--nb", "--nonblock", "--nonblocking"))
         note = "flock is left out: a cron never runs twice at once"
         note += "; it waited for the lock, a second start is refused." if waits else "."
         self.notes.append(note)
