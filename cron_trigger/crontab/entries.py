@@ -203,10 +203,12 @@ class Proposal:
     def _take_timeout(self) -> None:
         place, options = self._options(_TIMEOUT)
         timeout = _duration(self._value(place)) if place else None
+        kills = [_duration(value) for value in options.values() if value]
         if timeout is None or self.timeout or not self._is_program(place + 1):
             return  # another signal, say: ours is SIGTERM
-        for value in filter(None, options.values()):  # of -k, --kill-after
-            self.kill_after = _duration(value)
+        if None in kills:
+            return
+        self.kill_after = kills[-1] if kills else None
         self.timeout = timeout
         self._take(place + 1)
         self.notes.append('timeout is now "timeout" of the entry.')
