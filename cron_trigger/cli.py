@@ -218,9 +218,8 @@ def _prepare_streams() -> None:
     Where one is closed, the next file to be opened gets its number: what is meant
     for standard error would be written into a PID file.
     """
-    descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= 2:
-        descriptor = os.open(os.devnull, os.O_RDWR)
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
     os.close(descriptor)
     # Python has set those to None that were closed.
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115

@@ -204,10 +204,8 @@ class Proposal:
         place, options = self._options(_TIMEOUT)
         timeout = _duration(self._value(place)) if place else None
         kills = [_duration(value) for value in options.values() if value]
-        if timeout is None or self.timeout or not self._is_program(place + 1):
+        if self.timeout or None in (timeout, *kills) or not self._is_program(place + 1):
             return  # another signal, say: ours is SIGTERM
-        if None in kills:
-            return
         self.kill_after = kills[-1] if kills else None
         self.timeout = timeout
         self._take(place + 1)

@@ -50,13 +50,11 @@ def service(host: Host) -> Iterator[Finding]:
             "sudo ./install.sh",
         )
         return
-    faults = list(unit_faults(host.unit))
-    yield from faults
-    if not faults:
-        yield Finding("service", "ok", "active, and starts at boot")
+    right = Finding("service", "ok", "active, and starts at boot")
+    yield from list(_unit_faults(host.unit)) or [right]
 
 
-def unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
+def _unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what is wrong with the installed service."""
     for key, value, text, remedy in UNIT_STATES:
         if unit.get(key) != value:
