@@ -13,7 +13,7 @@ import importlib
 import os
 import signal
 import sys
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from cron_trigger import SERVICE, VERSION
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed, reader_may_go, tell
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     program = os.path.basename(sys.argv[0])
     top = _Parser(
         prog=program if program == "cron-trigger" else "cron_trigger_server.py",
-        shown=tuple(SETTINGS),
+        shown=ALL,
         description="Start the host's crons on request, once at a time.",
         epilog="Exit status: 64 for a wrong call, 78 for a wrong configuration, 75 "
         "for a cron that runs already, 126 for a script that cannot be started, "
@@ -121,22 +121,18 @@ def parser() -> argparse.ArgumentParser:
     }
     help_parser = commands.add_parser("help", help="show the help of a command")
     help_parser.add_argument("about", nargs="?", choices=COMMANDS, metavar="COMMAND")
-    add = functools.partial(_add_to, made)
-    switch = functools.partial(add, action="store_true")
-    _add_host_flags(add, switch)
-    _add_client_flags(add, switch)
-    add("completion", "shell", choices=("bash", "zsh"))
-    made["completion"].set_defaults(commands=(*COMMANDS, "help"))
+    _add_flags(made)
     return top
 
 
-def _add_to(made: dict[str, _Parser], names: str, flag: str, **options: Any) -> None:
-    for name in names.split():
-        made[name].add_argument(flag, **options)
+def _add_flags(made: Mapping[str, _Parser]) -> None:
+    """Add what the commands take beside the settings."""
 
+    def add(names: str, flag: str, **options: Any) -> None:
+        for name in names.split():
+            made[name].add_argument(flag, **options)
 
-def _add_host_flags(add: Callable[..., None], switch: Callable[..., None]) -> None:
-    """Add what the commands for this host take."""
+    switch = functools.partial(add, action="store_true")
     tables = "list history check doctor crontab trigger cancel"
     switch(tables, "--json", help="for programs")
     switch("events", "--json", help="a JSON object a line")
@@ -152,10 +148,6 @@ def _add_host_flags(add: Callable[..., None], switch: Callable[..., None]) -> No
     add("crontab", "file", metavar="FILE", nargs="*", help=files)
     add("crontab", "--user", metavar="NAME", help="whose these files are")
     switch("crontab", "--write", help="add the entries to the registry")
-
-
-def _add_client_flags(add: Callable[..., None], switch: Callable[..., None]) -> None:
-    """Add what the commands for a server take."""
     about = "the server's address, also CRON_TRIGGER_URL (this host's)"
     add("trigger log cancel events", "--url", help=about)
     add("trigger", "--at", metavar="TIME", help="when, such as 2026-11-23T22:00")
@@ -166,6 +158,8 @@ def _add_client_flags(add: Callable[..., None], switch: Callable[..., None]) -> 
     add("log cancel", "id", metavar="ID", type=run_id, help="which run")
     switch("log", "--follow", help="until the run ends")
     add("log", "--tail", metavar="N", type=lines, help="its last N lines")
+    add("completion", "shell", choices=("bash", "zsh"))
+    made["completion"].set_defaults(commands=(*COMMANDS, "help"))
 
 
 def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) -> int:
