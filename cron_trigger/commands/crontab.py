@@ -75,8 +75,7 @@ def _checked(
     refused: list[str] = []
     for name, entry in entries.items():
         checker = Checker(settings.registry, settings.log_dir)
-        checker.crons(json.dumps({name: entry}))
-        refused += checker.faults[:1]
-        if not checker.faults:
+        if checker.crons(json.dumps({name: entry})):
             good[name] = entry
+        refused += checker.faults[:1]
     return good, refused
