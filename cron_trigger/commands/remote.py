@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -15,8 +16,9 @@ import socket
 import sys
 import urllib.parse
 from datetime import datetime
-from typing import Any
+from typing import Any, Callable
 
+from cron_trigger import SERVICE
 from cron_trigger.client import Client, client_of
 from cron_trigger.commands.run import split_params
 from cron_trigger.commands.terminal import (
@@ -37,8 +39,24 @@ from cron_trigger.registry.times import duration_text
 #: As much of a log is looked through for its last lines before it is followed.
 TAIL_BYTES = 1 << 20
 WAIT_S = 30
+Command = Callable[[argparse.Namespace], int]
 
 
+def _of_ours(command: Command) -> Command:
+    """Have an answer without what ours have end a command with a sentence."""
+
+    @functools.wraps(command)
+    def asked(options: argparse.Namespace) -> int:
+        try:
+            return command(options)
+        except (AttributeError, KeyError, TypeError):
+            why = f"What answers is not as {SERVICE} is: correct --url."
+            raise Failed(why) from None
+
+    return asked
+
+
+@_of_ours
 def trigger(options: argparse.Namespace) -> int:
     """Start a cron, now or at a time; with `--wait` return the run's exit status."""
     if options.at and (options.wait or options.follow):
@@ -134,6 +152,7 @@ def _show(blocks: Any) -> None:
     output.write(b"", last=True)
 
 
+@_of_ours
 def log(options: argparse.Namespace) -> int:
     """Show a run's output, or its last lines; with `--follow` as it comes."""
     client = client_of(vars(options), os.environ)
@@ -163,6 +182,7 @@ def _tail_begin(client: Client, path: str, lines: int) -> int:
     return end - sum(map(len, last))
 
 
+@_of_ours
 def cancel(options: argparse.Namespace) -> int:
     client = client_of(vars(options), os.environ)
     body = {"requestedBy": _requester()}
@@ -174,6 +194,7 @@ def cancel(options: argparse.Namespace) -> int:
     return 0
 
 
+@_of_ours
 def events(options: argparse.Namespace) -> int:
     """Show what happens, one line each, until a signal ends it."""
     client = client_of(vars(options), os.environ)
