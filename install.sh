@@ -360,10 +360,7 @@ check_port() {
 
 # The server refuses such a folder, too, but could not say so before it is installed.
 check_logs() {
-    local folder
-    folder=$(readlink -m -- "$logs")
-    doubt folder_fault go "$folder"
-    doubt folder_fault o "${folder%/*}"
+    doubt folder_fault go "$(readlink -m -- "$logs")"
 }
 
 is_installed() { [ -e "$unit" ]; }

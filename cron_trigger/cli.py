@@ -8,11 +8,12 @@ on standard error, never a traceback.  `main` is what the entry calls, once.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import signal
 import sys
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from cron_trigger import SERVICE, VERSION
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed, reader_may_go, tell
@@ -31,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str, Sequence[str]]] = {
     "list": ("tables:list_crons", "list the crons", FOLDERS),
     "history": ("tables:history", "list the last runs", FOLDERS),
     "check": ("tables:check", "check the registry", FOLDERS),
-    "doctor": ("tables:doctor", "look for what goes wrong in practice", ALL),
+    "doctor": ("doctor:command", "look for what goes wrong in practice", ALL),
     "crontab": (
         "crontab:command",
         "show a crontab's lines as crons, or add them to the registry",
@@ -49,16 +50,11 @@ COMMANDS: dict[str, tuple[str, str, Sequence[str]]] = {
 }
 
 
-def _number(low: int, high: int) -> Callable[[str], int]:
-    """Return a type for argparse: whole numbers of a range."""
-
-    def number(text: str) -> int:
-        try:
-            return number_setting("it", text, low, high)
-        except ConfigError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return number
+def _number(low: int, high: int, text: str) -> int:
+    try:
+        return number_setting("it", text, low, high)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,11 +97,10 @@ def _add_settings(parser: _Parser, shown: Sequence[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
     program = os.path.basename(sys.argv[0])
     top = _Parser(
         prog=program if program == "cron-trigger" else "cron_trigger_server.py",
-        shown=tuple(SETTINGS),
+        shown=ALL,
         description="Start the host's crons on request, once at a time.",
         epilog="Exit status: 64 for a wrong call, 78 for a wrong configuration, 75 "
         "for a cron that runs already, 126 for a script that cannot be started, "
@@ -126,68 +121,45 @@ def parser() -> argparse.ArgumentParser:
     }
     help_parser = commands.add_parser("help", help="show the help of a command")
     help_parser.add_argument("about", nargs="?", choices=COMMANDS, metavar="COMMAND")
-    _add_host_flags(made)
-    _add_client_flags(made)
-    made["completion"].add_argument("shell", choices=("bash", "zsh"))
-    made["completion"].set_defaults(commands=(*COMMANDS, "help"))
+    _add_flags(made)
     return top
 
 
-def _add_host_flags(made: dict[str, _Parser]) -> None:
-    """Add what the commands for this host take."""
-    for name in ("list", "history", "check", "doctor", "crontab", "trigger", "cancel"):
-        made[name].add_argument("--json", action="store_true", help="for programs")
-    made["events"].add_argument(
-        "--json", action="store_true", help="a JSON object a line"
-    )
-    made["run"].add_argument("name", metavar="NAME", help="which cron")
-    made["run"].add_argument(
-        "--output", action="store_true", help="show its output as at a terminal"
-    )
-    for name in ("run", "trigger"):
-        made[name].add_argument(
-            "--param",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="a parameter of this run (repeatable)",
-        )
-    history, crontab = made["history"], made["crontab"]
-    history.add_argument("name", metavar="NAME", nargs="?", help="of one cron only")
-    many = _number(1, 100000)
-    history.add_argument(
-        "--limit", default=20, metavar="N", type=many, help="how many runs (20)"
-    )
-    crontab.add_argument(
-        "file", metavar="FILE", nargs="*", help="crontabs; - is standard input"
-    )
-    crontab.add_argument("--user", metavar="NAME", help="whose these files are")
-    crontab.add_argument(
-        "--write", action="store_true", help="add the entries to the registry"
-    )
+def _add_flags(made: Mapping[str, _Parser]) -> None:
+    """Add what the commands take beside the settings."""
 
+    def add(names: str, flag: str, **options: Any) -> None:
+        for name in names.split():
+            made[name].add_argument(flag, **options)
 
-def _add_client_flags(made: dict[str, _Parser]) -> None:
-    """Add what the commands for a server take."""
-    for name in ("trigger", "log", "cancel", "events"):
-        made[name].add_argument(
-            "--url", help="the server's address, also CRON_TRIGGER_URL (this host's)"
-        )
-    trigger, log = made["trigger"], made["log"]
-    trigger.add_argument("name", metavar="NAME", help="which cron")
-    trigger.add_argument("--at", metavar="TIME", help="when, such as 2026-11-23T22:00")
-    trigger.add_argument(
-        "--wait", action="store_true", help="wait for its end and exit with its status"
-    )
-    trigger.add_argument(
-        "--follow", action="store_true", help="--wait, and show its output meanwhile"
-    )
-    for command in (log, made["cancel"]):
-        run_id = _number(1, 999_999_999)
-        command.add_argument("id", metavar="ID", type=run_id, help="which run")
-    log.add_argument("--follow", action="store_true", help="until the run ends")
-    lines = _number(0, 10000)
-    log.add_argument("--tail", metavar="N", type=lines, help="its last N lines")
+    switch = functools.partial(add, action="store_true")
+    tables = "list history check doctor crontab trigger cancel"
+    switch(tables, "--json", help="for programs")
+    switch("events", "--json", help="a JSON object a line")
+    add("run trigger", "name", metavar="NAME", help="which cron")
+    switch("run", "--output", help="show its output as at a terminal")
+    values = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
+    add("run trigger", "--param", help="a parameter of this run (repeatable)", **values)
+    add("history", "name", metavar="NAME", nargs="?", help="of one cron only")
+    many = functools.partial(_number, 1, 100000)
+    runs = "how many runs (20)"
+    add("history", "--limit", default=20, metavar="N", type=many, help=runs)
+    files = "crontabs; - is standard input"
+    add("crontab", "file", metavar="FILE", nargs="*", help=files)
+    add("crontab", "--user", metavar="NAME", help="whose these files are")
+    switch("crontab", "--write", help="add the entries to the registry")
+    about = "the server's address, also CRON_TRIGGER_URL (this host's)"
+    add("trigger log cancel events", "--url", help=about)
+    add("trigger", "--at", metavar="TIME", help="when, such as 2026-11-23T22:00")
+    switch("trigger", "--wait", help="wait for its end and exit with its status")
+    switch("trigger", "--follow", help="--wait, and show its output meanwhile")
+    run_id = functools.partial(_number, 1, 999_999_999)
+    lines = functools.partial(_number, 0, 10000)
+    add("log cancel", "id", metavar="ID", type=run_id, help="which run")
+    switch("log", "--follow", help="until the run ends")
+    add("log", "--tail", metavar="N", type=lines, help="its last N lines")
+    add("completion", "shell", choices=("bash", "zsh"))
+    made["completion"].set_defaults(commands=(*COMMANDS, "help"))
 
 
 def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) -> int:
@@ -219,15 +191,12 @@ def _obey(argv: Optional[Sequence[str]], limits: Limits) -> int:
             importlib.import_module(f"cron_trigger.commands.{place}"), name
         )(options)
         return status
-    except ConfigError as error:
+    except (ConfigError, Failed) as error:
         complain(str(error))
         return error.status
     except Refusal as refusal:
         complain(refusal.message)
         return EXIT_OF_CODE.get(refusal.code, 1)
-    except Failed as error:
-        complain(str(error))
-        return error.status
     except BrokenPipeError:
         return 0  # the reader of a stream has seen enough
     except KeyboardInterrupt:
@@ -243,9 +212,8 @@ def _prepare_streams() -> None:
     Where one is closed, the next file to be opened gets its number: what is meant
     for standard error would be written into a PID file.
     """
-    descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= 2:
-        descriptor = os.open(os.devnull, os.O_RDWR)
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
     os.close(descriptor)
     # Python has set those to None that were closed.
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115

@@ -28,6 +28,10 @@ from cron_trigger.registry.texts import printable
 SECRET_HEADER = SERVICE_FOLDER / "secret.header"
 #: What comes of an answer that is not as ours are.
 NOT_OURS = (ValueError, RecursionError, KeyError, TypeError)
+KINDS: dict[str, type[http.client.HTTPConnection]] = {
+    "http": http.client.HTTPConnection,
+    "https": http.client.HTTPSConnection,
+}
 T = TypeVar("T")
 
 
@@ -36,8 +40,6 @@ class Unreachable(Failed):
 
 
 class Client:
-    """Requests to one server."""
-
     #: How long a server may be away while something of it is awaited.
     PATIENCE_S = 60.0
     PAUSE_S = 0.5
@@ -48,14 +50,12 @@ class Client:
         """Take a base address; one that ends in `/trigger`, too.  Else ConfigError."""
         with contextlib.suppress(ValueError, http.client.InvalidURL):
             parts = urllib.parse.urlsplit(url)
-            self._port = parts.port or (443 if parts.scheme == "https" else 80)
-            if parts.scheme in ("http", "https") and parts.hostname:
-                self._secure, self._host = parts.scheme == "https", parts.hostname
+            if parts.scheme in KINDS and parts.hostname:
+                self._kind, self._host = KINDS[parts.scheme], parts.hostname
+                self._port = parts.port or self._kind.default_port
                 # Raises where the name is none.
                 http.client.HTTPConnection(self._host.encode("idna").decode(), 80)
-                self._path = parts.path.rstrip("/")
-                if self._path.endswith("/trigger"):
-                    self._path = self._path[: -len("/trigger")]
+                self._path = parts.path.rstrip("/").removesuffix("/trigger")
                 self.url = f"{parts.scheme}://{parts.netloc}{self._path}"
                 self._secret = secret
                 self._met = False  # True once it was there
@@ -66,23 +66,16 @@ class Client:
         )
 
     def open(
-        self,
-        method: str,
-        path: str,
-        body: Json = None,
-        headers: Optional[Mapping[str, str]] = None,
+        self, method: str, path: str, body: Json = None, headers: Mapping[str, str] = {}
     ) -> http.client.HTTPResponse:
         """Send a request; return the answer, if it is a good one.  Else Failed."""
-        sent = {"Accept-Encoding": "identity", "Connection": "close", **(headers or {})}
+        sent = {"Accept-Encoding": "identity", "Connection": "close", **headers}
         if self._secret is not None:
             sent["X-Trigger-Secret"] = self._secret.decode("ascii")
         data = None
         if body is not None:
             data, sent["Content-Type"] = json.dumps(body), "application/json"
-        kind = (
-            http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        )
-        connection = kind(self._host, self._port, timeout=self.SILENCE_S)
+        connection = self._kind(self._host, self._port, timeout=self.SILENCE_S)
         met = self._met
         try:
             connection.connect()
@@ -97,10 +90,11 @@ class Client:
             raise self._refused(answer)
         return answer
 
-    def ask(self, method: str, path: str, body: Json = None, **headers: str) -> Any:
+    def ask(
+        self, method: str, path: str, body: Json = None, headers: Mapping[str, str] = {}
+    ) -> Any:
         """Return the JSON object that is answered."""
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        with self.open(method, path, body, names) as answer:
+        with self.open(method, path, body, headers) as answer:
             try:
                 told = json.loads(answer.read())
             except NOT_OURS:

@@ -325,6 +325,36 @@ class AddressTest(ClientCase):
         self.assertEqual(json.loads(done[1].stdout), told)
         self.assert_sentence(deep, 1, "correct --url")
 
+    def test_an_answer_that_lacks_what_ours_have_is_a_sentence(self) -> None:
+        class Foreign(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                told = b'{"success": true, "run": 5}'
+                self.send_response(200)
+                self.end_headers()
+                of_events = self.path == "/events"
+                self.wfile.write(b"data: %b\n\n" % told if of_events else told)
+
+            do_POST = do_GET
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Foreign) as foreign:
+            thread = threading.Thread(target=foreign.serve_forever, name="foreign")
+            thread.start()
+            url = f"http://127.0.0.1:{foreign.server_address[1]}"
+            for words in (
+                ("trigger", "ok"),
+                ("trigger", "ok", "--param=n=1"),
+                ("log", "5", "--follow"),
+                ("events",),
+            ):
+                with self.subTest(words):
+                    done = self.call(*words, url=url)
+                    self.assert_sentence(done, 1, "correct --url")
+            foreign.shutdown()
+            thread.join()
+
     def test_a_trigger_whose_answer_was_lost_is_sent_again_with_its_key(self) -> None:
         keys = []
 

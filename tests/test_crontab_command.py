@@ -78,13 +78,14 @@ class CrontabCommandTest(CommandCase):
 
     def test_a_registry_with_a_fault_is_78_and_stays(self) -> None:
         with Server(start=False) as made:
-            made.registry.write_text('{"a": 1,}')
-            done = self.main(
-                "crontab", "--write", str(self.table), *made.folder_flags()
-            )
-            self.assertEqual(done.returncode, 78)
-            self.assertIn(f"{made.registry} is invalid: ", done.stderr)
-            self.assertEqual(made.registry.read_text(), '{"a": 1,}')
+            for text in ('{"a": 1,}', "[1]", "5"):
+                made.registry.write_text(text)
+                done = self.main(
+                    "crontab", "--write", str(self.table), *made.folder_flags()
+                )
+                self.assertEqual(done.returncode, 78)
+                self.assertIn(f"{made.registry} is invalid: ", done.stderr)
+                self.assertEqual(made.registry.read_text(), text)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ one that is asked for, so that `run` in a crontab does not wait for the others.
     place       whose state a command works with: the service's or one's own
     serve       `serve`: the server
     run         `run`: a cron in the foreground
-    tables      `list`, `history`, `check`, `doctor`
+    tables      `list`, `history`, `check`
+    doctor      `doctor`
     crontab     `crontab`
     remote      `trigger`, `log`, `cancel`, `events`: as a client of a server
     completion  `completion`: what a shell completes

@@ -35,7 +35,6 @@ ZSH = "autoload -Uz bashcompinit && bashcompinit\n"
 
 
 def command(options: argparse.Namespace) -> int:
-    """Print a shell's completion."""
     text = BASH.replace("COMMANDS", " ".join(options.commands))
     if options.shell == "zsh":
         # zsh's bashcompinit has no mapfile.

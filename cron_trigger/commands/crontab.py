@@ -11,10 +11,9 @@ import json
 import os
 import sys
 
-from cron_trigger.commands.place import PROGRAM, is_guest, settings_of
-from cron_trigger.commands.run import user_name
+from cron_trigger.commands.place import is_guest, settings_of
 from cron_trigger.commands.terminal import Failed, print_json, print_lines, say
-from cron_trigger.crontab.conversion import Entry, convert
+from cron_trigger.crontab.conversion import PROGRAM, Entry, convert
 from cron_trigger.crontab.lines import read_sources
 from cron_trigger.crontab.table import (
     merged_registry,
@@ -22,24 +21,27 @@ from cron_trigger.crontab.table import (
     to_json,
     write_registry,
 )
+from cron_trigger.host.users import own_user
 from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.errors import EX_CONFIG
 from cron_trigger.registry.settings import Settings
-from cron_trigger.registry.strict_json import parse_json
+from cron_trigger.registry.strict_json import JsonObject, parse_json
 
 
 def command(options: argparse.Namespace) -> int:
     """Show each line's entry and the line that takes its place; 1 if one is refused."""
     settings = settings_of(options)
     # Whose crontab calls `run`: the server's.
-    own_user = "root" if is_guest(options) else user_name()
-    sources, notes = read_sources(options.file or None, user=options.user)
+    user = "root" if is_guest(options) else own_user().name
+    sources, notes = read_sources(options.file, options.user)
     for note in notes:
         say(note)
     try:
         text = settings.registry.read_text("utf-8")
         existing = parse_json(text)
-        result = convert(sources, existing, _program(), own_user)
+        if not isinstance(existing, JsonObject):
+            raise ValueError("expected an object")
+        result = convert(sources, existing, _program(), user)
     except ValueError as error:
         raise Failed(f"{settings.registry} is invalid: {error}.", EX_CONFIG) from None
     if options.json:
@@ -73,8 +75,7 @@ def _checked(
     refused: list[str] = []
     for name, entry in entries.items():
         checker = Checker(settings.registry, settings.log_dir)
-        checker.crons(json.dumps({name: entry}))
-        refused += checker.faults[:1]
-        if not checker.faults:
+        if checker.crons(json.dumps({name: entry})):
             good[name] = entry
+        refused += checker.faults[:1]
     return good, refused

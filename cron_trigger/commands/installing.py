@@ -1,9 +1,9 @@
 """What `install.sh` asks of a host that a shell cannot tell.
 
 Knows /proc, folders, the history and renameat2(2), nothing of commands.  Each question
-prints its answer; what cannot be told is an exit status other than 0.  Called by
-install.sh alone, from the checkout, with whatever Python the host has: nothing here
-needs the rest of the program but the networks.
+is a public function, whose lines are printed; what cannot be told is an exit status
+other than 0.  Called by install.sh alone, from the checkout, with whatever Python the
+host has: nothing here needs the rest of the program but the networks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator
 
 from cron_trigger import SERVICE
 from cron_trigger.host.networks import address_of, container_bridges
@@ -268,19 +268,10 @@ def health(url: str) -> Iterator[str]:
         yield answer.read().decode()
 
 
-QUESTIONS: dict[str, Callable[..., Iterator[str]]] = {
-    asked.__name__: asked
-    for asked in (
-        *(port_fault, folder_fault, other_program, new_program, callers),
-        *(exchange, older, health, logs),
-    )
-}
-
-
 def main(question: str, *arguments: str) -> int:
     """Print the answer to a question, a line each.  Return 0; 1 where it has none."""
     try:
-        for line in QUESTIONS[question](*arguments):
+        for line in globals()[question](*arguments):
             print(line)
     except (OSError, ValueError, AttributeError, sqlite3.Error) as error:
         sys.stderr.write(f"{error}\n")

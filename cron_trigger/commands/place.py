@@ -21,8 +21,6 @@ from cron_trigger.registry.settings import (
     service_variables,
 )
 
-PROGRAM = "/usr/local/bin/cron-trigger"
-
 
 def environment() -> dict[str, str]:
     """Return this process's variables, and for root those of the service below them."""
@@ -46,10 +44,9 @@ def is_guest(options: argparse.Namespace) -> bool:
     """
     if os.geteuid() == 0 or not os.path.lexists(SERVICE_FOLDER):
         return False
-    named = ("registry", "state_dir")
-    by_flag = any(getattr(options, name, None) for name in named)
-    return not by_flag and not any(
-        os.environ.get(f"CRON_TRIGGER_{name.upper()}") for name in named
+    return not any(
+        getattr(options, name, None) or os.environ.get(f"CRON_TRIGGER_{name.upper()}")
+        for name in ("registry", "state_dir")
     )
 
 

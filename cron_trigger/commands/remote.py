@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -15,10 +16,11 @@ import socket
 import sys
 import urllib.parse
 from datetime import datetime
-from typing import Any
+from typing import Any, Callable
 
+from cron_trigger import SERVICE
 from cron_trigger.client import Client, client_of
-from cron_trigger.commands.run import split_params, user_name
+from cron_trigger.commands.run import split_params
 from cron_trigger.commands.terminal import (
     Failed,
     Output,
@@ -27,8 +29,9 @@ from cron_trigger.commands.terminal import (
     say,
     visible,
 )
+from cron_trigger.host.users import own_user
 from cron_trigger.registry.errors import EX_USAGE
-from cron_trigger.registry.records import COMPLETED
+from cron_trigger.registry.records import COMPLETED, RUNNING
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import duration_text
@@ -36,8 +39,24 @@ from cron_trigger.registry.times import duration_text
 #: As much of a log is looked through for its last lines before it is followed.
 TAIL_BYTES = 1 << 20
 WAIT_S = 30
+Command = Callable[[argparse.Namespace], int]
 
 
+def _of_ours(command: Command) -> Command:
+    """Have an answer without what ours have end a command with a sentence."""
+
+    @functools.wraps(command)
+    def asked(options: argparse.Namespace) -> int:
+        try:
+            return command(options)
+        except (AttributeError, KeyError, TypeError):
+            why = f"What answers is not as {SERVICE} is: correct --url."
+            raise Failed(why) from None
+
+    return asked
+
+
+@_of_ours
 def trigger(options: argparse.Namespace) -> int:
     """Start a cron, now or at a time; with `--wait` return the run's exit status."""
     if options.at and (options.wait or options.follow):
@@ -51,7 +70,7 @@ def trigger(options: argparse.Namespace) -> int:
     # With the key, a request whose answer was lost can be sent again.
     key = secrets.token_hex(16)
     answer = client.patiently(
-        lambda: client.ask("POST", "trigger", body, Idempotency_Key=key)
+        lambda: client.ask("POST", "trigger", body, {"Idempotency-Key": key})
     )
     run_id = answer.get("runId")
     if not (options.follow or options.wait):
@@ -60,12 +79,11 @@ def trigger(options: argparse.Namespace) -> int:
     # Whether somebody reads it or not: the status is the run's.
     with reader_may_go(sys.stdout, OSError):
         _say_answer(options, answer)
-    if options.follow:
-        try:
-            with reader_may_go(sys.stdout, OSError):
+        if options.follow:
+            try:
                 _show(client.follow(f"runs/{run_id}"))
-        except Failed as error:  # it was not kept, say
-            say(str(error))
+            except Failed as error:  # it was not kept, say
+                say(str(error))
     return _ended(client, run_id)
 
 
@@ -83,7 +101,7 @@ def _say_answer(options: argparse.Namespace, answer: dict[str, Json]) -> None:
 
 
 def _requester() -> str:
-    user = os.environ.get("SUDO_USER") or user_name()
+    user = os.environ.get("SUDO_USER") or own_user().name
     return f"{user}@{socket.gethostname()}"
 
 
@@ -115,7 +133,7 @@ def _ended(client: Client, run_id: int) -> int:
     path = f"runs/{run_id}?wait={WAIT_S}"
     while True:
         run = client.patiently(lambda: client.ask("GET", path))["run"]
-        if run["status"] != "running":
+        if run["status"] != RUNNING:
             break
     how = run["signal"] or f"exit {run['exitCode']}"
     if run["exitCode"] is None:
@@ -134,6 +152,7 @@ def _show(blocks: Any) -> None:
     output.write(b"", last=True)
 
 
+@_of_ours
 def log(options: argparse.Namespace) -> int:
     """Show a run's output, or its last lines; with `--follow` as it comes."""
     client = client_of(vars(options), os.environ)
@@ -163,8 +182,8 @@ def _tail_begin(client: Client, path: str, lines: int) -> int:
     return end - sum(map(len, last))
 
 
+@_of_ours
 def cancel(options: argparse.Namespace) -> int:
-    """Have a run end."""
     client = client_of(vars(options), os.environ)
     body = {"requestedBy": _requester()}
     answer = client.ask("POST", f"runs/{options.id}/cancel", body)
@@ -175,6 +194,7 @@ def cancel(options: argparse.Namespace) -> int:
     return 0
 
 
+@_of_ours
 def events(options: argparse.Namespace) -> int:
     """Show what happens, one line each, until a signal ends it."""
     client = client_of(vars(options), os.environ)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import os
-import pwd
 import signal
 import sys
 from typing import Any, Iterator, Optional
@@ -26,7 +24,7 @@ from cron_trigger.host.loop import Loop
 from cron_trigger.host.messages import MessageSocket
 from cron_trigger.host.processes import check_kernel
 from cron_trigger.host.shortage import insist
-from cron_trigger.host.users import be_plain
+from cron_trigger.host.users import be_plain, own_user
 from cron_trigger.registry.errors import ConfigError, Refusal
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import COMPLETED, Run, Trigger
@@ -68,8 +66,9 @@ def command(options: argparse.Namespace) -> int:
     be_plain()
     runner = Runner(settings, registry, store, loop, scripts, logs, log.say, changed)
     params = typed_params(registry, options.name, options.param)
-    request = Trigger(options.name, "cli", params, client=user_name())
-    with _cancelled_by_signals(runner, loop, user_name()) as started:
+    user = own_user().name
+    request = Trigger(options.name, "cli", params, client=user)
+    with _cancelled_by_signals(runner, loop, user) as started:
         ended = _run(request, runner, loop, store, started, options.output)
         runner.close()
         store.close()
@@ -80,14 +79,6 @@ def command(options: argparse.Namespace) -> int:
         messages.close()
     # The row's own; a run that was interrupted has none.
     return 1 if ended.exit_code is None else ended.exit_code
-
-
-def user_name() -> str:
-    """Return who calls, as the record names them."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def typed_params(registry: Registry, name: str, texts: list[str]) -> dict[str, Json]:
@@ -182,15 +173,13 @@ def _say_failed(run: Run, seen: bool) -> None:
     """Say on standard error what became of a run, and the last lines of its output."""
     say(f"run {run.id} of {run.cron_name} {run.status}: {run.outcome()}")
     log = insist(lambda: RunLog(run))
-    if log.descriptor is None or seen:
-        return log.close()
-    end = log.end()
-    begin = max(log.tail_start(end, TAIL_LINES), end - TAIL_BYTES)
-    data = b"".join(log.blocks(begin, end))
+    if log.descriptor is not None and not seen:
+        end = log.end()
+        begin = max(log.tail_start(end, TAIL_LINES), end - TAIL_BYTES)
+        data = b"".join(log.blocks(begin, end))
+        text = visible(data.decode("utf-8", "backslashreplace"))
+        tell(text if text.endswith("\n") or not text else text + "\n")
     log.close()
-    text = visible(data.decode("utf-8", "backslashreplace"))
-    tell(text if text.endswith("\n") or not text else text + "\n")
-    return None
 
 
 @contextlib.contextmanager

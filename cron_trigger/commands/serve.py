@@ -14,6 +14,5 @@ from cron_trigger.registry.settings import read_settings
 
 
 def command(options: argparse.Namespace) -> int:
-    """Serve until a signal ends it."""
     settings = read_settings(vars(options), os.environ)
     return Daemon(settings, os.environ, options.limits).run()

@@ -1,4 +1,4 @@
-"""`list`, `history`, `check`, `doctor`: what is, as tables for people or as JSON.
+"""`list`, `history`, `check`: what is, as tables for people or as JSON.
 
 They read and change nothing.  A history that can't be read is said on standard error,
 and by the exit status.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict
 from datetime import datetime
-from typing import Iterator, Mapping, Sequence
+from typing import Mapping, Sequence
 
 from cron_trigger.commands.place import (
     environment,
@@ -27,17 +26,14 @@ from cron_trigger.commands.terminal import (
     say,
     tell,
 )
-from cron_trigger.doctor.findings import Finding
-from cron_trigger.doctor.table import findings
 from cron_trigger.history.answers import Selection
 from cron_trigger.history.store import Store
 from cron_trigger.host.lock import held_locks
-from cron_trigger.registry.errors import EX_CONFIG, ConfigError
+from cron_trigger.registry.errors import EX_CONFIG
 from cron_trigger.registry.file import load_registry
 from cron_trigger.registry.records import RUNNING, Run
-from cron_trigger.registry.settings import ENVIRONMENT_FILE, misspelt, service_variables
+from cron_trigger.registry.settings import misspelt, service_variables
 from cron_trigger.registry.strict_json import Json
-from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import duration_text, epoch_of
 from cron_trigger.runs.lateness import is_late, next_time
 from cron_trigger.runs.scripts import Scripts
@@ -110,7 +106,6 @@ def _local_time(text: str) -> str:
 
 
 def history(options: argparse.Namespace) -> int:
-    """List the last runs, newest first."""
     settings = settings_of(options)
     say_whose(options, settings)
     store = Store(settings.history, _complain, settings.run_dir, read_only=True)
@@ -167,25 +162,3 @@ def check(options: argparse.Namespace) -> int:
     if is_guest(options):
         say("whether the scripts can start is for root to see: sudo cron-trigger check")
     return EX_CONFIG if faults else 0
-
-
-def doctor(options: argparse.Namespace) -> int:
-    """Look at what goes wrong in practice; return 0 where nothing is wrong, else 1."""
-    try:
-        found = findings(settings_of(options), environment(), is_guest(options))
-    except ConfigError as error:
-        remedy = f"See {ENVIRONMENT_FILE} and the environment."
-        found = [Finding("settings", "wrong", str(error), remedy)]
-    wrong = sum(finding.status == "wrong" for finding in found)
-    if options.json:
-        print_json({"wrong": wrong, "findings": [asdict(f) for f in found]})
-        return 1 if wrong else 0
-    lines = [line for finding in found for line in _finding_lines(finding)]
-    print_lines([*lines, f"{wrong} wrong" if wrong else "Nothing is wrong."])
-    return 1 if wrong else 0
-
-
-def _finding_lines(finding: Finding) -> Iterator[str]:
-    yield f"{finding.status:5}  {finding.name:10}  {printable(finding.text)}"
-    if finding.remedy:
-        yield f"{'':19}-> {printable(finding.remedy)}"

@@ -117,7 +117,6 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_json(value: Json) -> None:
-    """Print JSON for programs."""
     plain = "utf" not in (sys.stdout.encoding or "").lower()
     text = json.dumps(value, ensure_ascii=plain, indent=2)
     print_lines([UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)])

@@ -12,10 +12,10 @@ import re
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import AbstractSet, Iterator, Mapping, Optional, Sequence
+from typing import AbstractSet, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from cron_trigger import SERVICE
-from cron_trigger.crontab.entries import Host, Proposal, propose
+from cron_trigger.crontab.entries import THIS_HOST, Host, Proposal
 from cron_trigger.crontab.lines import Job, Source, jobs_of
 from cron_trigger.crontab.names import name_of
 from cron_trigger.registry.crons import VARIABLE_NAME
@@ -36,8 +36,7 @@ _OURS = re.compile(
 _DESCRIPTION = 120
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A crontab's line, the cron that it becomes, and the line in its place.
 
     `name` and `new` are None where nothing takes its place: `note` says why.
@@ -51,20 +50,19 @@ class Line:
     note: str
 
 
-@dataclass(frozen=True)
-class Conversion:
+class Conversion(NamedTuple):
     """New entries of the registry, and what happens to each line."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
-    lines: list[Line] = field(default_factory=list)
+    entries: dict[str, Entry]
+    lines: list[Line]
 
 
 def convert(
     sources: Sequence[Source],
-    existing: Optional[Mapping[str, Json]] = None,
+    existing: Mapping[str, Json] = {},
     program: str = PROGRAM,
     own_user: str = "root",
-    host: Optional[Host] = None,
+    host: Host = THIS_HOST,
 ) -> Conversion:
     """Return entries and new lines for all jobs of these crontabs.
 
@@ -72,44 +70,31 @@ def convert(
     has is not added again.  `own_user` is whom the server runs as, and so whose crontab
     calls `run`.
     """
-    return _Converter(existing or {}, program, own_user, host or Host()).run(sources)
+    found = [job for source in sources for job in jobs_of(source)]
+    locks = Counter(Proposal(job, host).lock_file for job in found if not job.why)
+    kept = {lock for lock, count in locks.items() if lock and count > 1}
+    converter = _Converter(existing, program, own_user, host)
+    return Conversion(converter.entries, [converter.line(job, kept) for job in found])
 
 
+@dataclass
 class _Converter:
-    """Goes through crontabs, and remembers the names and logs that are taken."""
+    """Remembers what the names and logs of other crons are."""
 
-    def __init__(
-        self, existing: Mapping[str, Json], program: str, own_user: str, host: Host
-    ) -> None:
-        self._crons: dict[str, Json] = dict(existing)
-        self._program = program
-        self._own_user = own_user
-        self._host = host
-        self._result = Conversion()
+    existing: Mapping[str, Json]
+    program: str
+    own_user: str
+    host: Host
+    #: The new crons.
+    entries: dict[str, Entry] = field(default_factory=dict)
 
-    def run(self, sources: Sequence[Source]) -> Conversion:
-        found = [job for source in sources for job in jobs_of(source)]
-        locks = Counter(propose(j, self._host).lock_file for j in found if not j.why)
-        kept = {lock for lock, count in locks.items() if lock and count > 1}
-        for job in found:
-            if job.why is None:
-                self._add(job, kept)
-            else:
-                self._leave_out(job, job.why)
-        return self._result
-
-    def _leave_out(self, job: Job, why: str) -> None:
-        line = Line(job.file, job.line, None, job.text, None, why)
-        self._result.lines.append(line)
-
-    def _add(self, job: Job, kept_locks: AbstractSet[str]) -> None:
-        if _OURS.search(f" {job.command} "):
-            return self._leave_out(job, "This line calls cron-trigger already.")
+    def line(self, job: Job, kept_locks: AbstractSet[str]) -> Line:
+        """Return what becomes of a line, whose entry is added where it is a new one."""
         try:
             schedule = _schedule(job)
         except ValueError as error:
-            return self._leave_out(job, f"Invalid schedule: {error}.")
-        proposal = propose(job, self._host, kept_locks)
+            return Line(job.file, job.line, None, job.text, None, str(error))
+        proposal = Proposal(job, self.host, kept_locks)
         entry = self._entry(job, proposal, schedule)
         notes = [*proposal.notes, *self._notes(job, entry, proposal)]
         name = self._known(entry)
@@ -117,18 +102,22 @@ class _Converter:
             notes.append(f'The registry has it already, as "{name}".')
         else:
             name = self._free_name(name_of(proposal.tokens))
-            self._crons[name] = self._result.entries[name] = entry
-        line = (job.file, job.line, name, job.text, self._new(job, name))
-        self._result.lines.append(Line(*line, " ".join(notes)))
-        return None
+            self.entries[name] = entry
+        new = self._new(job, name)
+        return Line(job.file, job.line, name, job.text, new, " ".join(notes))
 
     def _entry(self, job: Job, proposal: Proposal, schedule: Optional[str]) -> Entry:
-        about = job.comment or proposal.comment or _origin(job, proposal)
-        environment = _variables(job, proposal)
+        # Not the command: its arguments may hold a password, and everybody sees this.
+        whose = job.file if job.user_span else f"the crontab of {job.user}"
+        origin = f"{name_of(proposal.tokens)}, from {whose}"
+        about = job.comment or proposal.comment or origin
+        given = {n: v for n, v in job.variables.items() if n not in _CRON_VARIABLES}
+        given.update(proposal.environment)
+        environment = {n: v for n, v in given.items() if not _is_refused(n)}
         entry: Entry = {
             "description": _cut(printable(about)),
-            "command": list(proposal.command),
-            "user": job.user if job.user != self._own_user else None,
+            "command": proposal.command,
+            "user": job.user if job.user != self.own_user else None,
             "workingDirectory": proposal.directory,
             "environment": environment or None,
             "timeout": proposal.timeout,
@@ -140,49 +129,42 @@ class _Converter:
 
     def _log_file(self, proposal: Proposal) -> Optional[str]:
         """Return the file of the line's redirection, if no other cron has it."""
-        crons = [cron for cron in self._crons.values() if isinstance(cron, dict)]
-        taken = [cron.get("logFile") for cron in crons]
+        crons = (*self.existing.values(), *self.entries.values())
+        taken = [cron.get("logFile") for cron in crons if isinstance(cron, dict)]
         return None if proposal.log_file in taken else proposal.log_file
 
     def _notes(self, job: Job, entry: Entry, proposal: Proposal) -> Iterator[str]:
         if "schedule" not in entry:
             yield "No schedule: @reboot has no time, so it cannot be late."
-        if self._host.home_of(job.user) is None:
-            yield f"This host has no user {printable(job.user, 40)}."
+        own, user = self.own_user, printable(job.user, 40)
+        if self.host.home_of(job.user) is None:
+            yield f"This host has no user {user}."
+        elif "user" in entry and job.user_span:
+            yield f"{own} calls it, and the script runs as {user}."
         elif "user" in entry:
-            yield self._user_note(job)
+            yield (
+                f"The new line belongs into {own}'s crontab, instead of this one: the "
+                f"script runs as {user}."
+            )
         if proposal.log_file and "logFile" not in entry:
             yield f"Another cron logs to {proposal.log_file}: this one has its own log."
         for name in {**job.variables, **proposal.environment}:
             if name in ("CRON_TZ", "RANDOM_DELAY") or _is_refused(name):
                 yield f"The variable {printable(name, 40)} is left out."
 
-    def _user_note(self, job: Job) -> str:
-        own, user = self._own_user, printable(job.user, 40)
-        if job.user_span:
-            return f"{own} calls it, and the script runs as {user}."
-        return (
-            f"The new line belongs into {own}'s crontab, instead of this one: the "
-            f"script runs as {user}."
-        )
-
     def _known(self, entry: Entry) -> Optional[str]:
         """Return the name of the cron that is this one already, if there is one."""
         keys = ("command", "user", "schedule", "workingDirectory", "environment")
-        for name, cron in self._earlier():
-            if all(cron.get(key) == entry.get(key) for key in keys):
+        for name, cron in self.existing.items():
+            if isinstance(cron, dict) and all(
+                cron.get(key) == entry.get(key) for key in keys
+            ):
                 return name
         return None
 
-    def _earlier(self) -> Iterator[tuple[str, Entry]]:
-        """Yield the crons that the registry has had before."""
-        for name, cron in self._crons.items():
-            if isinstance(cron, dict) and name not in self._result.entries:
-                yield name, cron
-
     def _free_name(self, base: str) -> str:
         name, number = base, 1
-        while name in self._crons or name == SERVICE:
+        while name in {*self.existing, *self.entries, SERVICE}:
             number += 1
             name = f"{base}-{number}"
         return name
@@ -192,31 +174,25 @@ class _Converter:
         head = job.text[: job.command_begin]
         if job.user_span:
             begin, end = job.user_span
-            head = f"{head[:begin]}{self._own_user}{head[end:]}"
-        return f"{head}{self._program} run {name}"
-
-
-def _origin(job: Job, proposal: Proposal) -> str:
-    """Return a description for a job without a comment.
-
-    Not the command: its arguments may hold a password, and everybody sees this.
-    """
-    whose = job.file if job.user_span else f"the crontab of {job.user}"
-    return f"{name_of(proposal.tokens)}, from {whose}"
+            head = f"{head[:begin]}{self.own_user}{head[end:]}"
+        return f"{head}{self.program} run {name}"
 
 
 def _schedule(job: Job) -> Optional[str]:
-    """Return the schedule in the registry's words; None for `@reboot`."""
+    """Return the schedule in the registry's words, None for `@reboot`.
+
+    Raises ValueError where the line becomes no cron.
+    """
+    if job.why:
+        raise ValueError(job.why)
+    if _OURS.search(f" {job.command} "):
+        raise ValueError("This line calls cron-trigger already.")
     if job.schedule == "@reboot":
         return None
-    return parse_schedule(job.schedule).text
-
-
-def _variables(job: Job, proposal: Proposal) -> dict[str, str]:
-    """Return the variables that the script should get: the crontab's, the line's."""
-    given = {n: v for n, v in job.variables.items() if n not in _CRON_VARIABLES}
-    given.update(proposal.environment)
-    return {name: value for name, value in given.items() if not _is_refused(name)}
+    try:
+        return parse_schedule(job.schedule).text
+    except ValueError as error:
+        raise ValueError(f"Invalid schedule: {error}.") from None
 
 
 def _is_refused(name: str) -> bool:

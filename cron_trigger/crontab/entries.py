@@ -9,11 +9,11 @@ sentence.  Called by the conversion, with lines that it has read; runs nothing.
 from __future__ import annotations
 
 import contextlib
+import getopt
 import os
 import re
 import shutil
-from dataclasses import dataclass
-from typing import AbstractSet, Callable, Optional, Sequence
+from typing import AbstractSet, Callable, NamedTuple, Optional, Sequence
 
 from cron_trigger.crontab.lines import Job, home_of
 from cron_trigger.crontab.words import (
@@ -25,68 +25,56 @@ from cron_trigger.crontab.words import (
     Token,
     tokens_of,
 )
+from cron_trigger.host.users import DEFAULT_PATH
 
 _POSIX_SHELLS = ("sh", "bash", "dash", "ksh", "zsh", "ash")
 _BASHES = ("bash", "zsh")
 _NULL = "/dev/null"
-#: Where the server looks for programs by itself.
-_OUR_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Programs whose output is large, and no message.
 _MAKES_DATA = re.compile(
     "cat|dd|tar|zcat|gzip|xz|zstd|mysqldump|mariadb-dump|pg_dump|pg_dumpall|btrfs|zfs"
     "|openssl|cpio"
 )
 _LOG = re.compile(r"/logs?/|\.(?:log|out|err)$")
-#: Options that change nothing but what is said of them, or take a value as next word.
+#: For getopt: the options that change nothing but what is said of them.
 _FLOCK = (
-    re.compile(
-        r"-[neoxF]+|--(?:nb|nonblock|nonblocking|exclusive|close|no-fork)"
-        r"|--(?:wait|timeout|conflict-exit-code)=.*|-[wE]\d.*"
-    ),
-    ("-w", "--wait", "--timeout", "-E", "--conflict-exit-code"),
+    "neoxFw:E:",
+    ["nb", "nonblock", "nonblocking", "exclusive", "close", "no-fork"]
+    + ["wait=", "timeout=", "conflict-exit-code="],
 )
-_FLOCK_NO_WAIT = re.compile(r"-[eoxF]*n.*|--(?:nb|nonblock|nonblocking)")
-_TIMEOUT = (
-    re.compile(r"-v|--(?:verbose|foreground|preserve-status)|(?:-k|--kill-after=).+"),
-    ("-k", "--kill-after"),
-)
+_TIMEOUT = ("vk:", ["verbose", "foreground", "preserve-status", "kill-after="])
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """What the conversion asks this host; tests answer themselves."""
 
     home_of: Callable[[str], Optional[str]] = home_of
-    which: Callable[[str, str], Optional[str]] = lambda name, path: shutil.which(
-        name, path=path
-    )
+    which: Callable[..., Optional[str]] = shutil.which
 
 
-def propose(
-    job: Job, host: Host, kept_locks: AbstractSet[str] = frozenset()
-) -> Proposal:
-    """Return what a job's command is in the registry.
-
-    `kept_locks` are the lock files that flock must go on taking, because other lines
-    take them, too.
-    """
-    home = job.variables.get("HOME") or host.home_of(job.user) or "/"
-    return Proposal(job, home, kept_locks).made(host)
+THIS_HOST = Host()
 
 
 class Proposal:
-    """A command on its way into the registry.  Each step takes something off it."""
+    """What a job's command is in the registry.  Each step takes something off it."""
 
-    def __init__(self, job: Job, home: str, kept_locks: AbstractSet[str]) -> None:
+    def __init__(
+        self, job: Job, host: Host, kept_locks: AbstractSet[str] = frozenset()
+    ) -> None:
+        """Take all steps.
+
+        `kept_locks` are the lock files that flock must go on taking, because other
+        lines take them, too.
+        """
         self._job = job
+        self._host = host
         self._kept_locks = kept_locks
         self._shell = job.variables.get("SHELL") or "/bin/sh"
         self._bash = os.path.basename(self._shell) in _BASHES
         self._text = job.command
         #: What is left to say.
         self.tokens: tuple[Token, ...] = ()
-        self.directory = home
-        self.command: list[str] = []
+        self.directory = job.variables.get("HOME") or host.home_of(job.user) or "/"
         self.environment: dict[str, str] = {}
         self.timeout: Optional[str] = None
         self.kill_after: Optional[str] = None
@@ -94,16 +82,19 @@ class Proposal:
         self.lock_file: Optional[str] = None
         self.comment: Optional[str] = None
         self.notes: list[str] = []
+        self.command = self._command()
 
-    def made(self, host: Host) -> Proposal:
-        """Take all steps; return itself."""
+    def _command(self) -> list[str]:
+        """Return what is left when all steps are taken."""
         if os.path.basename(self._shell) not in _POSIX_SHELLS:
             return self._by_shell(f"SHELL is {self._shell}")
         try:
             self.tokens = tokens_of(self._text, self.directory, self._bash)
-        except ValueError:
-            return self._by_shell("a quote or a bracket is not closed")
-        self._take_comment()
+        except ValueError as error:
+            return self._by_shell(str(error))
+        if len(self.tokens) > 1 and self.tokens[-1].kind == COMMENT:
+            self.comment = self.tokens[-1].text.lstrip("#").strip()
+            self.tokens = self.tokens[:-1]
         if self._job.input:
             return self._with_input(self._job.input)
         self._take_folder()
@@ -114,8 +105,7 @@ class Proposal:
         if why:
             return self._by_shell(why)
         program, *words = [token.value or "" for token in self.tokens]
-        self.command = [self._program(program, host), *words]
-        return self
+        return [self._program(program), *words]
 
     def _is_simple(self) -> bool:
         """Tell whether what is left is one command, without a list or a pipe."""
@@ -132,12 +122,7 @@ class Proposal:
         """Return the word there, if it is one that needs no shell."""
         return self.tokens[place].value if place < len(self.tokens) else None
 
-    def _take_comment(self) -> None:
-        if len(self.tokens) > 1 and self.tokens[-1].kind == COMMENT:
-            self.comment = self.tokens[-1].text.lstrip("#").strip()
-            self.tokens = self.tokens[:-1]
-
-    def _with_input(self, given: str) -> Proposal:
+    def _with_input(self, given: str) -> list[str]:
         """Put the standard input into the command: a cron's own is empty."""
         mark = "END_OF_INPUT"
         while mark in given.split("\n"):
@@ -146,8 +131,7 @@ class Proposal:
         self.notes.append(
             'What follows "%" was its standard input, and is now part of the command.'
         )
-        self.command = [self._shell, "-c", text]
-        return self
+        return [self._shell, "-c", text]
 
     def _take_folder(self) -> None:
         """Take `cd FOLDER &&` as the working directory, if no `||` or `;` follows."""
@@ -206,28 +190,23 @@ class Proposal:
         odd = value.startswith("-") or "=" in value or value in SHELL_ONLY
         return not odd and not self._is_assignment(place)
 
-    def _options(
-        self, known: tuple[re.Pattern[str], Sequence[str]]
-    ) -> tuple[int, dict[str, Optional[str]]]:
+    def _options(self, known: tuple[str, list[str]]) -> tuple[int, dict[str, str]]:
         """Return where options end, and each with its value; 0 if one is unknown."""
-        place, found = 1, {}
-        while (option := self._value(place) or "").startswith("-"):
-            has_value = option in known[1]
-            if not has_value and not known[0].fullmatch(option):
-                return 0, {}
-            found[option] = self._value(place + 1) if has_value else None
-            place += 1 + has_value
-        return place, found
+        # What only a shell knows is no option, but may be the value of one.
+        words = ["?" if one.value is None else one.value for one in self.tokens[1:]]
+        try:
+            found, rest = getopt.getopt(words, *known)
+        except getopt.GetoptError:
+            return 0, {}
+        return len(self.tokens) - len(rest), dict(found)
 
     def _take_timeout(self) -> None:
         place, options = self._options(_TIMEOUT)
         timeout = _duration(self._value(place)) if place else None
-        if timeout is None or self.timeout or not self._is_program(place + 1):
+        kills = [_duration(value) for value in options.values() if value]
+        if self.timeout or None in (timeout, *kills) or not self._is_program(place + 1):
             return  # another signal, say: ours is SIGTERM
-        for option, value in options.items():
-            if "k" in option[:4]:
-                text = value or re.sub("-k|--kill-after=", "", option)
-                self.kill_after = _duration(text)
+        self.kill_after = kills[-1] if kills else None
         self.timeout = timeout
         self._take(place + 1)
         self.notes.append('timeout is now "timeout" of the entry.')
@@ -242,10 +221,9 @@ class Proposal:
             return
         self.lock_file = self._path(lock_file)
         if self.lock_file in self._kept_locks:
-            note = f"flock stays: other lines take {self.lock_file}, too."
-            self.notes += [note] if note not in self.notes else []
+            self.notes.append(f"flock stays: other lines take {self.lock_file}, too.")
             return
-        waits = not any(map(_FLOCK_NO_WAIT.fullmatch, options))
+        waits = options.keys().isdisjoint(("-n", "--nb", "--nonblock", "--nonblocking"))
         note = "flock is left out: a cron never runs twice at once"
         note += "; it waited for the lock, a second start is refused." if waits else "."
         self.notes.append(note)
@@ -313,11 +291,9 @@ class Proposal:
             return "there is no program"
         return f'"{program}"' if program in SHELL_ONLY else None
 
-    def _by_shell(self, why: str) -> Proposal:
-        note = f"Runs by {self._shell} -c, because of shell syntax: {why}."
-        self.notes.append(note)
-        self.command = [self._shell, "-c", self._rest()]
-        return self
+    def _by_shell(self, why: str) -> list[str]:
+        self.notes.append(f"Runs by {self._shell} -c, because of shell syntax: {why}.")
+        return [self._shell, "-c", self._rest()]
 
     def _rest(self) -> str:
         """Return the text of what is left."""
@@ -325,13 +301,13 @@ class Proposal:
             return self._text
         return self._text[self.tokens[0].begin : self.tokens[-1].end]
 
-    def _program(self, name: str, host: Host) -> str:
+    def _program(self, name: str) -> str:
         """Return a program's path, or its name where the server finds the same."""
         if "/" in name:
             return self._path(name)
         path = self._job.variables.get("PATH")
-        found = host.which(name, path) if path else None
-        ours = host.which(name, _OUR_PATH)
+        found = self._host.which(name, path=path) if path else None
+        ours = self._host.which(name, path=DEFAULT_PATH)
         same = found and ours and os.path.realpath(ours) == os.path.realpath(found)
         return name if found is None or same else found
 

@@ -49,6 +49,8 @@ class Job(NamedTuple):
     line: int
     #: The whole line, as it is.
     text: str
+    variables: dict[str, str]
+    comment: Optional[str]
     why: Optional[str] = None
     schedule: str = ""
     user: str = ""
@@ -58,24 +60,22 @@ class Job(NamedTuple):
     command: str = ""
     #: What follows the first `%`: the standard input.
     input: Optional[str] = None
-    variables: dict[str, str] = {}
-    comment: Optional[str] = None
 
 
 def read_sources(
-    paths: Optional[Sequence[str]] = None,
+    paths: Sequence[str] = (),
     user: Optional[str] = None,
     root: Path = Path("/"),
 ) -> tuple[list[Source], list[str]]:
-    """Return the crontabs of this host, or those given (`-` is standard input).
+    """Return those given (`-` is standard input), else the crontabs of this host.
 
     A file given has a column of users, unless `user` says whose it is or cron keeps it
     for one user; of a folder given, those files count that cron would read.  What can't
     be read, and what cron would not read, is in the second list, one sentence each.
     """
     notes: list[str] = []
-    places = list(_places(root, notes)) if paths is None else []
-    for path in paths or ():
+    places = [] if paths else list(_places(root, notes))
+    for path in paths:
         of_user = os.path.normpath(os.path.dirname(path)) == USERS_FOLDER
         owner = user or (os.path.basename(path) if of_user else None)
         files = _system_files(Path(path), notes) if isdir(path) else [path]
@@ -83,17 +83,14 @@ def read_sources(
     sources = []
     for path, owner in places:
         try:
-            content = sys.stdin.buffer.read() if path == "-" else _content(path)
+            piped = path == "-"
+            content = sys.stdin.buffer.read() if piped else Path(path).read_bytes()
         except OSError as error:
             notes.append(f"{printable(path)} cannot be read: {error.strerror}.")
         else:
             text = content.decode("utf-8", "surrogateescape")
             sources.append(Source(path, text, owner))
     return sources, notes
-
-
-def _content(path: str) -> bytes:
-    return Path(path).read_bytes()
 
 
 def _places(root: Path, notes: list[str]) -> Iterator[tuple[str, Optional[str]]]:
@@ -157,8 +154,11 @@ def jobs_of(source: Source) -> Iterator[Job]:
             variables[variable[0]] = variable[1]
         elif bare:
             about = " ".join(comments) or None
-            job = _job(source, Job(source.file, number, line))
-            yield job._replace(variables=dict(variables), comment=about)
+            job = Job(source.file, number, line, dict(variables), about)
+            try:
+                yield _parsed(job, source.user)
+            except ValueError as error:
+                yield job._replace(why=str(error))
         comments = []
 
 
@@ -175,24 +175,25 @@ def _variable(line: str) -> Optional[tuple[str, str]]:
     return name, value.rstrip()
 
 
-def _job(source: Source, job: Job) -> Job:
-    """Return a line with its schedule, user and command, or why it has none."""
+def _parsed(job: Job, user: Optional[str]) -> Job:
+    """Return a line with its schedule, user and command; ValueError says what lacks."""
     if SURROGATE.search(job.text):
-        return job._replace(why="This line is not UTF-8.")
+        raise ValueError("This line is not UTF-8.")
     match = _SCHEDULE.match(job.text)
     if not match:
-        why = "This is no line of a crontab: expected a schedule and a command."
-        return job._replace(why=why)
-    user, begin, span = source.user, match.end(), None
+        raise ValueError(
+            "This is no line of a crontab: expected a schedule and a command."
+        )
+    begin, span = match.end(), None
     if user is None:
         column = _USER.match(job.text, begin)
         if not column:
-            why = "Expected a user's name before the command (see --user)."
-            return job._replace(why=why)
+            raise ValueError("Expected a user's name before the command (see --user).")
         user, begin, span = column[1], column.end(), column.span(1)
     command, given = _split_input(job.text[begin:])
+    if not command.strip():
+        raise ValueError("This line has no command.")
     return job._replace(
-        why=None if command.strip() else "This line has no command.",
         schedule=match[1],
         user=user,
         user_span=span,

@@ -10,16 +10,13 @@ import os
 import re
 from typing import Optional, Sequence
 
-from cron_trigger.crontab.words import OPERATOR, WORD, Token, tokens_of
+from cron_trigger.crontab.words import OPERATOR, WORD, Token, tokens_of, words_of
 
-_words = re.compile(r"\S+").findall
 #: Programs that run another, which the name should come from.
-_WRAPPERS = frozenset(
-    _words(
-        "nice ionice nohup chronic env sudo setsid time chrt stdbuf systemd-cat exec "
-        "flock timeout command run-parts invoke-rc.d service runuser then else do if "
-        "{ !"
-    )
+_WRAPPERS = words_of(
+    "nice ionice nohup chronic env sudo setsid time chrt stdbuf systemd-cat exec "
+    "flock timeout command run-parts invoke-rc.d service runuser then else do if "
+    "{ !"
 )
 #: Options of these that take a value as the next word.
 _WRAPPER_VALUES = {
@@ -34,21 +31,17 @@ _INTERPRETERS = re.compile(
     r"(?:ba|da|z|k)?sh|python[\d.]*|node|tsx|perl|ruby|php[\d.]*"
 )
 #: Programs that only prepare, or say nothing of what is done.
-_QUIET = frozenset(
-    _words(
-        "[ [[ test cd true : echo printf sleep exit export umask ulimit fi done } . "
-        "source elif while for set"
-    )
+_QUIET = words_of(
+    "[ [[ test cd true : echo printf sleep exit export umask ulimit fi done } . "
+    "source elif while for set"
 )
 #: Programs whose first argument says what is done.
-_WITH_VERB = frozenset(
-    _words(
-        "artisan manage console occ wp drush certbot borgmatic restic borg docker "
-        "systemctl apt-get git rake npm"
-    )
+_WITH_VERB = words_of(
+    "artisan manage console occ wp drush certbot borgmatic restic borg docker "
+    "systemctl apt-get git rake npm"
 )
 #: Names of scripts that say nothing without their folder.
-_NAMELESS = frozenset(_words("cron run main index script start job"))
+_NAMELESS = words_of("cron run main index script start job")
 _SUFFIX = re.compile(r"\.(?:sh|bash|py|php\d?|pl|rb|js|mjs|ts)$")
 
 

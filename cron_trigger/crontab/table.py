@@ -8,6 +8,7 @@ which checks the entries first.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -15,7 +16,7 @@ import shutil
 import stat
 import textwrap
 from pathlib import Path
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Iterator, Mapping, Optional
 
 from cron_trigger.crontab.conversion import Conversion, Entry, Line
 from cron_trigger.registry.strict_json import Json, JsonObject, parse_json
@@ -24,7 +25,7 @@ from cron_trigger.registry.texts import printable
 
 def to_json(conversion: Conversion) -> dict[str, Json]:
     """Return what `--json` prints."""
-    lines = [dict(vars(line)) for line in conversion.lines]
+    lines = [line._asdict() for line in conversion.lines]
     return {"entries": conversion.entries, "lines": lines}
 
 
@@ -34,18 +35,19 @@ def table_lines(conversion: Conversion, width: Optional[int] = None) -> Iterator
     left = max(36, wide // 2 - 2)
     for line in conversion.lines:
         yield f"{printable(line.file)}, line {line.line}: {line.name or '-'}"
-        entry = conversion.entries.get(line.name or "")
-        yield from _rows(_entry_rows(entry, left), _line_rows(line, left), left)
+        entry = _entry_rows(conversion.entries.get(line.name or "", {}), left)
+        rows = itertools.zip_longest(entry, _line_rows(line, left), fillvalue="")
+        yield from (f"  {one:{left}}  {other}".rstrip() for one, other in rows)
         yield ""
 
 
-def _entry_rows(entry: Optional[Entry], width: int) -> list[str]:
-    """Return an entry's keys as they stand in the registry, wrapped."""
-    rows = []
-    for key, value in (entry or {}).items():
-        text = f'"{key}": {json.dumps(value, ensure_ascii=False)}'
-        rows += _wrapped(printable(text, 2000), width)
-    return rows
+def _entry_rows(entry: Entry, width: int) -> Iterator[str]:
+    """Yield an entry's keys as they stand in the registry, wrapped."""
+    for key, value in entry.items():
+        text = printable(f'"{key}": {json.dumps(value, ensure_ascii=False)}', 2000)
+        yield from textwrap.wrap(
+            text, width, subsequent_indent="  ", break_on_hyphens=False
+        )
 
 
 def _line_rows(line: Line, width: int) -> list[str]:
@@ -59,17 +61,6 @@ def _line_rows(line: Line, width: int) -> list[str]:
 
 def _shown_line(text: str) -> str:
     return printable(text.replace("\t", " "), 2000)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
-
-
-def _rows(left: Sequence[str], right: Sequence[str], width: int) -> Iterator[str]:
-    for place in range(max(len(left), len(right))):
-        one = left[place] if place < len(left) else ""
-        other = right[place] if place < len(right) else ""
-        yield f"  {one:{width}}  {other}".rstrip()
 
 
 def merged_registry(text: str, entries: Mapping[str, Entry]) -> str:
@@ -128,18 +119,12 @@ def write_registry(path: Path, text: str) -> None:
 
 def _take_over(old: Path, descriptor: int) -> None:
     """Give a new file the old one's owner and mode; without an old one, 0644."""
-    owner, mode = _owner_and_mode(old)
-    if owner and owner != (os.geteuid(), os.getegid()):
-        os.fchown(descriptor, *owner)
+    mode = 0o644
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(old)
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+        mode = stat.S_IMODE(status.st_mode)
     os.fchmod(descriptor, mode)
-
-
-def _owner_and_mode(path: Path) -> tuple[Optional[tuple[int, int]], int]:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None, 0o644
-    return (status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Optional
 
-_words = re.compile(r"\S+").findall
 WORD, OPERATOR, REDIRECT, COMMENT = "word", "operator", "redirect", "comment"
+
+
+def words_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 #: What begins a compound command, or is the shell's own: no program has this name.
-SHELL_ONLY = frozenset(
-    _words(
-        "! . : [[ { } alias break case cd command continue do done elif else esac "
-        "eval exec exit export fi for function if local read readonly return set "
-        "shift source then trap type ulimit umask unset until wait while"
-    )
+SHELL_ONLY = words_of(
+    "! . : [[ { } alias break case cd command continue do done elif else esac eval "
+    "exec exit export fi for function if local read readonly return set shift source "
+    "then trap type ulimit umask unset until wait while"
 )
 _SIGNS = (
     (REDIRECT, re.compile(r"[0-9]*(?:<<<|<<-?|<>|<&|>>|>\||>&|<|>)")),
@@ -26,7 +29,7 @@ _SIGNS = (
     (COMMENT, re.compile("#.*", re.DOTALL)),
 )
 _BASH_SIGNS = ((REDIRECT, re.compile(r"&>>?")), *_SIGNS)
-_SPACE, _WORD_ENDS = re.compile(r"[ \t]*"), " \t\n;&|()<>"
+_WORD_ENDS = " \t\n;&|()<>"
 _TILDE = re.compile(r"~(?=[/\s]|$)")
 _HOME = re.compile(r"\$(?:HOME(?![A-Za-z0-9_])|\{HOME\})")
 _EXPANSION = re.compile(r"\$(?:[A-Za-z0-9_@*#?$!-]|\{|\()")
@@ -63,11 +66,16 @@ def tokens_of(
 ) -> tuple[Token, ...]:
     """Return the tokens of a command; ValueError where a quote is not closed."""
     found: list[Token] = []
-    at = len(_SPACE.match(text)[0])  # type: ignore[index]
+    at = 0
     while at < len(text):
-        found.append(_sign(text, at, bash) or _word(text, at, home, bash))
+        if text[at] in " \t":
+            at += 1
+            continue
+        try:
+            found.append(_sign(text, at, bash) or _word(text, at, home, bash))
+        except (IndexError, ValueError):  # looked for behind the text's end
+            raise ValueError("a quote or a bracket is not closed") from None
         at = found[-1].end
-        at += len(_SPACE.match(text, at)[0])  # type: ignore[index]
     return tuple(found)
 
 
@@ -100,7 +108,7 @@ def _part(text: str, at: int, home: Optional[str], before: str) -> _Part:
     if char == "\\":
         return text[at + 1 : at + 2] or char, min(at + 2, len(text))
     if char == "'":
-        end = _find("'", text, at + 1)
+        end = text.index("'", at + 1)
         return text[at + 1 : end], end + 1
     if char == '"':
         return _double_quoted(text, at + 1, home)
@@ -116,7 +124,7 @@ def _part(text: str, at: int, home: Optional[str], before: str) -> _Part:
 
 def _double_quoted(text: str, at: int, home: Optional[str]) -> _Part:
     parts: list[Optional[str]] = [""]
-    while _char(text, at) != '"':
+    while text[at] != '"':
         part: Optional[str] = text[at]
         if part == "\\" and text[at + 1 : at + 2] in ('"', "$", "`", "\\"):
             part, at = text[at + 1], at + 2
@@ -133,7 +141,7 @@ def _expansion(text: str, at: int, home: Optional[str]) -> _Part:
     if is_home:
         return home, is_home.end()
     if text[at] == "`":
-        return None, _find("`", text, at + 1) + 1
+        return None, text.index("`", at + 1) + 1
     match = _EXPANSION.match(text, at)
     if not match:
         return "$", at + 1
@@ -145,22 +153,9 @@ def _expansion(text: str, at: int, home: Optional[str]) -> _Part:
 def _behind(text: str, at: int, opening: str) -> int:
     """Return where `$(…)` or `${…}` is over, whatever is nested in it."""
     closing = {"{": "}", "(": ")"}[opening]
-    while (char := _char(text, at)) != closing:
+    while (char := text[at]) != closing:
         if char in "'\"\\$`":
             at = _part(text, at, None, "")[1]
         else:
             at = _behind(text, at + 1, opening) if char == opening else at + 1
     return at + 1
-
-
-def _char(text: str, at: int) -> str:
-    if at >= len(text):
-        raise ValueError("a quote or a bracket is not closed")
-    return text[at]
-
-
-def _find(char: str, text: str, begin: int) -> int:
-    end = text.find(char, begin)
-    if end < 0:
-        raise ValueError("a quote or a bracket is not closed")
-    return end

@@ -1,7 +1,4 @@
-"""Checks of containers' networks: who is let in, and what keeps them out.
-
-Called through the table; each yields what it found.
-"""
+"""Checks of containers' networks: who is let in, and what keeps them out."""
 
 from __future__ import annotations
 
@@ -70,17 +67,13 @@ def firewall_blocks(network: Network, port: int) -> bool:
 def ufw_admits(status: str, network: Network, port: int) -> bool:
     """Tell whether a rule that `ufw status` lists lets a network in to a port."""
     anywhere = "Anywhere" if network.version == 4 else "Anywhere (v6)"
-    for line in status.splitlines():
-        rule = re.match(
-            r"(\S+(?: \(v6\))?)(?: on \S+)? +ALLOW(?: IN)? +(\S+(?: \(v6\))?)", line
-        )
-        if rule and rule[1].replace(" (v6)", "") in (
-            *("Anywhere", str(port)),
-            f"{port}/tcp",
-        ):
-            if rule[2] == anywhere:
+    rule = r"(?m)^(\S+)(?: \(v6\))?(?: on \S+)? +ALLOW(?: IN)? +(\S+(?: \(v6\))?)"
+    for opened, source in re.findall(rule, status):
+        if opened not in ("Anywhere", f"{port}", f"{port}/tcp"):
+            continue
+        if source == anywhere:
+            return True
+        with contextlib.suppress(ValueError):
+            if covers(ipaddress.ip_network(source), network):
                 return True
-            with contextlib.suppress(ValueError):
-                if covers(ipaddress.ip_network(rule[2]), network):
-                    return True
     return False

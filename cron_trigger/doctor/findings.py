@@ -17,13 +17,6 @@ from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.file import load_registry
 from cron_trigger.registry.settings import Settings
 
-#: Properties of the unit on which the promises rest; a drop-in may have changed them.
-UNIT_NEEDS = {
-    "KillMode": ("process", "a restart of the server would end the crons that run"),
-    "RuntimeDirectoryPreserve": ("yes", "a restart would delete the crons' locks"),
-    "Restart": ("always", "a server that died would not come back"),
-}
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -39,26 +32,21 @@ def wrong(name: str, text: str, remedy: str) -> Finding:
     return Finding(name, "wrong", text, remedy)
 
 
+@dataclass
 class Host:
     """What the checks look at; asked once each."""
 
+    settings: Settings
+    environ: Mapping[str, str]
+    #: An ordinary user, who cannot see what root's service has.
+    guest: bool
     #: How long a server has for an answer.
     ASK_S = 5.0
-
-    def __init__(
-        self, settings: Settings, environ: Mapping[str, str], guest: bool
-    ) -> None:
-        """`guest`: an ordinary user, who cannot see what root's service has."""
-        self.settings = settings
-        self.environ = environ
-        self.guest = guest
 
     @functools.cached_property
     def unit(self) -> dict[str, str]:
         """What systemd knows of the service; nothing where it does not run."""
-        wanted = ("LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload")
-        keys = ",".join((*wanted, *UNIT_NEEDS))
-        shown = output_of("systemctl", "show", f"--property={keys}", SERVICE)
+        shown = output_of("systemctl", "show", SERVICE)
         return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
     @property
@@ -67,7 +55,6 @@ class Host:
 
     @functools.cached_property
     def registry(self) -> tuple[dict[str, Cron], list[str]]:
-        """The registry's crons and faults."""
         return load_registry(self.settings.registry, self.settings.log_dir)
 
 

@@ -1,7 +1,4 @@
-"""Checks of folders: those that the server writes, and logs that grow for ever.
-
-Called through the table; each yields what it found.
-"""
+"""Checks of folders: those that the server writes, and logs that grow for ever."""
 
 from __future__ import annotations
 
@@ -50,21 +47,16 @@ def look_at_folder(name: str, folder: Path) -> Finding:
         reason, _, remedy = unsafe.partition(": ")
         return wrong(name, f"{reason}, who could put links there.", remedy)
     if not os.access(there, os.W_OK | os.X_OK):
-        return _unwritable(name, there)
+        # Root may write wherever the disk lets anybody.
+        remedy = "Use sudo"
+        if os.geteuid() == 0:
+            remedy = "Mount its disk writable (mount -o remount,rw)"
+        remedy += ", or name another folder."
+        return wrong(name, f"{there} cannot be written.", remedy)
     if free < FREE_BYTES:
         text = f"The disk of {folder} has {free >> 20} MB left."
         return wrong(name, text, "Free some space: history and logs need it.")
     return Finding(name, "ok", str(folder))
-
-
-def _unwritable(name: str, folder: Path) -> Finding:
-    """Root may write wherever the disk lets anybody."""
-    remedy = "Use sudo, or name another folder."
-    if os.geteuid() == 0:
-        remedy = (
-            "Mount its disk writable (mount -o remount,rw), or name another folder."
-        )
-    return wrong(name, f"{folder} cannot be written.", remedy)
 
 
 def rotation(host: Host) -> Iterator[Finding]:

@@ -1,7 +1,4 @@
-"""Checks of what is there before anything runs: Python, files, settings, registry.
-
-Called through the table; each yields what it found.
-"""
+"""Checks of what is there before anything runs: Python, files, settings, registry."""
 
 from __future__ import annotations
 

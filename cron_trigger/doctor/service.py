@@ -1,6 +1,6 @@
 """Checks of what runs: the unit, the port, what the server says, the secret.
 
-Called through the table; each yields what it found.  A secret is never shown.
+A secret is never shown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from typing import Iterator, Mapping, Optional
 
 from cron_trigger import SERVICE
-from cron_trigger.doctor.findings import UNIT_NEEDS, Finding, Host, wrong
+from cron_trigger.doctor.findings import Finding, Host, wrong
 from cron_trigger.registry.settings import ENVIRONMENT_FILE, environment_file
 from cron_trigger.registry.strict_json import Json
 
@@ -33,6 +33,12 @@ UNIT_STATES = (
         f"sudo systemctl daemon-reload && {RESTART}",
     ),
 )
+#: Properties of the unit on which the promises rest; a drop-in may have changed them.
+UNIT_NEEDS = {
+    "KillMode": ("process", "a restart of the server would end the crons that run"),
+    "RuntimeDirectoryPreserve": ("yes", "a restart would delete the crons' locks"),
+    "Restart": ("always", "a server that died would not come back"),
+}
 
 
 def service(host: Host) -> Iterator[Finding]:
@@ -44,13 +50,11 @@ def service(host: Host) -> Iterator[Finding]:
             "sudo ./install.sh",
         )
         return
-    faults = list(unit_faults(host.unit))
-    yield from faults
-    if not faults:
-        yield Finding("service", "ok", "active, and starts at boot")
+    right = Finding("service", "ok", "active, and starts at boot")
+    yield from list(_unit_faults(host.unit)) or [right]
 
 
-def unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
+def _unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what is wrong with the installed service."""
     for key, value, text, remedy in UNIT_STATES:
         if unit.get(key) != value:

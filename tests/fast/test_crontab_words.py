@@ -84,7 +84,10 @@ class CommandTest(unittest.TestCase):
             with self.subTest(options):
                 entry = self.entry(f"/usr/bin/timeout {options} 5m /bin/a")
                 self.assertEqual(entry, with_kill)
-        for text in ("-s KILL 5m", "--signal=INT 5m", "0", "soon", "0.1", "1.2345s"):
+        for text in (
+            *("-s KILL 5m", "--signal=INT 5m", "0", "soon", "0.1", "1.2345s"),
+            "-k 0.5 5m",
+        ):
             with self.subTest(text):
                 entry = self.entry(f"timeout {text} /bin/a")
                 self.assertNotIn("timeout", entry)

@@ -17,7 +17,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from support import need
 
-from cron_trigger.commands.installing import QUESTIONS, main
+from cron_trigger.commands import installing
+from cron_trigger.commands.installing import main
 
 
 class AskedTest(unittest.TestCase):
@@ -30,7 +31,7 @@ class AskedTest(unittest.TestCase):
             (place / "inner/file").write_text("text")
 
     def ask(self, question: str, *arguments: object) -> list[str]:
-        return list(QUESTIONS[question](*map(str, arguments)))
+        return list(getattr(installing, question)(*map(str, arguments)))
 
     def test_a_port_is_used_by_whom_it_is(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
