@@ -50,7 +50,7 @@ def _of_ours(command: Command) -> Command:
         try:
             return command(options)
         except (AttributeError, KeyError, TypeError):
-            why = f"What answers is not as {SERVICE} is: correct --url."
+            why = f"The answer is not that of a {SERVICE}: correct --url."
             raise Failed(why) from None
 
     return asked
