@@ -102,36 +102,25 @@ class Schedule(NamedTuple):
 
         Times that a change of the clock moves to the same moment are one moment.
         """
-        for stretch in self._stretches(after_s, until_s, zone):
-            if stretch.at_s is not None:
-                if any(self._matches(stretch)):
-                    yield float(stretch.at_s)
-                continue
-            for midnight, times in self._matches(stretch):
-                for minute in times:
-                    yield float((midnight + minute) * 60 - stretch.offset_s)
-
-    def _stretches(
-        self, after_s: float, until_s: float, zone: Zone
-    ) -> Iterator[_Stretch]:
         # A day earlier: what a change of the clock leaves out depends on it.
         spans = _spans(math.floor(after_s) - _DAY_S, math.floor(until_s) + 1, zone)
         for stretch in _cron_clock(spans, self.wall_clock):
-            if stretch.at_s is None:
-                yield stretch.clipped(after_s, until_s)
-            elif after_s < stretch.at_s <= until_s:
-                yield stretch
-
-    def _matches(self, stretch: _Stretch) -> Iterator[tuple[int, Sequence[int]]]:
-        """Yield each day's midnight and those minutes after it that match, if any."""
-        for day in range(stretch.first // _DAY_MIN, stretch.last // _DAY_MIN + 1):
-            if not self._has_day(day):
+            if stretch.moment_s(stretch.last) <= after_s:
                 continue
-            midnight = day * _DAY_MIN
-            low = bisect_left(self.times, stretch.first - midnight)
-            high = bisect_right(self.times, stretch.last - midnight)
-            if low < high:
-                yield midnight, self.times[low:high]
+            for minute in self._minutes(stretch):
+                due_s = stretch.moment_s(minute)
+                if due_s > after_s:
+                    yield due_s
+                    after_s = due_s
+
+    def _minutes(self, stretch: _Stretch) -> Iterator[int]:
+        for day in range(stretch.first // _DAY_MIN, stretch.last // _DAY_MIN + 1):
+            if self._has_day(day):
+                midnight = day * _DAY_MIN
+                low = bisect_left(self.times, stretch.first - midnight)
+                high = bisect_right(self.times, stretch.last - midnight)
+                for minute in self.times[low:high]:
+                    yield midnight + minute
 
     def _has_day(self, day: int) -> bool:
         on = date.fromordinal(_EPOCH + day)
@@ -147,41 +136,36 @@ class Schedule(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """Minutes `first` to `last` of the wall clock, each at its moment or all at one."""
+    """Minutes `first` to `last` of the wall clock.
+
+    It shows them from `begin` on; cron runs the jobs of those before at that moment.
+    """
 
     first: int
     last: int
     offset_s: int
-    at_s: Optional[int] = None
+    begin: int
 
-    def clipped(self, after_s: float, until_s: float) -> _Stretch:
-        first = math.floor((after_s + self.offset_s) / 60) + 1
-        last = math.floor((until_s + self.offset_s) / 60)
-        return self._replace(first=max(first, self.first), last=min(last, self.last))
+    def moment_s(self, minute: int) -> float:
+        return float(max(minute, self.begin) * 60 - self.offset_s)
 
 
 def _cron_clock(spans: Iterator[_Stretch], wall_clock: bool) -> Iterator[_Stretch]:
     """Yield the minutes for which cron starts jobs of a kind, as its main loop does.
 
-    `reached` is cron's virtual time: all jobs up to this minute have run.
+    `reached` is cron's virtual time: all jobs up to this minute have run.  After a
+    small change of the clock it goes on from there: what was skipped runs, and what
+    comes again does not.
     """
+    least, most = 1 - _CORRECTION_MIN, _CORRECTION_MIN
+    if wall_clock:
+        least, most = 1, _WOKE_LATE_MIN
     reached: Optional[int] = None
     for span in spans:
-        reached = span.first - 1 if reached is None else reached
-        first, ahead = span.first, span.first - reached
-        if _catches_up(ahead, wall_clock):
-            at_s = first * 60 - span.offset_s
-            yield _Stretch(reached + 1, first, span.offset_s, at_s)
-            first += 1
-        elif -_CORRECTION_MIN < ahead < 1 and not wall_clock:
-            first = reached + 1
-        yield span._replace(first=first)
+        if reached is not None and least <= span.first - reached <= most:
+            span = span._replace(first=reached + 1)
+        yield span
         reached = span.last
-
-
-def _catches_up(ahead: int, wall_clock: bool) -> bool:
-    """Return whether minutes were skipped (ahead is over 1) whose jobs run now."""
-    return 1 < ahead <= (_WOKE_LATE_MIN if wall_clock else _CORRECTION_MIN)
 
 
 def _spans(begin_s: int, end_s: int, zone: Zone) -> Iterator[_Stretch]:
@@ -197,7 +181,7 @@ def _spans(begin_s: int, end_s: int, zone: Zone) -> Iterator[_Stretch]:
             next_s = _change_s(begin_s, next_s, zone)
         first, last = -(-(begin_s + offset_s) // 60), (next_s - 1 + offset_s) // 60
         if first <= last:
-            yield _Stretch(first, last, offset_s)
+            yield _Stretch(first, last, offset_s, begin=first)
         begin_s = next_s
 
 
