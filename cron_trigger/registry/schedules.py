@@ -43,33 +43,24 @@ _HORIZON_S = 40 * 366 * _DAY_S
 _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-def _numbered(names: str, first: int) -> dict[str, int]:
-    return {name: number for number, name in enumerate(names.split(), first)}
-
-
 class _Field(NamedTuple):
-    """One of the five: its name for people, its range, and the names of its values."""
+    """One of the five: its name for people, its range, and names from `low` on."""
 
     name: str
     low: int
     high: int
-    names: dict[str, int]
+    words: str = ""
 
     def fault(self, got: str, expected: str) -> ValueError:
         return ValueError(f"{self.name}: expected {expected}, got {_shown(got)}")
 
-    def value_fault(self, got: str) -> ValueError:
-        words = list(self.names)
-        or_names = f" or {words[0]} to {words[-1]}" if words else ""
-        return self.fault(got, f"{self.low} to {self.high}{or_names}")
 
-
-_MONTHS = _numbered("jan feb mar apr may jun jul aug sep oct nov dec", 1)
-_WEEK_DAYS = _numbered("sun mon tue wed thu fri sat", 0)
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec"
+_WEEK_DAYS = "sun mon tue wed thu fri sat"
 _FIELDS = (
-    _Field("minute", 0, 59, {}),
-    _Field("hour", 0, 23, {}),
-    _Field("day of month", 1, 31, {}),
+    _Field("minute", 0, 59),
+    _Field("hour", 0, 23),
+    _Field("day of month", 1, 31),
     _Field("month", 1, 12, _MONTHS),
     _Field("day of week", 0, 7, _WEEK_DAYS),
 )
@@ -210,13 +201,14 @@ def parse_schedule(text: str) -> Schedule:
 
     Raises ValueError with one sentence: the field, what it expects and what it got.
     """
-    written = " ".join(_split(text))
+    written = " ".join(re.findall("[^ \t]+", text))
     texts = _five(written)
     values = [_values(field, value) for field, value in zip(_FIELDS, texts)]
     minutes, hours, month_days, months, week_days = values
     star = [value.startswith("*") for value in texts]
     either_day = not (star[2] or star[4])
-    if not either_day and not _exists(month_days, months):
+    longest = max(_MONTH_DAYS[month - 1] for month in months)
+    if not either_day and min(month_days) > longest:
         raise ValueError(
             f"schedule: expected a day that comes in some year, got {_shown(written)}"
         )
@@ -231,12 +223,8 @@ def parse_schedule(text: str) -> Schedule:
     )
 
 
-def _split(text: str) -> list[str]:
-    return [part for part in re.split("[ \t]+", text) if part]
-
-
 def _five(written: str) -> Sequence[str]:
-    texts = _split(WORDS.get(written, written))
+    texts = re.findall("[^ ]+", WORDS.get(written, written))
     if len(texts) == 5:
         return texts
     if written.startswith("@reboot"):
@@ -278,17 +266,14 @@ def _range(field: _Field, text: str) -> range:
 
 def _number(field: _Field, text: str) -> int:
     """Return a value that is written as a number or, in two fields, as a name."""
-    if text.lower() in field.names:
-        return field.names[text.lower()]
+    words = field.words.split()
+    if text.lower() in words:
+        return field.low + words.index(text.lower())
     number = whole_number(text, field.low, field.high)
     if number is None:
-        raise field.value_fault(text)
+        or_words = f" or {words[0]} to {words[-1]}" if words else ""
+        raise field.fault(text, f"{field.low} to {field.high}{or_words}")
     return number
-
-
-def _exists(month_days: frozenset[int], months: frozenset[int]) -> bool:
-    """Return whether one of these days of the month is in one of these months."""
-    return any(min(month_days) <= _MONTH_DAYS[month - 1] for month in months)
 
 
 def _shown(value: str) -> str:
