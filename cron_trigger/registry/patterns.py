@@ -24,7 +24,7 @@ MOST_STEPS = 4_500_000
 GROUP_STEPS = 8
 #: What a character of `+?` costs: each is left, and entered again.
 LAZY_STEPS = 4
-#: Levels of groups; and what is more than enough of anything.
+#: Levels of groups, and ways that are more than enough of them.
 MOST_DEPTH, MANY = 10, 1 << 40
 
 REMEDY = (
@@ -175,29 +175,27 @@ class _Judge:
             if body.empty:
                 what = "repeats a part that may match nothing, which can take too long"
                 raise _Slow(f"{what}; {REMEDY}")
-            again = body.first() | follow[0]
-            body = self.sequence(nodes, (again, ALL | END))
+            body = self.sequence(nodes, (body.first() | follow[0], ALL | END))
         single = body.size == 1 and str(nodes[0][0]) != "SUBPATTERN"
+        group_steps = 0 if single else GROUP_STEPS
+        once = body.steps + group_steps
+        # Two ways are too many after 40 times already, so no number gets too long.
+        ways = min(body.ways, MANY) ** min(high, 40)
+        if single and body.lead == (ALL,) and follow == (END, END):
+            # The text's whole rest matches: it is gone through once.
+            steps = low + 1 if high == PARAMETER_CHARS else high + 1
+        elif body.ways > 1:
+            steps = ways * once
+        else:
+            steps = min(PARAMETER_CHARS * (body.size + group_steps), high * once + 1)
         exits = high - low + 1 if _shared(body, single, follow) else 1
         return _Part(
             lead=body.lead * min(low, 9) if single and low else body.lead,
             empty=low == 0 or body.empty,
-            ways=min(exits * _power(body.ways, high), MANY),
-            steps=self._steps(body, single, low, high, follow),
-            size=body.size + 1 + (0 if single else GROUP_STEPS),
+            ways=exits * ways,
+            steps=steps,
+            size=body.size + 1 + group_steps,
         )
-
-    def _steps(
-        self, body: _Part, single: bool, low: int, high: int, follow: Follow
-    ) -> int:
-        if single and body.lead == (ALL,) and follow == (END, END):
-            # The text's whole rest matches: it is gone through once.
-            return low + 1 if high == PARAMETER_CHARS else high + 1
-        once = body.steps + (0 if single else GROUP_STEPS)
-        if body.ways > 1:
-            return min(_power(body.ways, high) * once, MANY)
-        shared = PARAMETER_CHARS * (body.size + (0 if single else GROUP_STEPS))
-        return min(shared, high * once + 1)
 
     def _branch(self, choices: Iterable[Any], follow: Follow) -> _Part:
         parts = [self.sequence(list(choice), follow) for choice in choices]
@@ -211,8 +209,8 @@ class _Judge:
         return _Part(
             lead=(first,),
             empty=any(part.empty for part in parts),
-            ways=min(max(ways) if sure else sum(ways), MANY),
-            steps=min(sum(part.steps for part in parts) + len(parts), MANY),
+            ways=max(ways) if sure else sum(ways),
+            steps=sum(part.steps for part in parts) + len(parts),
             size=sum(part.size for part in parts) + len(parts),
         )
 
@@ -228,7 +226,7 @@ class _Judge:
         # Beyond ASCII, what is named is not the one that stands for its kind, nor is
         # the Kelvin sign, which matches a `k` where the case does not count.
         named = any(int(code) > 127 for code in re.findall(r"\d+", text))
-        if named or self._coarse and found & (LETTERS | BEYOND):
+        if named or (self._coarse and found & (LETTERS | BEYOND)):
             found |= BEYOND
         self._sets[text] = found
         return found
@@ -246,9 +244,9 @@ def _joined(one: _Part, rest: _Part) -> _Part:
     return _Part(
         lead=lead,
         empty=one.empty and rest.empty,
-        ways=min(one.ways * rest.ways, MANY),
-        steps=min(one.steps + one.ways * rest.steps, MANY),
-        size=min(one.size + rest.size, MANY),
+        ways=one.ways * rest.ways,
+        steps=one.steps + one.ways * rest.steps,
+        size=one.size + rest.size,
     )
 
 
@@ -271,10 +269,3 @@ def _exclusive(leads: list[tuple[int, ...]]) -> bool:
         for index, one in enumerate(leads)
         for other in leads[:index]
     )
-
-
-def _power(ways: int, times: int) -> int:
-    """Return `ways ** times`, or MANY where that is more."""
-    if ways == 1 or times == 0:
-        return 1
-    return MANY if times > 40 else min(ways**times, MANY)
