@@ -17,7 +17,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, Optional
 
 from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.crons import Cron
@@ -89,15 +89,6 @@ class _Reading:
         return self.done.wait(max(0.0, self._until_s - time.monotonic()))
 
 
-class _Signature(NamedTuple):
-    """What tells a changed file."""
-
-    status: tuple[int, ...]
-    #: Other ones at each look mean: read it again, though the file looks the same.
-    racy: int = 0
-    faulty: int = 0
-
-
 class Registry:
     """The crons in force: the last registry file that held.  Any thread may ask."""
 
@@ -121,12 +112,10 @@ class Registry:
         self._log_dir = log_dir
         self._on_change = on_change
         self._kept, self._keeps = kept, keeps
-        #: Goes up with each file that was read with another outcome, for caches.
-        self.version = 0
         # Set by a reading, each as a whole; read without a lock.
         self.faults: list[str] = []
         self._crons: dict[str, Cron] = {}
-        self._signature: Optional[_Signature] = None
+        self._look: tuple[tuple[int, ...], int] = (), 0
         #: The last file that held; "" while none has since the start.
         self._text = ""
         self._reading_lock = threading.Lock()
@@ -139,9 +128,9 @@ class Registry:
 
         Where that takes its time, those in force until then.
         """
-        before, now = self._signature, self._read_signature()
+        before, now = self._look, self._look_at_file()
         if now != before:
-            self._read_in_background(wait=before is None or now[:2] != before[:2])
+            self._read_in_background(wait=now[0] != before[0])
         return self._crons
 
     def get(self, name: str) -> Cron:
@@ -166,7 +155,7 @@ class Registry:
     def _read_file(self) -> bool:
         """Read the file and put what it holds in force; return whether that is new."""
         with self._reading_lock:
-            signature = self._read_signature()
+            look = self._look_at_file()
             crons, faults, text = _load(self.path, self._log_dir)
             if faults and not self._text:
                 crons, note = self._kept_crons()
@@ -176,8 +165,7 @@ class Registry:
                 self._crons = crons
             self._text = self._text if faults else text
             self.faults = faults
-            self._signature = signature
-            self.version += changed
+            self._look = look
         return changed
 
     def _keep(self) -> None:
@@ -188,13 +176,16 @@ class Registry:
     def _kept_crons(self) -> tuple[dict[str, Cron], list[str]]:
         """Return the crons of the copy that was kept, and what to tell of it."""
         kept = kept_text(self._kept, self.path) if self._kept else None
+        if kept is None:
+            return {}, []
+        text, taken_at = kept
         checker = Checker(self.path, self._log_dir)
-        crons = checker.crons(kept.text) if kept else {}
-        if kept is None or checker.faults:
+        crons = checker.crons(text)
+        if checker.faults:
             return {}, []
         checker.place.fault(
             "until that is corrected, its last valid version is in force (taken at "
-            f"{kept.taken_at}, crons: {len(crons)})"
+            f"{taken_at}, crons: {len(crons)})"
         )
         return crons, checker.faults
 
@@ -235,20 +226,21 @@ class Registry:
             reading.done.set()
         self._keep()
 
-    def _read_signature(self) -> _Signature:
-        """Return what tells a changed file.
+    def _look_at_file(self) -> tuple[tuple[int, ...], int]:
+        """Return what tells a changed file, and where it has a fault the second.
 
         A file written twice within a tick of the kernel's clock keeps its times, so
         a file that changed just now is read again at the next look.  One with a fault
         is, each second: the remedy may be a chmod of a folder, which it doesn't show.
         """
+        second = int(time.monotonic()) if self.faults else 0
         try:
             status = os.stat(self.path)
         except OSError:
-            return _Signature((), faulty=self._second())
+            return (), second
         age_s = time.time() - status.st_ctime
-        racy = int(time.monotonic() * 1e6) if 0 <= age_s < REGISTRY_RACY_S else 0
         told = (
+            int(time.monotonic() * 1e6) if 0 <= age_s < REGISTRY_RACY_S else 0,
             status.st_mtime_ns,
             status.st_ctime_ns,
             status.st_ino,
@@ -256,17 +248,7 @@ class Registry:
             status.st_mode,
             status.st_uid,
         )
-        return _Signature(told, racy, self._second())
-
-    def _second(self) -> int:
-        return int(time.monotonic()) if self.faults else 0
-
-
-class KeptText(NamedTuple):
-    """The text of a registry that was taken, and when: kept for a bad morning."""
-
-    text: str
-    taken_at: str
+        return told, second
 
 
 def keep_text(path: Path, registry: Path, text: str) -> None:
@@ -276,7 +258,7 @@ def keep_text(path: Path, registry: Path, text: str) -> None:
     written is the history's fault to tell: here, it leaves the copy that was there.
     """
     kept = kept_text(path, registry)
-    if kept and kept.text == text:
+    if kept and kept[0] == text:
         return
     content = {"registry": str(registry), "takenAt": now_text(), "text": text}
     with contextlib.suppress(OSError):
@@ -291,9 +273,10 @@ def keep_text(path: Path, registry: Path, text: str) -> None:
         os.replace(fresh, path)
 
 
-def kept_text(path: Path, registry: Path) -> Optional[KeptText]:
+def kept_text(path: Path, registry: Path) -> Optional[tuple[str, str]]:
+    """Return the text of a registry that was kept, and when it was taken, if any."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["registry"] == str(registry):
-            return KeptText(str(content["text"]), str(content["takenAt"]))
+            return str(content["text"]), str(content["takenAt"])
     return None
