@@ -9,7 +9,7 @@ checker; one thread at a time.
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping, Optional
+from typing import Any, Optional
 
 from cron_trigger.registry.parameters import PARAMETER_NAME, Parameter
 from cron_trigger.registry.patterns import PATTERN_CHARS, slow_fault
@@ -18,30 +18,24 @@ from cron_trigger.registry.texts import Place, camel
 
 TYPES = ("string", "integer", "number", "boolean")
 FORMATS = ("date", "date-time", "password")
-#: Each key with the attribute that it becomes and what its value is.
-DEFINITION_KEYS: dict[str, tuple[str, Any]] = {
-    "type": ("type", str),
-    "title": ("title", str),
-    "description": ("description", str),
-    "default": ("default", object),
-    "enum": ("enum", list),
-    "minimum": ("minimum", (int, float)),
-    "maximum": ("maximum", (int, float)),
-    "minLength": ("min_length", int),
-    "maxLength": ("max_length", int),
-    "pattern": ("pattern", str),
-    "format": ("format", str),
-    "required": ("required", bool),
+CHOICES = {"type": TYPES, "format": FORMATS}
+NUMERIC, TEXT = ("integer", "number"), ("string",)
+#: Each key with what its value is, and the types that it goes with.
+DEFINITION_KEYS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "type": (str, TYPES),
+    "title": (str, TYPES),
+    "description": (str, TYPES),
+    "default": (object, TYPES),
+    "enum": (list, TYPES),
+    "minimum": ((int, float), NUMERIC),
+    "maximum": ((int, float), NUMERIC),
+    "minLength": (int, TEXT),
+    "maxLength": (int, TEXT),
+    "pattern": (str, TEXT),
+    "format": (str, TEXT),
+    "required": (bool, TYPES),
 }
-#: The keys that go with some types only.
-OF_TYPE = {
-    "minimum": ("integer", "number"),
-    "maximum": ("integer", "number"),
-    "minLength": ("string",),
-    "maxLength": ("string",),
-    "pattern": ("string",),
-    "format": ("string",),
-}
+ATTRIBUTES = {camel(name): name for name in Parameter._fields}
 WORDS: dict[Any, str] = {
     str: "a text",
     list: "an array",
@@ -58,12 +52,16 @@ def read_parameter(place: Place, name: str, definition: Json) -> Optional[Parame
     if not isinstance(definition, JsonObject):
         place.expected("an object", definition)
         return None
-    of_type = _type(place, definition)
-    values = {
-        DEFINITION_KEYS[key][0]: value
-        for here, key, value in place.members(definition)
-        if _key_holds(here, key, value, of_type)
-    }
+    if "type" not in definition:
+        place.at("type").fault("is required")
+    given = definition.get("type")
+    of_type = given if given in TYPES else None
+    values = {}
+    for here, key, value in place.members(definition):
+        faults = len(place.faults)
+        _check_key(here, key, value, of_type)
+        if len(place.faults) == faults:
+            values[ATTRIBUTES[key]] = value
     if of_type is None:
         return None
     if "enum" in values:
@@ -73,43 +71,24 @@ def read_parameter(place: Place, name: str, definition: Json) -> Optional[Parame
     return parameter if len(place.faults) == before else None
 
 
-def _type(place: Place, definition: Mapping[str, Json]) -> Optional[str]:
-    """Return the type, None where there is none that could be used."""
-    of_type = definition.get("type")
-    if "type" not in definition:
-        place.at("type").fault("is required")
-    elif isinstance(of_type, str) and of_type not in TYPES:
-        place.at("type").expected(_one_of(TYPES), of_type)
-    return of_type if of_type in TYPES else None
-
-
-def _one_of(choices: tuple[str, ...]) -> str:
-    return "one of " + ", ".join(f'"{choice}"' for choice in choices)
-
-
-def _key_holds(place: Place, key: str, value: Json, of_type: Optional[str]) -> bool:
-    """Check a key by itself, at its place; return False where a fault was noted."""
-    before = len(place.faults)
+def _check_key(place: Place, key: str, value: Json, of_type: Optional[str]) -> None:
+    """Check a key by itself, at its place."""
     if key not in DEFINITION_KEYS:
         place.unknown_key(key, DEFINITION_KEYS)
-    else:
-        _check_key(place, key, value, of_type)
-    return len(place.faults) == before
-
-
-def _check_key(place: Place, key: str, value: Json, of_type: Optional[str]) -> None:
-    kind = DEFINITION_KEYS[key][1]
+        return
+    kind, types = DEFINITION_KEYS[key]
     stray_boolean = isinstance(value, bool) and kind not in (bool, object)
     if not isinstance(value, kind) or stray_boolean:
         place.expected(WORDS.get(kind, "a number"), value)
-    elif of_type and of_type not in OF_TYPE.get(key, (of_type,)):
+    elif of_type and of_type not in types:
         place.fault(f"does not go with the type {of_type}")
     elif key in ("minLength", "maxLength") and value < 0:
         place.fault(f"must not be negative, got {value}")
     elif key == "pattern":
         _check_pattern(place, value)
-    elif key == "format" and value not in FORMATS:
-        place.expected(_one_of(FORMATS), value)
+    elif key in CHOICES and value not in CHOICES[key]:
+        listed = ", ".join(f'"{choice}"' for choice in CHOICES[key])
+        place.expected(f"one of {listed}", value)
 
 
 def _check_pattern(place: Place, value: str) -> None:
@@ -119,8 +98,7 @@ def _check_pattern(place: Place, value: str) -> None:
     try:
         slow = slow_fault(value)
     except (re.error, RecursionError, OverflowError) as error:
-        place.fault(f"is not a regular expression: {error}")
-        return
+        slow = f"is not a regular expression: {error}"
     if slow:
         place.fault(slow)
 
