@@ -8,14 +8,14 @@ pattern).  Made by the checker; any thread may ask.
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from datetime import date
 from typing import NamedTuple, Optional, Union
 
 from cron_trigger.registry.patterns import PARAMETER_CHARS
 from cron_trigger.registry.strict_json import SURROGATE, Json
-from cron_trigger.registry.texts import CONTROL_CHARACTER, article, camel, shown
+from cron_trigger.registry.texts import CONTROL_CHARACTER, camel, shown
 from cron_trigger.registry.times import epoch_of
 
 PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -60,26 +60,22 @@ class Parameter(NamedTuple):
 
     def fault_of(self, value: Json) -> Optional[str]:
         """Return why `value` is not admitted, in words, or None where it is."""
-        checks = (
-            self._type_fault,
-            self._enum_fault,
-            self._bounds_fault,
-            self._text_fault,
-        )
-        return next(filter(None, (check(value) for check in checks)), None)
+        own = self._text_fault if self.type == "string" else self._bounds_fault
+        return self._type_fault(value) or self._enum_fault(value) or own(value)
 
     def _type_fault(self, value: Json) -> Optional[str]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        whole = number and float(value).is_integer() if _finite(value) else False
+        finite = number and abs(value) <= sys.float_info.max
         admitted = {
             "string": isinstance(value, str),
-            "integer": whole and abs(value) < INTEGER_LIMIT,
-            "number": number and _finite(value),
+            "integer": finite and value == int(value) and abs(value) < INTEGER_LIMIT,
+            "number": finite,
             "boolean": isinstance(value, bool),
         }[self.type]
         if admitted:
             return None
-        return f"expected {article(self.type)}, got {shown(value, self.secret)}"
+        kind = "an integer" if self.type == "integer" else f"a {self.type}"
+        return f"expected {kind}, got {shown(value, self.secret)}"
 
     def _enum_fault(self, value: Json) -> Optional[str]:
         if self.enum is None or value in self.enum:
@@ -90,17 +86,13 @@ class Parameter(NamedTuple):
         return f"expected one of {choices}, got {shown(value, self.secret)}"
 
     def _bounds_fault(self, value: Json) -> Optional[str]:
-        if isinstance(value, (str, bool)):
-            return None
         if self.minimum is not None and value < self.minimum:
             return f"must be at least {value_text(self.minimum)}, got {shown(value)}"
         if self.maximum is not None and value > self.maximum:
             return f"must be at most {value_text(self.maximum)}, got {shown(value)}"
         return None
 
-    def _text_fault(self, value: Json) -> Optional[str]:
-        if not isinstance(value, str):
-            return None
+    def _text_fault(self, value: str) -> Optional[str]:
         limits = (PARAMETER_CHARS, self.max_length)
         longest = min(limit for limit in limits if limit is not None)
         if len(value) > longest:
@@ -133,13 +125,6 @@ class Parameter(NamedTuple):
         if self.type == "number" and re.fullmatch(decimal, text, re.ASCII):
             return float(text)
         return text
-
-
-def _finite(value: Json) -> bool:
-    try:
-        return math.isfinite(value)
-    except (TypeError, OverflowError):
-        return False
 
 
 def _format_fault(name: Optional[str], value: str) -> Optional[str]:
