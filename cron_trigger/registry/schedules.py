@@ -162,30 +162,19 @@ def _cron_clock(spans: Iterator[_Stretch], wall_clock: bool) -> Iterator[_Stretc
 def _spans(begin_s: int, end_s: int, zone: Zone) -> Iterator[_Stretch]:
     """Yield stretches with one offset from UTC each, without a gap.
 
-    A stretch lasts up to a day, and begins anew where the clock changes: it is never
-    over before what a change repeats is.
+    A stretch lasts up to a day, less before a change of the clock; after one, it is
+    never over before what the change repeats is.
     """
     while begin_s < end_s:
         offset_s = _offset_s(begin_s, zone)
-        next_s = min(begin_s + _DAY_S, end_s)
-        if _offset_s(next_s, zone) != offset_s:
-            next_s = _change_s(begin_s, next_s, zone)
-        first, last = -(-(begin_s + offset_s) // 60), (next_s - 1 + offset_s) // 60
+        length_s = min(_DAY_S, end_s - begin_s)
+        while _offset_s(begin_s + length_s - 1, zone) != offset_s:
+            length_s //= 2
+        first = -(-(begin_s + offset_s) // 60)
+        begin_s += length_s
+        last = (begin_s - 1 + offset_s) // 60
         if first <= last:
             yield _Stretch(first, last, offset_s, begin=first)
-        begin_s = next_s
-
-
-def _change_s(before_s: int, after_s: int, zone: Zone) -> int:
-    """Return the first second, up to `after_s`, that has another offset."""
-    offset_s = _offset_s(before_s, zone)
-    while after_s - before_s > 1:
-        middle_s = (before_s + after_s) // 2
-        if _offset_s(middle_s, zone) == offset_s:
-            before_s = middle_s
-        else:
-            after_s = middle_s
-    return after_s
 
 
 def _offset_s(moment_s: int, zone: Zone) -> int:
