@@ -262,10 +262,8 @@ def keep_text(path: Path, registry: Path, text: str) -> None:
         return
     content = {"registry": str(registry), "takenAt": now_text(), "text": text}
     with contextlib.suppress(OSError):
-        fresh = f"{path}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)  # of a server that was killed
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fresh = f"{path}.new"  # where one may be left of a server that was killed
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
             json.dump(content, file)
             file.flush()

@@ -16,7 +16,6 @@ from typing import Any, Iterable, Iterator, NoReturn, Sequence
 
 #: Levels of JSON: a registry has five, a request three.
 NESTING = 20
-BYTE_ORDER_MARK = "\ufeff"
 Json = Any
 #: Made once: `json.dumps` makes an encoder for each call with options.
 _written = json.JSONEncoder(ensure_ascii=False).encode
@@ -97,7 +96,7 @@ def parse_json(text: str) -> Json:
     Objects come back as `JsonObject`, so that a key given twice can be refused.  A
     byte order mark, which some editors write, is no part of the text.
     """
-    text = text[1:] if text.startswith(BYTE_ORDER_MARK) else text
+    text = text.removeprefix("\ufeff")
     try:
         value = STRICT_READER.decode(text)
         _go_through(value, _key_lines(text), NESTING)
@@ -119,7 +118,7 @@ def _mistake(text: str, error: json.JSONDecodeError) -> str:
     before, rest = text[:place].rstrip(), text[place:].lstrip()
     if rest.startswith(","):  # where Python 3.13 sees a comma before an end
         before, rest = text[: place + 1], rest[1:].lstrip()
-    if before.endswith(",") and rest[:1] in ("}", "]") and rest:
+    if before.endswith(",") and rest[:1] in ("}", "]"):
         return f"take away the comma before the {rest[0]} ({_line(text, len(before))})"
     if rest.startswith(("//", "/*", "#")):
         return f"JSON has no comments; take it away ({_line(text, place + 1)})"
