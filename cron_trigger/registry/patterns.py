@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import re
 import sys
 from typing import Any, Iterable, NamedTuple, Optional, Sequence
@@ -266,6 +267,5 @@ def _exclusive(leads: list[tuple[int, ...]]) -> bool:
     """Tell whether no two of these leads can stand at the beginning of one text."""
     return all(
         any(not a & b for a, b in zip(one, other))
-        for index, one in enumerate(leads)
-        for other in leads[:index]
+        for one, other in itertools.combinations(leads, 2)
     )
