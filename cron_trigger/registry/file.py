@@ -77,18 +77,6 @@ def _read(path: Path) -> str:
         os.close(descriptor)
 
 
-class _Reading:
-    """A reading under way; the first of those who wait for it sets their limit."""
-
-    def __init__(self, patience_s: float) -> None:
-        self.done = threading.Event()
-        self._until_s = time.monotonic() + patience_s
-
-    def wait(self) -> bool:
-        """Return True where it is over, False where nobody waits any longer."""
-        return self.done.wait(max(0.0, self._until_s - time.monotonic()))
-
-
 class Registry:
     """The crons in force: the last registry file that held.  Any thread may ask."""
 
@@ -120,7 +108,9 @@ class Registry:
         self._text = ""
         self._reading_lock = threading.Lock()
         self._lock = threading.Lock()
-        self._reading: Optional[_Reading] = None
+        #: Set when the reading under way is over, and how long one waits for that.
+        self._reading: Optional[threading.Event] = None
+        self._until_s = 0.0
         self.reload()
 
     def crons(self) -> dict[str, Cron]:
@@ -198,19 +188,21 @@ class Registry:
             with self._lock:
                 joined = self._reading
                 reading = joined or self._begin_reading()
-            if not (reading and wait and reading.wait() and joined):
+                left_s = self._until_s - time.monotonic()
+            if not (reading and wait and reading.wait(left_s) and joined):
                 return
 
-    def _begin_reading(self) -> Optional[_Reading]:
+    def _begin_reading(self) -> Optional[threading.Event]:
         """Start the thread; None where there is no room for one: the next look does."""
-        reading = self._reading = _Reading(self.PATIENCE_S)
+        reading = self._reading = threading.Event()
+        self._until_s = time.monotonic() + self.PATIENCE_S
         try:
             begin("registry", functools.partial(self._read_for, reading))
         except RuntimeError:
             self._reading = None
         return self._reading
 
-    def _read_for(self, reading: _Reading) -> None:
+    def _read_for(self, reading: threading.Event) -> None:
         try:
             changed = self._read_file()
             # Before `on_change`, which may ask for the crons: it must not wait for
@@ -223,7 +215,7 @@ class Registry:
             with self._lock:
                 if self._reading is reading:
                     self._reading = None
-            reading.done.set()
+            reading.set()
         self._keep()
 
     def _look_at_file(self) -> tuple[tuple[int, ...], int]:
