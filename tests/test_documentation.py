@@ -29,13 +29,13 @@ from support import PROGRAM, REPOSITORY, need, need_command, slow
 
 from cron_trigger import cli
 from cron_trigger.registry.checker import ENTRY_KEYS, Checker
-from cron_trigger.registry.definitions import DEFINITION_KEYS, FORMATS, TYPES
 from cron_trigger.registry.errors import (
     EX_CONFIG,
     EX_TEMPFAIL,
     EX_USAGE,
     STATUS_OF_CODE,
 )
+from cron_trigger.registry.parameters import DEFINITION_KEYS, FORMATS, TYPES
 from cron_trigger.registry.records import RUN_SHOWN, RUN_STATUSES, Scheduled
 from cron_trigger.registry.settings import OTHERS, SETTINGS, variable_of
 from cron_trigger.web.metrics import FAMILIES

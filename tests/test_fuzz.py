@@ -24,8 +24,8 @@ from support import FULL, Server, limited, need, need_full
 from cron_trigger.history.answers import Figures
 from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.crons import Cron
-from cron_trigger.registry.definitions import DEFINITION_KEYS, TYPES
 from cron_trigger.registry.errors import STATUS_OF_CODE, Refusal
+from cron_trigger.registry.parameters import DEFINITION_KEYS, TYPES
 from cron_trigger.registry.records import Trigger
 from cron_trigger.registry.texts import printable
 from cron_trigger.web.fields import read_trigger

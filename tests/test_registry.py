@@ -15,8 +15,8 @@ from support import REPOSITORY, Server, need, patched, slow, wait_until
 
 from cron_trigger.registry.checker import ENTRY_KEYS
 from cron_trigger.registry.crons import NOTIFY_CHOICES, Cron
-from cron_trigger.registry.definitions import DEFINITION_KEYS, FORMATS, TYPES
 from cron_trigger.registry.file import Registry
+from cron_trigger.registry.parameters import DEFINITION_KEYS, FORMATS, TYPES
 from cron_trigger.registry.times import duration_s
 
 #: A server that waits for a reading also where that is held up.

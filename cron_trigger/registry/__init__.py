@@ -11,11 +11,10 @@ SQLite or HTTP; the only thread is the one that reads a registry that has change
     threads      a thread begins, or it is told that it could not
     times        times and durations, read and written
     patterns     which regular expressions are surely fast
-    parameters   a parameter's definition, and which values it admits
+    parameters   a parameter's definition, its check, and which values it admits
     schedules    the five fields of a crontab line, and when they are due
     crons        an entry that holds, and the values of one of its runs
     records      runs, scheduled triggers, events: what the history keeps
-    definitions  the check of a parameter's definition
     checker      the check of a whole registry
     trust        who else could change a file, and the remedy
     file         the registry's file, read when it has changed

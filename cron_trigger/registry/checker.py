@@ -15,8 +15,7 @@ from typing import Any, Callable, Mapping, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.registry.crons import CRON_NAME, NOTIFY_CHOICES, VARIABLE_NAME, Cron
-from cron_trigger.registry.definitions import read_parameter
-from cron_trigger.registry.parameters import Parameter
+from cron_trigger.registry.parameters import Parameter, read_parameter
 from cron_trigger.registry.schedules import Schedule, parse_schedule
 from cron_trigger.registry.strict_json import Json, JsonObject, parse_json
 from cron_trigger.registry.texts import Place, printable, shown

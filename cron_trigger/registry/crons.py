@@ -52,7 +52,6 @@ class Cron(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """Return the working directory of the script."""
         return self.folder / (self.working_directory or "")
 
     def resolve(self, given: Mapping[str, Json]) -> dict[str, ParameterValue]:

@@ -17,7 +17,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, Optional
 
 from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.crons import Cron
@@ -77,27 +77,6 @@ def _read(path: Path) -> str:
         os.close(descriptor)
 
 
-class _Reading:
-    """A reading under way; the first of those who wait for it sets their limit."""
-
-    def __init__(self, patience_s: float) -> None:
-        self.done = threading.Event()
-        self._until_s = time.monotonic() + patience_s
-
-    def wait(self) -> bool:
-        """Return True where it is over, False where nobody waits any longer."""
-        return self.done.wait(max(0.0, self._until_s - time.monotonic()))
-
-
-class _Signature(NamedTuple):
-    """What tells a changed file."""
-
-    status: tuple[int, ...]
-    #: Other ones at each look mean: read it again, though the file looks the same.
-    racy: int = 0
-    faulty: int = 0
-
-
 class Registry:
     """The crons in force: the last registry file that held.  Any thread may ask."""
 
@@ -121,17 +100,17 @@ class Registry:
         self._log_dir = log_dir
         self._on_change = on_change
         self._kept, self._keeps = kept, keeps
-        #: Goes up with each file that was read with another outcome, for caches.
-        self.version = 0
         # Set by a reading, each as a whole; read without a lock.
         self.faults: list[str] = []
         self._crons: dict[str, Cron] = {}
-        self._signature: Optional[_Signature] = None
+        self._look: tuple[tuple[int, ...], int] = (), 0
         #: The last file that held; "" while none has since the start.
         self._text = ""
         self._reading_lock = threading.Lock()
         self._lock = threading.Lock()
-        self._reading: Optional[_Reading] = None
+        #: Set when the reading under way is over, and how long one waits for that.
+        self._reading: Optional[threading.Event] = None
+        self._until_s = 0.0
         self.reload()
 
     def crons(self) -> dict[str, Cron]:
@@ -139,9 +118,9 @@ class Registry:
 
         Where that takes its time, those in force until then.
         """
-        before, now = self._signature, self._read_signature()
+        before, now = self._look, self._look_at_file()
         if now != before:
-            self._read_in_background(wait=before is None or now[:2] != before[:2])
+            self._read_in_background(wait=now[0] != before[0])
         return self._crons
 
     def get(self, name: str) -> Cron:
@@ -166,7 +145,7 @@ class Registry:
     def _read_file(self) -> bool:
         """Read the file and put what it holds in force; return whether that is new."""
         with self._reading_lock:
-            signature = self._read_signature()
+            look = self._look_at_file()
             crons, faults, text = _load(self.path, self._log_dir)
             if faults and not self._text:
                 crons, note = self._kept_crons()
@@ -176,8 +155,7 @@ class Registry:
                 self._crons = crons
             self._text = self._text if faults else text
             self.faults = faults
-            self._signature = signature
-            self.version += changed
+            self._look = look
         return changed
 
     def _keep(self) -> None:
@@ -188,13 +166,16 @@ class Registry:
     def _kept_crons(self) -> tuple[dict[str, Cron], list[str]]:
         """Return the crons of the copy that was kept, and what to tell of it."""
         kept = kept_text(self._kept, self.path) if self._kept else None
+        if kept is None:
+            return {}, []
+        text, taken_at = kept
         checker = Checker(self.path, self._log_dir)
-        crons = checker.crons(kept.text) if kept else {}
-        if kept is None or checker.faults:
+        crons = checker.crons(text)
+        if checker.faults:
             return {}, []
         checker.place.fault(
             "until that is corrected, its last valid version is in force (taken at "
-            f"{kept.taken_at}, crons: {len(crons)})"
+            f"{taken_at}, crons: {len(crons)})"
         )
         return crons, checker.faults
 
@@ -207,19 +188,21 @@ class Registry:
             with self._lock:
                 joined = self._reading
                 reading = joined or self._begin_reading()
-            if not (reading and wait and reading.wait() and joined):
+                left_s = self._until_s - time.monotonic()
+            if not (reading and wait and reading.wait(left_s) and joined):
                 return
 
-    def _begin_reading(self) -> Optional[_Reading]:
+    def _begin_reading(self) -> Optional[threading.Event]:
         """Start the thread; None where there is no room for one: the next look does."""
-        reading = self._reading = _Reading(self.PATIENCE_S)
+        reading = self._reading = threading.Event()
+        self._until_s = time.monotonic() + self.PATIENCE_S
         try:
             begin("registry", functools.partial(self._read_for, reading))
         except RuntimeError:
             self._reading = None
         return self._reading
 
-    def _read_for(self, reading: _Reading) -> None:
+    def _read_for(self, reading: threading.Event) -> None:
         try:
             changed = self._read_file()
             # Before `on_change`, which may ask for the crons: it must not wait for
@@ -232,23 +215,24 @@ class Registry:
             with self._lock:
                 if self._reading is reading:
                     self._reading = None
-            reading.done.set()
+            reading.set()
         self._keep()
 
-    def _read_signature(self) -> _Signature:
-        """Return what tells a changed file.
+    def _look_at_file(self) -> tuple[tuple[int, ...], int]:
+        """Return what tells a changed file, and where it has a fault the second.
 
         A file written twice within a tick of the kernel's clock keeps its times, so
         a file that changed just now is read again at the next look.  One with a fault
         is, each second: the remedy may be a chmod of a folder, which it doesn't show.
         """
+        second = int(time.monotonic()) if self.faults else 0
         try:
             status = os.stat(self.path)
         except OSError:
-            return _Signature((), faulty=self._second())
+            return (), second
         age_s = time.time() - status.st_ctime
-        racy = int(time.monotonic() * 1e6) if 0 <= age_s < REGISTRY_RACY_S else 0
         told = (
+            int(time.monotonic() * 1e6) if 0 <= age_s < REGISTRY_RACY_S else 0,
             status.st_mtime_ns,
             status.st_ctime_ns,
             status.st_ino,
@@ -256,17 +240,7 @@ class Registry:
             status.st_mode,
             status.st_uid,
         )
-        return _Signature(told, racy, self._second())
-
-    def _second(self) -> int:
-        return int(time.monotonic()) if self.faults else 0
-
-
-class KeptText(NamedTuple):
-    """The text of a registry that was taken, and when: kept for a bad morning."""
-
-    text: str
-    taken_at: str
+        return told, second
 
 
 def keep_text(path: Path, registry: Path, text: str) -> None:
@@ -276,14 +250,12 @@ def keep_text(path: Path, registry: Path, text: str) -> None:
     written is the history's fault to tell: here, it leaves the copy that was there.
     """
     kept = kept_text(path, registry)
-    if kept and kept.text == text:
+    if kept and kept[0] == text:
         return
     content = {"registry": str(registry), "takenAt": now_text(), "text": text}
     with contextlib.suppress(OSError):
-        fresh = f"{path}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)  # of a server that was killed
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fresh = f"{path}.new"  # where one may be left of a server that was killed
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
             json.dump(content, file)
             file.flush()
@@ -291,9 +263,10 @@ def keep_text(path: Path, registry: Path, text: str) -> None:
         os.replace(fresh, path)
 
 
-def kept_text(path: Path, registry: Path) -> Optional[KeptText]:
+def kept_text(path: Path, registry: Path) -> Optional[tuple[str, str]]:
+    """Return the text of a registry that was kept, and when it was taken, if any."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["registry"] == str(registry):
-            return KeptText(str(content["text"]), str(content["takenAt"]))
+            return str(content["text"]), str(content["takenAt"])
     return None

@@ -1,26 +1,52 @@
 """Parameters: what a caller may hand to a script.
 
-Knows a parameter's definition and why a value is not admitted.  Promises a reason in
-words, never with a password in it, within milliseconds (patterns.py has judged every
-pattern).  Made by the checker; any thread may ask.
+Knows the keys of a definition, in JSON Schema's words, and why a value is not admitted.
+Promises that every fault of a definition is noted at its place and hides no other, and
+for a value a reason in words, never with a password in it, within milliseconds
+(patterns.py has judged every pattern).  Made by the checker; any thread may ask.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from datetime import date
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
-from cron_trigger.registry.patterns import PARAMETER_CHARS
-from cron_trigger.registry.strict_json import SURROGATE, Json
-from cron_trigger.registry.texts import CONTROL_CHARACTER, article, camel, shown
+from cron_trigger.registry.patterns import PARAMETER_CHARS, PATTERN_CHARS, slow_fault
+from cron_trigger.registry.strict_json import SURROGATE, Json, JsonObject
+from cron_trigger.registry.texts import CONTROL_CHARACTER, Place, camel, shown
 from cron_trigger.registry.times import epoch_of
 
 PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 INTEGER_LIMIT = 2**63
 ParameterValue = Union[str, int, float, bool]
+TYPES = ("string", "integer", "number", "boolean")
+FORMATS = ("date", "date-time", "password")
+CHOICES = {"type": TYPES, "format": FORMATS}
+NUMERIC, TEXT = ("integer", "number"), ("string",)
+#: Each key with what its value is, and the types that it goes with.
+DEFINITION_KEYS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "type": (str, TYPES),
+    "title": (str, TYPES),
+    "description": (str, TYPES),
+    "default": (object, TYPES),
+    "enum": (list, TYPES),
+    "minimum": ((int, float), NUMERIC),
+    "maximum": ((int, float), NUMERIC),
+    "minLength": (int, TEXT),
+    "maxLength": (int, TEXT),
+    "pattern": (str, TEXT),
+    "format": (str, TEXT),
+    "required": (bool, TYPES),
+}
+WORDS: dict[Any, str] = {
+    str: "a text",
+    list: "an array",
+    int: "a whole number",
+    bool: "a boolean",
+}
 
 
 class Parameter(NamedTuple):
@@ -60,26 +86,22 @@ class Parameter(NamedTuple):
 
     def fault_of(self, value: Json) -> Optional[str]:
         """Return why `value` is not admitted, in words, or None where it is."""
-        checks = (
-            self._type_fault,
-            self._enum_fault,
-            self._bounds_fault,
-            self._text_fault,
-        )
-        return next(filter(None, (check(value) for check in checks)), None)
+        own = self._text_fault if self.type == "string" else self._bounds_fault
+        return self._type_fault(value) or self._enum_fault(value) or own(value)
 
     def _type_fault(self, value: Json) -> Optional[str]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        whole = number and float(value).is_integer() if _finite(value) else False
+        finite = number and abs(value) <= sys.float_info.max
         admitted = {
             "string": isinstance(value, str),
-            "integer": whole and abs(value) < INTEGER_LIMIT,
-            "number": number and _finite(value),
+            "integer": finite and value == int(value) and abs(value) < INTEGER_LIMIT,
+            "number": finite,
             "boolean": isinstance(value, bool),
         }[self.type]
         if admitted:
             return None
-        return f"expected {article(self.type)}, got {shown(value, self.secret)}"
+        kind = "an integer" if self.type == "integer" else f"a {self.type}"
+        return f"expected {kind}, got {shown(value, self.secret)}"
 
     def _enum_fault(self, value: Json) -> Optional[str]:
         if self.enum is None or value in self.enum:
@@ -90,17 +112,13 @@ class Parameter(NamedTuple):
         return f"expected one of {choices}, got {shown(value, self.secret)}"
 
     def _bounds_fault(self, value: Json) -> Optional[str]:
-        if isinstance(value, (str, bool)):
-            return None
         if self.minimum is not None and value < self.minimum:
             return f"must be at least {value_text(self.minimum)}, got {shown(value)}"
         if self.maximum is not None and value > self.maximum:
             return f"must be at most {value_text(self.maximum)}, got {shown(value)}"
         return None
 
-    def _text_fault(self, value: Json) -> Optional[str]:
-        if not isinstance(value, str):
-            return None
+    def _text_fault(self, value: str) -> Optional[str]:
         limits = (PARAMETER_CHARS, self.max_length)
         longest = min(limit for limit in limits if limit is not None)
         if len(value) > longest:
@@ -125,7 +143,7 @@ class Parameter(NamedTuple):
         """
         if self.type == "boolean":
             return {"true": True, "false": False}.get(text.lower(), text)
-        numeric = self.type in ("integer", "number")
+        numeric = self.type in NUMERIC
         if numeric and re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII):
             return int(text)
         # Not all that `float` takes: "nan", "1_0" and " 1" are no numbers here.
@@ -133,13 +151,6 @@ class Parameter(NamedTuple):
         if self.type == "number" and re.fullmatch(decimal, text, re.ASCII):
             return float(text)
         return text
-
-
-def _finite(value: Json) -> bool:
-    try:
-        return math.isfinite(value)
-    except (TypeError, OverflowError):
-        return False
 
 
 def _format_fault(name: Optional[str], value: str) -> Optional[str]:
@@ -164,3 +175,82 @@ def value_text(value: ParameterValue) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return str(value)
+
+
+ATTRIBUTES = {camel(name): name for name in Parameter._fields}
+
+
+def read_parameter(place: Place, name: str, definition: Json) -> Optional[Parameter]:
+    """Return the parameter that a definition makes, or None where it has a fault."""
+    before = len(place.faults)
+    if not PARAMETER_NAME.fullmatch(name):
+        place.fault("a parameter's name is letters, digits, _ and -")
+    if not isinstance(definition, JsonObject):
+        place.expected("an object", definition)
+        return None
+    if "type" not in definition:
+        place.at("type").fault("is required")
+    given = definition.get("type")
+    of_type = given if given in TYPES else None
+    values = {}
+    for here, key, value in place.members(definition):
+        faults = len(place.faults)
+        _check_key(here, key, value, of_type)
+        if len(place.faults) == faults:
+            values[ATTRIBUTES[key]] = value
+    if of_type is None:
+        return None
+    if "enum" in values:
+        values["enum"] = tuple(values["enum"])
+    parameter = Parameter(name=name, **values)
+    _check_own_values(place, parameter)
+    return parameter if len(place.faults) == before else None
+
+
+def _check_key(place: Place, key: str, value: Json, of_type: Optional[str]) -> None:
+    """Check a key by itself, at its place."""
+    if key not in DEFINITION_KEYS:
+        place.unknown_key(key, DEFINITION_KEYS)
+        return
+    kind, types = DEFINITION_KEYS[key]
+    stray_boolean = isinstance(value, bool) and kind not in (bool, object)
+    if not isinstance(value, kind) or stray_boolean:
+        place.expected(WORDS.get(kind, "a number"), value)
+    elif of_type and of_type not in types:
+        place.fault(f"does not go with the type {of_type}")
+    elif key in ("minLength", "maxLength") and value < 0:
+        place.fault(f"must not be negative, got {value}")
+    elif key == "pattern":
+        _check_pattern(place, value)
+    elif key in CHOICES and value not in CHOICES[key]:
+        listed = ", ".join(f'"{choice}"' for choice in CHOICES[key])
+        place.expected(f"one of {listed}", value)
+
+
+def _check_pattern(place: Place, value: str) -> None:
+    if len(value) > PATTERN_CHARS:
+        place.fault(f"must have at most {PATTERN_CHARS} characters, got {len(value)}")
+        return
+    try:
+        slow = slow_fault(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        slow = f"is not a regular expression: {error}"
+    if slow:
+        place.fault(slow)
+
+
+def _check_own_values(place: Place, parameter: Parameter) -> None:
+    """Check the definition's own values against its own rules."""
+    if parameter.enum is not None and not parameter.enum:
+        place.at("enum").fault("must list at least one value")
+    own = [("enum", value) for value in parameter.enum or ()]
+    if parameter.default is not None:
+        own.append(("default", parameter.default))
+    for key, value in own:
+        fault = parameter.fault_of(value)
+        if fault:
+            place.at(key).fault(fault)
+    for low, high in (("minimum", "maximum"), ("min_length", "max_length")):
+        pair = getattr(parameter, low), getattr(parameter, high)
+        if None not in pair and pair[0] > pair[1]:
+            place.at(camel(low)).fault(f"{pair[0]} is above {camel(high)}")

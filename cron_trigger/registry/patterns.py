@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import re
 import sys
-from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence
+from typing import Any, Iterable, NamedTuple, Optional, Sequence
 
 #: The longest value of a string parameter, and so the longest text of a comparison.
 PARAMETER_CHARS = 1000
@@ -24,7 +25,7 @@ MOST_STEPS = 4_500_000
 GROUP_STEPS = 8
 #: What a character of `+?` costs: each is left, and entered again.
 LAZY_STEPS = 4
-#: Levels of groups; and what is more than enough of anything.
+#: Levels of groups, and ways that are more than enough of them.
 MOST_DEPTH, MANY = 10, 1 << 40
 
 REMEDY = (
@@ -32,13 +33,15 @@ REMEDY = (
     "apart by a character that neither of them matches, as in [a-z]+(-[a-z]+)*"
 )
 
-#: A set of characters is a bit mask: ASCII, then what else there is, by kind.
-ASCII = (1 << 128) - 1
-DIGIT, WORD, SPACE, OTHER = (1 << bit for bit in range(128, 132))
-BEYOND = DIGIT | WORD | SPACE | OTHER
-ALL = ASCII | BEYOND
+#: The characters that are told apart: those of ASCII; beyond it, one that stands for
+#: all digits, one for all letters, blanks, and what else there is.
+ALPHABET = (*map(chr, range(128)), "\u0663", "\u00e9", "\u2003", "\u20ac")
+#: A set of them is a bit mask.
+ALL = (1 << len(ALPHABET)) - 1
+BEYOND = ALL ^ ((1 << 128) - 1)
+LETTERS = sum(1 << code for code in range(128) if chr(code).isalpha())
 #: Stands among the characters that may follow where the text may end.
-END = 1 << 132
+END = 1 << len(ALPHABET)
 
 Node = tuple[Any, Any]
 #: The next character that may come after a part, and the one after that.
@@ -54,15 +57,11 @@ def slow_fault(pattern: str) -> Optional[str]:
     Raises what `re.compile` raises where it is no regular expression.
     """
     re.compile(pattern)
-    # sre_parse has another name since 3.11, and says so to whoever uses the old one.
-    name = "re._parser" if sys.version_info >= (3, 11) else "sre_parse"
-    nodes = importlib.import_module(name).parse(pattern)
-    # Flags that change what a set matches: judged as if it matched far more.
-    judge = _Judge(coarse=bool(re.search(r"\(\?[\w-]*[iaL]", pattern)))
+    judge = _Judge(pattern)
     try:
-        found = judge.sequence(list(nodes), (END, END))
+        found = judge.sequence(list(judge.parsed), (END, END))
     except _Slow as slow:
-        return f"{slow}; {slow.remedy}"
+        return str(slow)
     if found.steps > MOST_STEPS:
         return f"could take too long on some texts; {REMEDY}"
     return None
@@ -70,10 +69,6 @@ def slow_fault(pattern: str) -> Optional[str]:
 
 class _Slow(Exception):
     """A construct that is not judged but refused."""
-
-    def __init__(self, what: str, remedy: str = REMEDY) -> None:
-        super().__init__(what)
-        self.remedy = remedy
 
 
 class _Part(NamedTuple):
@@ -118,16 +113,24 @@ class _Judge:
     a branch, decides it.  Every other one multiplies the ways.
     """
 
-    def __init__(self, coarse: bool) -> None:
-        self._coarse = coarse
+    def __init__(self, pattern: str) -> None:
+        # Their names since 3.11; under the former ones they warn whoever imports them.
+        names = ("re._parser", "re._compiler")
+        if sys.version_info < (3, 11):
+            names = ("sre_parse", "sre_compile")
+        self._parser, self._compiler = map(importlib.import_module, names)
+        self.parsed = self._parser.parse(pattern)
+        # Flags that change what a set matches: judged as if it matched far more.
+        self._coarse = bool(re.search(r"\(\?[\w-]*[ia]", pattern))
         self._depth = 0
+        self._sets: dict[str, int] = {}
 
     def sequence(self, nodes: Sequence[Node], follow: Follow) -> _Part:
         """Judge what stands one after the other, from its end to its beginning."""
         whole = NOTHING
         self._depth += 1
         if self._depth > MOST_DEPTH:  # a repeated part is gone through twice
-            raise _Slow("has groups in groups in groups", "write it flatter")
+            raise _Slow("has groups in groups in groups; write it flatter")
         for node in reversed(nodes):
             part = self._part(node, follow)
             follow = part.before(follow)
@@ -157,10 +160,11 @@ class _Judge:
             return _Part((ALL,), True, 1, seen.steps, seen.steps)
         if operator.startswith("GROUPREF"):
             raise _Slow(
-                "refers to a group by its number or name, which can take too long",
-                "write out what is to match",
+                "refers to a group by its number or name, which can take too long; "
+                "write out what is to match"
             )
-        characters = self._characters(operator, value)
+        known = operator in ("LITERAL", "NOT_LITERAL", "IN", "ANY")
+        characters = self._characters(node) if known else ALL
         return _Part((characters,), False, 1, 1, 1)
 
     def _repeat(self, low: int, high: int, inner: Any, follow: Follow) -> _Part:
@@ -171,30 +175,28 @@ class _Judge:
         if high > 1:
             if body.empty:
                 what = "repeats a part that may match nothing, which can take too long"
-                raise _Slow(what)
-            again = body.first() | follow[0]
-            body = self.sequence(nodes, (again, ALL | END))
+                raise _Slow(f"{what}; {REMEDY}")
+            body = self.sequence(nodes, (body.first() | follow[0], ALL | END))
         single = body.size == 1 and str(nodes[0][0]) != "SUBPATTERN"
+        group_steps = 0 if single else GROUP_STEPS
+        once = body.steps + group_steps
+        # Two ways are too many after 40 times already, so no number gets too long.
+        ways = min(body.ways, MANY) ** min(high, 40)
+        if single and body.lead == (ALL,) and follow == (END, END):
+            # The text's whole rest matches: it is gone through once.
+            steps = low + 1 if high == PARAMETER_CHARS else high + 1
+        elif body.ways > 1:
+            steps = ways * once
+        else:
+            steps = min(PARAMETER_CHARS * (body.size + group_steps), high * once + 1)
         exits = high - low + 1 if _shared(body, single, follow) else 1
         return _Part(
             lead=body.lead * min(low, 9) if single and low else body.lead,
             empty=low == 0 or body.empty,
-            ways=min(exits * _power(body.ways, high), MANY),
-            steps=self._steps(body, single, low, high, follow),
-            size=body.size + 1 + (0 if single else GROUP_STEPS),
+            ways=exits * ways,
+            steps=steps,
+            size=body.size + 1 + group_steps,
         )
-
-    def _steps(
-        self, body: _Part, single: bool, low: int, high: int, follow: Follow
-    ) -> int:
-        if single and body.lead == (ALL,) and follow == (END, END):
-            # The text's whole rest matches: it is gone through once.
-            return low + 1 if high == PARAMETER_CHARS else high + 1
-        once = body.steps + (0 if single else GROUP_STEPS)
-        if body.ways > 1:
-            return min(_power(body.ways, high) * once, MANY)
-        shared = PARAMETER_CHARS * (body.size + (0 if single else GROUP_STEPS))
-        return min(shared, high * once + 1)
 
     def _branch(self, choices: Iterable[Any], follow: Follow) -> _Part:
         parts = [self.sequence(list(choice), follow) for choice in choices]
@@ -208,41 +210,27 @@ class _Judge:
         return _Part(
             lead=(first,),
             empty=any(part.empty for part in parts),
-            ways=min(max(ways) if sure else sum(ways), MANY),
-            steps=min(sum(part.steps for part in parts) + len(parts), MANY),
+            ways=max(ways) if sure else sum(ways),
+            steps=sum(part.steps for part in parts) + len(parts),
             size=sum(part.size for part in parts) + len(parts),
         )
 
-    def _characters(self, operator: str, value: Any) -> int:
+    def _characters(self, node: Node) -> int:
         """Return a set that has every character which a node may match."""
-        if operator == "LITERAL":
-            found = _bit(value)
-        elif operator == "NOT_LITERAL":
-            found = ALL & ~(_bit(value) & ASCII)
-        elif operator == "IN":
-            found = self._set(value)
-        else:  # ANY, and what a later Python may have
-            found = ALL
-        if self._coarse:
-            found |= BEYOND | (LETTERS if found & (LETTERS | BEYOND) else 0)
+        text = repr(node)
+        if text in self._sets:
+            return self._sets[text]
+        flags = re.DOTALL | (re.IGNORECASE if self._coarse else 0)
+        alone = self._parser.SubPattern(self.parsed.state, [node])
+        match = self._compiler.compile(alone, flags).match
+        found = sum(1 << bit for bit, char in enumerate(ALPHABET) if match(char))
+        # Beyond ASCII, what is named is not the one that stands for its kind, nor is
+        # the Kelvin sign, which matches a `k` where the case does not count.
+        named = any(int(code) > 127 for code in re.findall(r"\d+", text))
+        if named or (self._coarse and found & (LETTERS | BEYOND)):
+            found |= BEYOND
+        self._sets[text] = found
         return found
-
-    def _set(self, items: Iterable[Node]) -> int:
-        """Return the set of a `[…]`; a negated one lacks only what is surely out."""
-        found = whole = 0
-        negated = False
-        for operator, value in items:
-            name = str(operator)
-            if name == "NEGATE":
-                negated = True
-            elif name == "LITERAL":
-                found |= _bit(value)
-            elif name == "RANGE":
-                found |= _range(*value)
-            elif name == "CATEGORY":
-                found |= CATEGORIES.get(str(value), ALL)
-                whole |= CATEGORIES.get(str(value), 0)
-        return ALL & ~(found & ASCII | whole & BEYOND) if negated else found
 
 
 def _joined(one: _Part, rest: _Part) -> _Part:
@@ -257,9 +245,9 @@ def _joined(one: _Part, rest: _Part) -> _Part:
     return _Part(
         lead=lead,
         empty=one.empty and rest.empty,
-        ways=min(one.ways * rest.ways, MANY),
-        steps=min(one.steps + one.ways * rest.steps, MANY),
-        size=min(one.size + rest.size, MANY),
+        ways=one.ways * rest.ways,
+        steps=one.steps + one.ways * rest.steps,
+        size=one.size + rest.size,
     )
 
 
@@ -279,49 +267,5 @@ def _exclusive(leads: list[tuple[int, ...]]) -> bool:
     """Tell whether no two of these leads can stand at the beginning of one text."""
     return all(
         any(not a & b for a, b in zip(one, other))
-        for index, one in enumerate(leads)
-        for other in leads[:index]
+        for one, other in itertools.combinations(leads, 2)
     )
-
-
-def _power(ways: int, times: int) -> int:
-    """Return `ways ** times`, or MANY where that is more."""
-    if ways == 1 or times == 0:
-        return 1
-    return MANY if times > 40 else min(ways**times, MANY)
-
-
-def _bit(code: int) -> int:
-    """Return the set that has a character, beyond ASCII all of its kind."""
-    if code < 128:
-        return 1 << code
-    text = chr(code)
-    if text.isspace():
-        return SPACE
-    if text.isalnum():
-        return DIGIT if text.isdecimal() else WORD
-    return OTHER
-
-
-def _range(first: int, last: int) -> int:
-    within = (1 << min(last + 1, 128)) - (1 << min(first, 128))
-    return within | (BEYOND if last >= 128 else 0)
-
-
-def _of(test: Callable[[str], bool]) -> int:
-    """Return the ASCII characters of a kind, as `re` knows them: by `str`'s tests."""
-    return sum(1 << code for code in range(128) if test(chr(code)))
-
-
-LETTERS = _of(str.isalpha)
-DIGITS = _of(str.isdecimal) | DIGIT
-SPACES = _of(str.isspace) | SPACE
-WORDS = _of(str.isalnum) | 1 << ord("_") | DIGIT | WORD
-CATEGORIES = {
-    "CATEGORY_DIGIT": DIGITS,
-    "CATEGORY_NOT_DIGIT": ALL & ~DIGITS,
-    "CATEGORY_SPACE": SPACES,
-    "CATEGORY_NOT_SPACE": ALL & ~SPACES,
-    "CATEGORY_WORD": WORDS,
-    "CATEGORY_NOT_WORD": ALL & ~WORDS,
-}

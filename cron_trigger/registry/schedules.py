@@ -43,33 +43,24 @@ _HORIZON_S = 40 * 366 * _DAY_S
 _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-def _numbered(names: str, first: int) -> dict[str, int]:
-    return {name: number for number, name in enumerate(names.split(), first)}
-
-
 class _Field(NamedTuple):
-    """One of the five: its name for people, its range, and the names of its values."""
+    """One of the five: its name for people, its range, and names from `low` on."""
 
     name: str
     low: int
     high: int
-    names: dict[str, int]
+    words: str = ""
 
     def fault(self, got: str, expected: str) -> ValueError:
         return ValueError(f"{self.name}: expected {expected}, got {_shown(got)}")
 
-    def value_fault(self, got: str) -> ValueError:
-        words = list(self.names)
-        or_names = f" or {words[0]} to {words[-1]}" if words else ""
-        return self.fault(got, f"{self.low} to {self.high}{or_names}")
 
-
-_MONTHS = _numbered("jan feb mar apr may jun jul aug sep oct nov dec", 1)
-_WEEK_DAYS = _numbered("sun mon tue wed thu fri sat", 0)
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec"
+_WEEK_DAYS = "sun mon tue wed thu fri sat"
 _FIELDS = (
-    _Field("minute", 0, 59, {}),
-    _Field("hour", 0, 23, {}),
-    _Field("day of month", 1, 31, {}),
+    _Field("minute", 0, 59),
+    _Field("hour", 0, 23),
+    _Field("day of month", 1, 31),
     _Field("month", 1, 12, _MONTHS),
     _Field("day of week", 0, 7, _WEEK_DAYS),
 )
@@ -102,36 +93,25 @@ class Schedule(NamedTuple):
 
         Times that a change of the clock moves to the same moment are one moment.
         """
-        for stretch in self._stretches(after_s, until_s, zone):
-            if stretch.at_s is not None:
-                if any(self._matches(stretch)):
-                    yield float(stretch.at_s)
-                continue
-            for midnight, times in self._matches(stretch):
-                for minute in times:
-                    yield float((midnight + minute) * 60 - stretch.offset_s)
-
-    def _stretches(
-        self, after_s: float, until_s: float, zone: Zone
-    ) -> Iterator[_Stretch]:
         # A day earlier: what a change of the clock leaves out depends on it.
         spans = _spans(math.floor(after_s) - _DAY_S, math.floor(until_s) + 1, zone)
         for stretch in _cron_clock(spans, self.wall_clock):
-            if stretch.at_s is None:
-                yield stretch.clipped(after_s, until_s)
-            elif after_s < stretch.at_s <= until_s:
-                yield stretch
-
-    def _matches(self, stretch: _Stretch) -> Iterator[tuple[int, Sequence[int]]]:
-        """Yield each day's midnight and those minutes after it that match, if any."""
-        for day in range(stretch.first // _DAY_MIN, stretch.last // _DAY_MIN + 1):
-            if not self._has_day(day):
+            if stretch.moment_s(stretch.last) <= after_s:
                 continue
-            midnight = day * _DAY_MIN
-            low = bisect_left(self.times, stretch.first - midnight)
-            high = bisect_right(self.times, stretch.last - midnight)
-            if low < high:
-                yield midnight, self.times[low:high]
+            for minute in self._minutes(stretch):
+                due_s = stretch.moment_s(minute)
+                if due_s > after_s:
+                    yield due_s
+                    after_s = due_s
+
+    def _minutes(self, stretch: _Stretch) -> Iterator[int]:
+        for day in range(stretch.first // _DAY_MIN, stretch.last // _DAY_MIN + 1):
+            if self._has_day(day):
+                midnight = day * _DAY_MIN
+                low = bisect_left(self.times, stretch.first - midnight)
+                high = bisect_right(self.times, stretch.last - midnight)
+                for minute in self.times[low:high]:
+                    yield midnight + minute
 
     def _has_day(self, day: int) -> bool:
         on = date.fromordinal(_EPOCH + day)
@@ -147,70 +127,54 @@ class Schedule(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """Minutes `first` to `last` of the wall clock, each at its moment or all at one."""
+    """Minutes `first` to `last` of the wall clock.
+
+    It shows them from `begin` on; cron runs the jobs of those before at that moment.
+    """
 
     first: int
     last: int
     offset_s: int
-    at_s: Optional[int] = None
+    begin: int
 
-    def clipped(self, after_s: float, until_s: float) -> _Stretch:
-        first = math.floor((after_s + self.offset_s) / 60) + 1
-        last = math.floor((until_s + self.offset_s) / 60)
-        return self._replace(first=max(first, self.first), last=min(last, self.last))
+    def moment_s(self, minute: int) -> float:
+        return float(max(minute, self.begin) * 60 - self.offset_s)
 
 
 def _cron_clock(spans: Iterator[_Stretch], wall_clock: bool) -> Iterator[_Stretch]:
     """Yield the minutes for which cron starts jobs of a kind, as its main loop does.
 
-    `reached` is cron's virtual time: all jobs up to this minute have run.
+    `reached` is cron's virtual time: all jobs up to this minute have run.  After a
+    small change of the clock it goes on from there: what was skipped runs, and what
+    comes again does not.
     """
+    least, most = 1 - _CORRECTION_MIN, _CORRECTION_MIN
+    if wall_clock:
+        least, most = 1, _WOKE_LATE_MIN
     reached: Optional[int] = None
     for span in spans:
-        reached = span.first - 1 if reached is None else reached
-        first, ahead = span.first, span.first - reached
-        if _catches_up(ahead, wall_clock):
-            at_s = first * 60 - span.offset_s
-            yield _Stretch(reached + 1, first, span.offset_s, at_s)
-            first += 1
-        elif -_CORRECTION_MIN < ahead < 1 and not wall_clock:
-            first = reached + 1
-        yield span._replace(first=first)
+        if reached is not None and least <= span.first - reached <= most:
+            span = span._replace(first=reached + 1)
+        yield span
         reached = span.last
-
-
-def _catches_up(ahead: int, wall_clock: bool) -> bool:
-    """Return whether minutes were skipped (ahead is over 1) whose jobs run now."""
-    return 1 < ahead <= (_WOKE_LATE_MIN if wall_clock else _CORRECTION_MIN)
 
 
 def _spans(begin_s: int, end_s: int, zone: Zone) -> Iterator[_Stretch]:
     """Yield stretches with one offset from UTC each, without a gap.
 
-    A stretch lasts up to a day, and begins anew where the clock changes: it is never
-    over before what a change repeats is.
+    A stretch lasts up to a day, less before a change of the clock; after one, it is
+    never over before what the change repeats is.
     """
     while begin_s < end_s:
         offset_s = _offset_s(begin_s, zone)
-        next_s = min(begin_s + _DAY_S, end_s)
-        if _offset_s(next_s, zone) != offset_s:
-            next_s = _change_s(begin_s, next_s, zone)
-        first, last = -(-(begin_s + offset_s) // 60), (next_s - 1 + offset_s) // 60
+        length_s = min(_DAY_S, end_s - begin_s)
+        while _offset_s(begin_s + length_s - 1, zone) != offset_s:
+            length_s //= 2
+        first = -(-(begin_s + offset_s) // 60)
+        begin_s += length_s
+        last = (begin_s - 1 + offset_s) // 60
         if first <= last:
-            yield _Stretch(first, last, offset_s)
-        begin_s = next_s
-
-
-def _change_s(before_s: int, after_s: int, zone: Zone) -> int:
-    """Return the first second, up to `after_s`, that has another offset."""
-    offset_s = _offset_s(before_s, zone)
-    while after_s - before_s > 1:
-        middle_s = (before_s + after_s) // 2
-        if _offset_s(middle_s, zone) == offset_s:
-            before_s = middle_s
-        else:
-            after_s = middle_s
-    return after_s
+            yield _Stretch(first, last, offset_s, begin=first)
 
 
 def _offset_s(moment_s: int, zone: Zone) -> int:
@@ -226,13 +190,14 @@ def parse_schedule(text: str) -> Schedule:
 
     Raises ValueError with one sentence: the field, what it expects and what it got.
     """
-    written = " ".join(_split(text))
+    written = " ".join(re.findall("[^ \t]+", text))
     texts = _five(written)
     values = [_values(field, value) for field, value in zip(_FIELDS, texts)]
     minutes, hours, month_days, months, week_days = values
     star = [value.startswith("*") for value in texts]
     either_day = not (star[2] or star[4])
-    if not either_day and not _exists(month_days, months):
+    longest = max(_MONTH_DAYS[month - 1] for month in months)
+    if not either_day and min(month_days) > longest:
         raise ValueError(
             f"schedule: expected a day that comes in some year, got {_shown(written)}"
         )
@@ -247,12 +212,8 @@ def parse_schedule(text: str) -> Schedule:
     )
 
 
-def _split(text: str) -> list[str]:
-    return [part for part in re.split("[ \t]+", text) if part]
-
-
 def _five(written: str) -> Sequence[str]:
-    texts = _split(WORDS.get(written, written))
+    texts = re.findall("[^ ]+", WORDS.get(written, written))
     if len(texts) == 5:
         return texts
     if written.startswith("@reboot"):
@@ -294,17 +255,14 @@ def _range(field: _Field, text: str) -> range:
 
 def _number(field: _Field, text: str) -> int:
     """Return a value that is written as a number or, in two fields, as a name."""
-    if text.lower() in field.names:
-        return field.names[text.lower()]
+    words = field.words.split()
+    if text.lower() in words:
+        return field.low + words.index(text.lower())
     number = whole_number(text, field.low, field.high)
     if number is None:
-        raise field.value_fault(text)
+        or_words = f" or {words[0]} to {words[-1]}" if words else ""
+        raise field.fault(text, f"{field.low} to {field.high}{or_words}")
     return number
-
-
-def _exists(month_days: frozenset[int], months: frozenset[int]) -> bool:
-    """Return whether one of these days of the month is in one of these months."""
-    return any(min(month_days) <= _MONTH_DAYS[month - 1] for month in months)
 
 
 def _shown(value: str) -> str:

@@ -102,10 +102,8 @@ def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     """Return the settings, flags before environment; else ConfigError."""
 
     def given(name: str) -> Optional[str]:
-        value = flags.get(name)
-        return (
-            value if value is not None else environ.get(f"CRON_TRIGGER_{name.upper()}")
-        )
+        flag = flags.get(name)
+        return environ.get(variable_of(name)) if flag is None else flag
 
     def folder(name: str, roots: Path, users: Path) -> Path:
         default = roots if os.geteuid() == 0 else users

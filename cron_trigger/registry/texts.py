@@ -76,10 +76,6 @@ def whole_number(text: str, low: int, high: int) -> Optional[int]:
     return number if low <= number <= high else None
 
 
-def article(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
-
-
 def shown(value: Json, secret: bool = False) -> str:
     """Return a refused value for a message, short, and never a password."""
     if secret:

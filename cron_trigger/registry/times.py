@@ -17,9 +17,8 @@ DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII
 
 def now_text(epoch_s: Optional[float] = None) -> str:
     """Return a time (default: now) as ISO 8601 in UTC with milliseconds."""
-    moment = datetime.fromtimestamp(
-        time.time() if epoch_s is None else epoch_s, timezone.utc
-    )
+    epoch_s = time.time() if epoch_s is None else epoch_s
+    moment = datetime.fromtimestamp(epoch_s, timezone.utc)
     return moment.isoformat(timespec="milliseconds")
 
 
@@ -47,10 +46,8 @@ def epoch_of(text: str) -> float:
 def duration_s(text: str) -> float:
     """Return the seconds of a duration such as `1m30s`; else ValueError."""
     match = DURATION.fullmatch(text)
-    hours, minutes, seconds = (
-        (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    )
-    total = hours * 3600 + minutes * 60 + seconds
+    parts = match.groups("0") if match else ()
+    total = sum(int(part) * unit_s for part, unit_s in zip(parts, (3600, 60, 1)))
     if not total:
         raise ValueError("not a duration")
     return float(total)

@@ -143,9 +143,8 @@ def _elsewhere(what: str, path: str, owner: int) -> str:
     """Return how to have a safe copy of what lies in somebody else's place."""
     if what == "interpreter":
         return "use one that is installed for the whole host"
-    folder, mode = "/usr/local/sbin/", 755
-    if what != "script":
-        folder, mode = "/etc/cron-trigger-server/", 600 if what == "secret" else 644
+    mode = {"script": 755, "registry": 644, "secret": 600}[what]
+    folder = "/usr/local/sbin/" if what == "script" else "/etc/cron-trigger-server/"
     copy = f"sudo install -D -m {mode} -t {folder} {shlex.quote(path)}"
     if what != "script":
         return f"keep a copy that is root's ({copy})"

@@ -18,9 +18,8 @@ import support  # noqa: F401 - which finds the module
 
 from cron_trigger.registry.checker import Checker
 from cron_trigger.registry.crons import Cron
-from cron_trigger.registry.definitions import read_parameter
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.registry.parameters import Parameter, value_text
+from cron_trigger.registry.parameters import Parameter, read_parameter, value_text
 from cron_trigger.registry.strict_json import JsonObject, parse_json
 from cron_trigger.registry.texts import (
     Place,
