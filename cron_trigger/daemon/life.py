@@ -93,9 +93,7 @@ class Daemon:
         self._place = Place(self._settings)
         settings = self._settings
         self._state_lock = own_state(settings.state_dir, settings.run_dir)
-        self._parts = parts = Parts(
-            settings, self._place.lock, self._logs, self._log, self._limits
-        )
+        self._parts = parts = Parts(settings, self._logs, self._log, self._limits)
         self._listener, self._earlier = listen(self._settings, self._systemd)
         # Bound before the history is looked at in `settle`: what `run NAME` records
         # later than that look sends a message, which waits in the socket for the loop.

@@ -12,7 +12,6 @@ from typing import Optional
 
 from cron_trigger import HOME
 from cron_trigger.history.store import Store
-from cron_trigger.host.lock import LockTable
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.networks import own_names
 from cron_trigger.host.rates import Rates
@@ -35,10 +34,10 @@ from cron_trigger.web.views import Known, Views
 
 
 class Parts:
-    """All that a server is made of.  `lock` is its own, in the run folder."""
+    """All that a server is made of."""
 
     def __init__(
-        self, settings: Settings, lock: int, logs: Logs, log: ServerLog, limits: Limits
+        self, settings: Settings, logs: Logs, log: ServerLog, limits: Limits
     ) -> None:
         self._log, say = log, self.say
         #: The accepting thread, while it accepts.
@@ -56,7 +55,6 @@ class Parts:
             settings.kept_registry,
             keeps=True,
         )
-        self.locks = LockTable(settings.run_dir, lock)
         self.runner = Runner(
             settings,
             self.registry,
@@ -66,8 +64,6 @@ class Parts:
             logs,
             say,
             self.changes,
-            # Our own lock shows how /proc/locks writes the device of this folder.
-            self.locks,
         )
         self.schedule = Schedule(self.runner, self.store, self.registry, self.loop, say)
         self.lateness = Lateness(

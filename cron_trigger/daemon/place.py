@@ -81,7 +81,6 @@ class Place:
             # It keeps nobody out any more: the file that it is on has lost its name.
             lost, self.lock = self.lock, self._taken()
             os.close(lost)
-            self._parts.locks.learn(self.lock)
 
     def _hear(self, fresh: MessageSocket) -> None:
         # In the loop's thread, which alone reads.  Forgotten before it is closed: the

@@ -11,7 +11,7 @@ import time
 from typing import Callable, Optional
 
 from cron_trigger.history.store import Store
-from cron_trigger.host.lock import LockTable
+from cron_trigger.host.lock import held_locks
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.file import Registry
@@ -42,14 +42,13 @@ class Runner:
         logs: Logs,
         say: Callable[[str, str], None],
         on_change: Callable[[str], None] = lambda _cron_name: None,
-        lock_table: Optional[LockTable] = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._history = history
         self._registry = registry
         self._logs = logs
         self._say = say
-        self._lock_table = lock_table
+        self._run_dir = settings.run_dir
         #: Tells that something about a cron is different now.
         self.changed = on_change
         #: True from a stop on: nothing is started any more.
@@ -62,9 +61,7 @@ class Runner:
         recorder = Recorder(ground)
         self._ending = ending = Ending(ground, running, recorder)
         self._recovery = Recovery(ground, running, ending, recorder)
-        self._launch = Launch(
-            ground, running, ending, self._recovery, scripts, logs, lock_table
-        )
+        self._launch = Launch(ground, running, ending, self._recovery, scripts, logs)
 
     # ---- what runs
 
@@ -95,7 +92,7 @@ class Runner:
         # Ours before the kernel's table and after it: a run that ends or begins in
         # between is not taken for a stranger's.
         ours = self._running.by_cron()
-        holders = self._lock_table.holders() if self._lock_table else {}
+        holders = held_locks(self._run_dir)
         self.sync()
         ours.update(self._running.by_cron())
         return {n: p for n, p in holders.items() if n not in ours}

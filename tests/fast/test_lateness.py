@@ -13,7 +13,6 @@ from typing import Any
 from unittest import mock
 
 from cron_trigger.history.store import Store
-from cron_trigger.host.lock import LockTable, take_lock
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import Trigger
@@ -47,9 +46,6 @@ class Stage:
         self.loop, self.changes = Loop(lambda *_: None), Changes()
         self.store = Store(self.settings.history, lambda *_: None, self.folder)
         self.registry = Registry(self.settings.registry, self.settings.log_dir)
-        own = take_lock(self.folder / "own.pid")
-        assert own is not None
-        self.own = own
         self.runner = Runner(
             self.settings,
             self.registry,
@@ -59,7 +55,6 @@ class Stage:
             Logs(self.settings.log_dir),
             lambda *_: None,
             self.changes,
-            LockTable(self.folder, own),
             clock=lambda: self.now_s,
         )
         self.lateness = Lateness(
@@ -79,7 +74,6 @@ class Stage:
         self.loop.finish_aside(10)
         self.store.close()
         self.loop.close()
-        os.close(self.own)
 
     def at(self, after_s: float) -> None:
         self.now_s = BEGIN_S + after_s
