@@ -91,10 +91,9 @@ class Place:
         self._parts.loop.watch(fresh.fileno(), self._on_messages)
 
     def _holds_lock(self) -> bool:
-        held = os.fstat(self.lock)
         with contextlib.suppress(OSError):
             there = os.stat(self._settings.pid_file(SERVICE))
-            return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+            return os.path.samestat(there, os.fstat(self.lock))
         return False
 
     def close(self) -> None:

@@ -133,10 +133,8 @@ class RunFolder:
         """Open and watch the folder, made again if it is not the one that is open."""
         with contextlib.suppress(OSError):
             now = os.stat(self._path)
-            # The descriptor keeps the removed folder's inode, so that no new one has
-            # it.
-            known = os.fstat(self._open) if self._open is not None else None
-            if known and (now.st_dev, now.st_ino) == (known.st_dev, known.st_ino):
+            # It keeps the removed folder's inode, so that no new one has that.
+            if self._open is not None and os.path.samestat(now, os.fstat(self._open)):
                 return False
         first = self._open is None
         if self._open is not None:

@@ -163,8 +163,7 @@ class Logs:
         known = self._folder
         if known is not None:
             with contextlib.suppress(OSError):
-                now, then = os.stat(self._path), os.fstat(known)
-                if (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino):
+                if os.path.samestat(os.stat(self._path), os.fstat(known)):
                     return known
         try:
             os.makedirs(self._path, mode=LOG_FOLDER_MODE, exist_ok=True)
