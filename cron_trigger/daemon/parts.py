@@ -7,7 +7,6 @@ From the floor up, each by its constructor; nothing here starts, listens or wait
 from __future__ import annotations
 
 import functools
-import threading
 from typing import Optional
 
 from cron_trigger import HOME
@@ -37,11 +36,10 @@ class Parts:
     """All that a server is made of."""
 
     def __init__(
-        self, settings: Settings, logs: Logs, log: ServerLog, limits: Limits
+        self, settings: Settings, main: Loop, logs: Logs, log: ServerLog, limits: Limits
     ) -> None:
-        self._log, say = log, self.say
-        #: The accepting thread, while it accepts.
-        self.accepting: Optional[int] = None
+        """`main` is the loop of the thread that accepts."""
+        self._main, self._log, say = main, log, self.say
         #: Called with a cron's name, with the registry, and after a fault healed.
         self.changes, self.reloads, self.heals = Changes(), Changes(), Changes()
         self.loop = Loop(say)
@@ -78,7 +76,7 @@ class Parts:
         The threads of which each hangs the server don't wait for the disk of the log.
         """
         work = functools.partial(self._log.say, level, text)
-        if self.loop.is_here() or self.accepting == threading.get_ident():
+        if self.loop.is_here() or self._main.is_here():
             self.loop.aside(work)
         else:
             work()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import sys
 import threading
 import time
@@ -113,6 +114,16 @@ class Stepped(unittest.TestCase):
         for name in "abc":
             self.loop.call_soon(self.note(name))
         self.assertEqual(self.advance(0), ["a", "b", "c"])
+
+    def test_a_signal_is_answered_once_however_often_it_came(self) -> None:
+        before = signal.getsignal(signal.SIGUSR1)
+        with self.loop.on_signals({signal.SIGUSR1: self.note("answered")}):
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGUSR1)
+            self.assertEqual(self.done, [])
+            self.assertEqual(self.advance(0), ["answered"])
+            self.assertEqual(self.advance(0), [])
+        self.assertIs(signal.getsignal(signal.SIGUSR1), before)
 
     def test_a_call_that_calls_again_does_not_starve_the_rest(self) -> None:
         def again() -> None:
