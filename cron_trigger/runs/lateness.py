@@ -154,8 +154,10 @@ class Lateness:
         elif at_once or len(missed) > EACH:
             self._record(judged, missed[-1], len(missed))
         else:
-            for due_s in missed:
-                self._record(replace(judged, judged_s=max(due_s, due[-1])), due_s)
+            # Up to each: after a kill the next server tells of what is left.
+            for due_s in missed[:-1]:
+                self._record(replace(judged, judged_s=due_s), due_s)
+            self._record(judged, missed[-1])
 
     def _missed(self, cron: Cron, due: Sequence[float]) -> list[float]:
         """Return the times at which no run began soon enough."""

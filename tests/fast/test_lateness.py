@@ -182,6 +182,21 @@ class LatenessTest(unittest.TestCase):
         stage.start()
         self.assertEqual(stage.told(), [("15:00", 5)])
 
+    def test_a_kill_between_two_missed_times_loses_neither(self) -> None:
+        stage = self.stage()
+        judge = stage.store.judge
+
+        def judge_and_die(*words: Any) -> None:
+            judge(*words)
+            raise SystemExit
+
+        dying = mock.patch.object(stage.store, "judge", judge_and_die)
+        with dying, self.assertRaises(SystemExit):
+            stage.at(2 * 3600 + 600)
+        stage.stop()
+        stage.start()
+        self.assertEqual(stage.told(), [("11:00", 1), ("12:00", 1)])
+
     def test_a_host_that_slept_for_years_tells_of_the_last_one_once(self) -> None:
         stage = self.stage(schedule="* * * * *")
         stage.at(50 * 365 * 86400)
