@@ -108,24 +108,21 @@ class Lateness:
 
     def start(self) -> None:
         """Judge what was due while no server ran, then each time as it comes."""
-        time.tzset()  # /etc/localtime may be another by now
         # Without the lock: a request must not wait for the history here.
         known = self._history.judged()
         with self._lock:
             self._judged = known
-        # The table in force at this moment; a reading puts another one in its place.
-        for cron in self._registry.crons().values():
-            self._judge(cron, at_once=True)
-        self._arm()
+        self.tick(at_once=True)
 
-    def tick(self) -> None:
+    def tick(self, at_once: bool = False) -> None:
         """See to what is due or overdue, and wake again for what comes next.
 
         Also called when the registry has changed.
         """
-        time.tzset()
+        time.tzset()  # /etc/localtime may be another by now
+        # The table in force at this moment; a reading puts another one in its place.
         for cron in self._registry.crons().values():
-            self._judge(cron, at_once=False)
+            self._judge(cron, at_once)
         self._arm()
 
     def _judge(self, cron: Cron, at_once: bool) -> None:
