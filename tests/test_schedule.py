@@ -548,7 +548,6 @@ class Stage:
 
     def close(self) -> None:
         self.runner.close()
-        self.schedule.close()
         self.loop.finish_aside(10)
         self.store.close()
         self.loop.close()
@@ -599,7 +598,6 @@ class ClockTest(unittest.TestCase):
             with self.subTest(down_s):
                 stage = self.stage()
                 planned = stage.plan(10)
-                stage.schedule.close()
                 stage.now_s += down_s
                 stage.begin()
                 stage.step(0)
@@ -696,7 +694,6 @@ class ClockTest(unittest.TestCase):
         called: list[float] = []
         timer = WallTimer(loop, lambda: called.append(time.time()))
         self.addCleanup(loop.close)
-        self.addCleanup(timer.close)
 
         def wait(moment: Optional[float], limit_s: float = 15.0) -> None:
             called.clear()

@@ -287,13 +287,11 @@ class Daemon:
         self._http.closing = True
         self._http.drain(self.DRAIN_S)
         self._parts.runner.closing = True
-        self._parts.schedule.close()
         self._parts.loop.stop()
         self._waiter.join(self.DRAIN_S)
         # It may hang with a disk.  What is not recorded the next server finds in the
         # PID files.
         self._parts.loop.finish_aside(self.DRAIN_S)
-        self._parts.lateness.close()
         # After the loop, which could begin another ending while this waits for those
         # that have a thread.
         self._parts.runner.close()

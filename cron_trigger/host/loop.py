@@ -257,7 +257,8 @@ class WallTimer:
     """Calls back at a moment of the wall clock, whatever is done to that clock.
 
     A timerfd with an absolute time follows every step of the clock by itself
-    (timerfd_create(2)); the loop's own timers count from now and would not.
+    (timerfd_create(2)); the loop's own timers count from now and would not.  Its
+    descriptor goes with the process.
     """
 
     def __init__(self, loop: Loop, callback: Callable[[], None]) -> None:
@@ -305,10 +306,3 @@ class WallTimer:
         with contextlib.suppress(OSError):
             os.read(self._descriptor, 8)
         self._callback()
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        if self._descriptor is not None:
-            self._loop.unwatch(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = None

@@ -202,7 +202,3 @@ class Lateness:
                 moments.append(after + cron.late_s if after else float("inf"))
         first = min(moments, default=float("inf"))
         self._timer.arm(first if first < float("inf") else None)
-
-    def close(self) -> None:
-        """Judge nothing more."""
-        self._timer.close()

@@ -310,9 +310,3 @@ class Schedule:
         )
         self._runner.changed(entry.cron_name)
         return cancelled
-
-    def close(self) -> None:
-        """Fire nothing more."""
-        with self._lock:
-            # `closing` is set before this, so that nobody arms it anew.
-            self._timer.close()

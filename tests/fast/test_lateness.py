@@ -70,7 +70,6 @@ class Stage:
 
     def stop(self) -> None:
         self.runner.close()
-        self.lateness.close()
         self.loop.finish_aside(10)
         self.store.close()
         self.loop.close()

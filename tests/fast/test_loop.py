@@ -266,7 +266,6 @@ class WallTimers(unittest.TestCase):
         self.addCleanup(self.loop.close)
         self.fired: list[float] = []
         self.timer = WallTimer(self.loop, lambda: self.fired.append(time.time()))
-        self.addCleanup(self.timer.close)
 
     def step_until_fired(self, times: int = 1) -> None:
         def fired() -> bool:
@@ -303,7 +302,6 @@ class WallTimers(unittest.TestCase):
         idle = WallTimer(self.loop, lambda: None)
         idle.arm(None)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
-        idle.close()
 
     def test_where_there_was_no_descriptor_it_calls_a_moment_later(self) -> None:
         short = OSError(errno.EMFILE, "timerfd_create")
