@@ -111,26 +111,17 @@ class RunLog:
     def tail_start(self, end: int, lines: int) -> int:
         """Return where the last `lines` lines before `end` begin."""
         assert self.descriptor is not None
-        position, missing = end, lines
-        if (
-            lines
-            and end > self.start
-            and os.pread(self.descriptor, 1, end - 1) == b"\n"
-        ):
-            missing += 1
-        while missing > 0 and position > self.start:
+        # A newline in the last byte ends the last line, and begins none.
+        position = max(self.start, end - 1) if lines else end
+        while lines and position > self.start:
             size = min(65536, position - self.start)
-            block = os.pread(self.descriptor, size, position - size)
+            position -= size
+            block = os.pread(self.descriptor, size, position)
             found = block.count(b"\n")
-            if found < missing:
-                missing -= found
-                position -= size
-                continue
-            cut = len(block)
-            for _ in range(missing):
-                cut = block.rindex(b"\n", 0, cut)
-            return position - size + cut + 1
-        return position if lines else end
+            if found >= lines:
+                return position + len(block.rsplit(b"\n", lines)[0]) + 1
+            lines -= found
+        return position
 
     def blocks(self, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `start` to `end`."""
