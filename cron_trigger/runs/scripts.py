@@ -222,16 +222,12 @@ def _first_line(program: str) -> bytes:
     """Return a file's first line, as far as the kernel looks; b"" if unreadable."""
     try:
         descriptor = os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", 0) as file:
+            return (file.read(256) or b"").partition(b"\n")[0]
     except OSError as error:
         if is_shortage(error):
             raise
         return b""  # execute permission alone is enough for a binary
-    try:
-        return os.read(descriptor, 256).partition(b"\n")[0]
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
 
 
 def _interpreter_of(program: str, path: str) -> str:
