@@ -48,10 +48,9 @@ PLANNED_EVERY_S = 30.0
 class Schedule:
     """The scheduled triggers: fires each at its time.
 
-    Pending ones stand in the history, and here for the timer's sake.  What fires
-    one is an SQL `update ... where status = 'pending'` in the same transaction as the
-    run's row, so that no restart fires it twice, no kill loses it, and a cancel that
-    comes first wins.
+    What fires one is an SQL `update ... where status = 'pending'` in the same
+    transaction as the run's row, so that no restart fires it twice, no kill loses it,
+    and a cancel that comes first wins.
     """
 
     #: What could not be done just now is tried again after so long.
@@ -137,7 +136,8 @@ class Schedule:
                 # Not what has come due and has a thread: the timer would spin.
                 if entry.due_s > now_s or entry.cron_name not in self._firing
             ]
-            self._timer.arm(min(times) if times and not self._runner.closing else None)
+            due_s = min(times, default=None)
+            self._timer.arm(None if self._runner.closing else due_s)
 
     def _fire_all(self, cron_name: str) -> None:
         """Fire what is due of one cron, the earliest first."""
