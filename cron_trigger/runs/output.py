@@ -53,20 +53,17 @@ class RunLog:
         # below.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         for candidate in self._candidates(path):
-            descriptor = None
             try:
-                descriptor = os.open(candidate, flags)
                 # Looked at through the descriptor: what stands under the name may
                 # change.
+                self.descriptor = descriptor = os.open(candidate, flags)
                 head = self._head(descriptor, log_start)
+                if head is not None:
+                    self.start = log_start + head
+                    return
             except OSError as error:
-                head = None
                 self._note(error)
-            if head is not None:
-                self.descriptor, self.start = descriptor, log_start + head
-                return
-            if descriptor is not None:
-                os.close(descriptor)
+            self.close()
 
     def _note(self, error: OSError) -> None:
         """Keep an error that is more than a file which is not there."""
