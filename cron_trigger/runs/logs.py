@@ -127,12 +127,9 @@ class Logs:
 
     def append(self, name: str, text: str) -> None:
         """Append to a file of the log folder in one write; raises OSError."""
-        descriptor = self._opened(self._path, name)
-        try:
+        with open(self._opened(self._path, name), "wb", 0) as file:
             # One write, with O_APPEND: lines of threads and processes don't mix.
-            os.write(descriptor, text.encode("utf-8", "replace"))
-        finally:
-            os.close(descriptor)
+            file.write(text.encode("utf-8", "replace"))
 
     def _opened(self, folder: str, name: str) -> int:
         if folder == self._path:
