@@ -152,7 +152,6 @@ class Daemon:
         does not come.
         """
         self._main.call_soon(self._alive)
-        assert self._systemd.watchdog_s
         self._parts.loop.call_later(self._systemd.watchdog_s / 3, self._beat)
 
     def _prune(self) -> None:

@@ -17,7 +17,8 @@ class Systemd:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET")
         self._environ = environ
-        self.watchdog_s: Optional[float] = None
+        #: How long it waits for a sign of life; 0 where it does not.
+        self.watchdog_s = 0.0
         usec = environ.get("WATCHDOG_USEC", "")
         ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         if self._address and ours and usec.isdigit():
