@@ -113,15 +113,13 @@ class Schedule:
             due -= self._firing
             # Before the threads are started: the next tick must not start a second one.
             self._firing |= due
-        names = sorted(due)
-        while names:
-            name = names.pop()
-            work = functools.partial(self._fire_all, name)
+        while due:
+            name = due.pop()
             try:
-                begin(f"plan {name}", work)
+                begin(f"plan {name}", functools.partial(self._fire_all, name))
             except RuntimeError:  # no memory, say: a second later there may be some
                 with self._lock:
-                    self._firing -= {name, *names}
+                    self._firing -= {name, *due}
                 self._loop.call_later(self.AGAIN_S, self._tick_aside)
                 return
         self._arm()
