@@ -17,7 +17,7 @@ from cron_trigger.host.rates import Rates
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import Settings, service_variables
-from cron_trigger.runs.ground import Changes
+from cron_trigger.runs.ground import Changes, Ground
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.runner import Runner
@@ -53,20 +53,12 @@ class Parts:
             settings.kept_registry,
             keeps=True,
         )
-        self.runner = Runner(
-            settings,
-            self.registry,
-            self.store,
-            self.loop,
-            Scripts(service_variables()),
-            logs,
-            say,
-            self.changes,
+        ground = Ground(
+            settings, self.registry, self.store, self.loop, say, self.changes
         )
-        self.schedule = Schedule(self.runner, self.store, self.registry, self.loop, say)
-        self.lateness = Lateness(
-            self.registry, self.store, self.runner, self.loop, say, self.changes
-        )
+        self.runner = Runner(ground, Scripts(service_variables()), logs)
+        self.schedule = Schedule(ground, self.runner)
+        self.lateness = Lateness(ground, self.runner)
         self.limits = limits_for(limits)
         self._make_web(settings, self.limits)
 

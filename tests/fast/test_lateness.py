@@ -17,7 +17,7 @@ from cron_trigger.host.loop import Loop
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import Trigger
 from cron_trigger.registry.settings import read_settings
-from cron_trigger.runs.ground import Changes
+from cron_trigger.runs.ground import Changes, Ground
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.runner import Runner
@@ -46,26 +46,17 @@ class Stage:
         self.loop, self.changes = Loop(lambda *_: None), Changes()
         self.store = Store(self.settings.history, lambda *_: None, self.folder)
         self.registry = Registry(self.settings.registry, self.settings.log_dir)
-        self.runner = Runner(
+        ground = Ground(
             self.settings,
             self.registry,
             self.store,
             self.loop,
-            Scripts({}),
-            Logs(self.settings.log_dir),
             lambda *_: None,
             self.changes,
-            clock=lambda: self.now_s,
+            lambda: self.now_s,
         )
-        self.lateness = Lateness(
-            self.registry,
-            self.store,
-            self.runner,
-            self.loop,
-            lambda *_: None,
-            self.changes,
-            clock=lambda: self.now_s,
-        )
+        self.runner = Runner(ground, Scripts({}), Logs(self.settings.log_dir))
+        self.lateness = Lateness(ground, self.runner)
         self.lateness.start()
 
     def stop(self) -> None:
