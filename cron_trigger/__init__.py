@@ -21,13 +21,13 @@ The house, from the roof down; each module imports from its own floor or from be
     host       Linux: locks, keepers, processes, users, networks, the loop
     registry   what a cron, a parameter, a setting and a run is
 
-Threads: *main* accepts connections and does what signals ask for; *waiter* runs the
-loop, which waits for keepers, timers and event streams; neither waits for a disk, a
-lock or another process; *aside* does in order what the loop must not wait for (events
-read, schedules judged, lines of the log); one for each request in work; and short ones:
-*ending ID* ends a family and records an end, *limit ID* begins that, *plan NAME* starts
-what was planned, *registry* and *reload* read it, *history* heals it, *pruner*,
-*notifier*.
+Threads: *main* and *waiter* run a loop each: that of *main* accepts connections and
+does what signals ask for, the other waits for keepers, timers and event streams;
+neither waits for a disk, a lock or another process; *aside* does in order what a loop
+must not wait for (events read, schedules judged, lines of the log); one for each
+request in work; and short ones: *ending ID* ends a family and records an end, *limit
+ID* begins that, *plan NAME* starts what was planned, *registry* and *reload* read it,
+*history* heals it, *pruner*, *notifier*.
 
 Locks, in the order in which they may be taken:
 

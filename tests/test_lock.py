@@ -256,8 +256,8 @@ class AtTheEnd(unittest.TestCase):
     def test_nobody_takes_it_for_a_strangers(self) -> None:
         """Who runs is asked before the kernel's locks and after them."""
         self.begin(
-            "look = m.LockTable.holders",
-            "m.LockTable.holders = lambda *a: (look(*a), time.sleep(1))[0]",
+            "look = m.held_locks",
+            "m.held_locks = lambda *a: (look(*a), time.sleep(1))[0]",
         )
         self.server.trigger("stay")
         wait_until(lambda: begun(self.server))

@@ -27,6 +27,7 @@ from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.times import epoch_of, now_text
 from cron_trigger.runs import schedule
 from cron_trigger.runs.folders import make_folders
+from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import SCHEDULED_LIMIT, Schedule
@@ -504,24 +505,16 @@ class Stage:
 
     def begin(self) -> None:
         """Start as a server does."""
-        self.runner = Runner(
+        ground = Ground(
             self.settings,
             self.registry,
             self.store,
             self.loop,
-            Scripts({}),
-            Logs(self.settings.log_dir),
             self.say,
             clock=lambda: self.now_s,
         )
-        self.schedule = Schedule(
-            self.runner,
-            self.store,
-            self.registry,
-            self.loop,
-            self.say,
-            clock=lambda: self.now_s,
-        )
+        self.runner = Runner(ground, Scripts({}), Logs(self.settings.log_dir))
+        self.schedule = Schedule(ground, self.runner)
         self.schedule.start()
 
     def plan(self, after_s: float, cron: str = "c0") -> int:
@@ -548,7 +541,6 @@ class Stage:
 
     def close(self) -> None:
         self.runner.close()
-        self.schedule.close()
         self.loop.finish_aside(10)
         self.store.close()
         self.loop.close()
@@ -599,7 +591,6 @@ class ClockTest(unittest.TestCase):
             with self.subTest(down_s):
                 stage = self.stage()
                 planned = stage.plan(10)
-                stage.schedule.close()
                 stage.now_s += down_s
                 stage.begin()
                 stage.step(0)
@@ -696,7 +687,6 @@ class ClockTest(unittest.TestCase):
         called: list[float] = []
         timer = WallTimer(loop, lambda: called.append(time.time()))
         self.addCleanup(loop.close)
-        self.addCleanup(timer.close)
 
         def wait(moment: Optional[float], limit_s: float = 15.0) -> None:
             called.clear()

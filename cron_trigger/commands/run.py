@@ -31,6 +31,7 @@ from cron_trigger.registry.records import COMPLETED, Run, Trigger
 from cron_trigger.registry.settings import service_variables
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.runs.folders import make_folders
+from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.output import RunLog
 from cron_trigger.runs.runner import Runner
@@ -62,9 +63,9 @@ def command(options: argparse.Namespace) -> int:
 
     store = Store(settings.history, log.say, settings.run_dir)
     registry = registry_of(settings)
-    scripts = Scripts(service_variables())
+    ground = Ground(settings, registry, store, loop, log.say, changed)
     be_plain()
-    runner = Runner(settings, registry, store, loop, scripts, logs, log.say, changed)
+    runner = Runner(ground, Scripts(service_variables()), logs)
     params = typed_params(registry, options.name, options.param)
     user = own_user().name
     request = Trigger(options.name, "cli", params, client=user)

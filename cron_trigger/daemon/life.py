@@ -3,8 +3,8 @@
     folders -> locks -> parts -> socket -> what an earlier server left -> waiter thread
         -> accept ... until SIGTERM -> drain -> waiter ends -> close
 
-The main thread accepts connections and does what signals ask for; the waiter runs the
-loop.  A signal only writes its number into a pipe that the main thread waits for.
+The main thread and the waiter run a loop each: that of the main thread accepts
+connections and does what signals ask for, that of the waiter does the rest.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import selectors
 import signal
-import threading
 import time
-from typing import Any, Callable, Iterator, Mapping
+from typing import Callable, Mapping
 
 from cron_trigger import SERVICE, VERSION
 from cron_trigger.daemon.listener import listen, take_over
@@ -24,8 +22,8 @@ from cron_trigger.daemon.parts import Parts
 from cron_trigger.daemon.place import Place
 from cron_trigger.daemon.systemd import Systemd
 from cron_trigger.history.owner import own_state
+from cron_trigger.host.loop import Loop
 from cron_trigger.host.processes import LEADER_S, Reaper, check_kernel
-from cron_trigger.host.shortage import insist
 from cron_trigger.host.users import be_plain
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.limits import Limits
@@ -42,8 +40,6 @@ class Daemon:
 
     #: A stop waits so long for the requests in work, and once more for the waiter.
     DRAIN_S = 5.0
-    #: In the pipe of signals, the watchdog's question: no signal has this number.
-    BEAT = 0xFF
     SETTLE_S = 0.1
 
     def __init__(
@@ -55,25 +51,18 @@ class Daemon:
         self._systemd = Systemd(environ)
         self._logs = Logs(settings.log_dir)
         self._log = ServerLog(self._logs, f"{SERVICE}.log")
-        # Set and read by the main thread alone.
-        self._stopping = False
         # What systemd shows.  Any thread may set it, without a lock: of two at once the
         # older text may stay, until the next change.
         self._status_shown, self._status_due = "", False
         self._beaten_s = time.monotonic()
-        # Only as PID 1 of a container do the orphans of scripts become our children.
-        self._reaper = Reaper() if os.getpid() == 1 else None
-        self._wake_in, self._wake_out = os.pipe()
-        # Neither end may block: a full pipe would hang a signal handler or the loop,
-        # and a full one wakes the main thread as well.
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
+        self._main = Loop(lambda level, text: self._parts.say(level, text))
+        self._reaper = Reaper()
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT.  Return the exit status."""
-        # Before the start: a SIGTERM that comes during it waits in the pipe and is seen
-        # by `_serve`, so no half-made server is left behind.
-        with self._signals():
+        # Before the start: a SIGTERM that comes during it is answered by `_serve`, so
+        # no half-made server is left behind.
+        with self._main.on_signals(self._answers()):
             self._start()
             try:
                 self._serve()
@@ -94,7 +83,7 @@ class Daemon:
         settings = self._settings
         self._state_lock = own_state(settings.state_dir, settings.run_dir)
         self._parts = parts = Parts(
-            settings, self._place.lock, self._logs, self._log, self._limits
+            settings, self._main, self._logs, self._log, self._limits
         )
         self._listener, self._earlier = listen(self._settings, self._systemd)
         # Bound before the history is looked at in `settle`: what `run NAME` records
@@ -162,8 +151,7 @@ class Daemon:
         The sign that reaches systemd has passed through both: if either hangs, it
         does not come.
         """
-        self._wake(self.BEAT)
-        assert self._systemd.watchdog_s
+        self._main.call_soon(self._alive)
         self._parts.loop.call_later(self._systemd.watchdog_s / 3, self._beat)
 
     def _prune(self) -> None:
@@ -223,57 +211,50 @@ class Daemon:
 
     def _serve(self) -> None:
         take_over(self._http, self._earlier)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
-            # Signals come as bytes beside the connections, so that one `select` waits
-            # for both and none is lost between a test and a wait.
-            selector.register(self._wake_in, selectors.EVENT_READ)
-            self._parts.accepting = threading.get_ident()
-            while not self._stopping:
-                insist(functools.partial(self._serve_next, selector))
-            self._parts.accepting = None
+        self._main.watch(self._listener.fileno(), self._accept)
+        self._main.run()
 
-    def _serve_next(self, selector: selectors.BaseSelector) -> None:
-        ready = selector.select()
+    def _accept(self, _events: int) -> None:
+        self._leave_to_the_next()
+        self._http.accept()
+
+    def _alive(self) -> None:
+        self._leave_to_the_next()
+        self._systemd.notify("WATCHDOG=1")
+        self._beaten_s = time.monotonic()
+
+    def _leave_to_the_next(self) -> None:
+        """Where systemd is ending us, take nobody: the next server does."""
         limit_s = self._systemd.watchdog_s
         if limit_s and time.monotonic() - self._beaten_s > limit_s:
-            time.sleep(0.5)  # systemd is ending it: who waits is served by the next
-        for key, _ in ready:
-            if key.fd == self._wake_in:
-                self._on_wake()
-            else:
-                self._http.accept()
+            time.sleep(0.5)
 
-    def _wake(self, number: int) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._wake_out, bytes([number]))
-
-    def _on_wake(self) -> None:
-        # A set: a signal that came ten times asks for one answer.  What does not fit
-        # wakes the next `select` at once.
-        numbers = set(os.read(self._wake_in, 4096))
-        if numbers & {signal.SIGTERM, signal.SIGINT}:
-            self._stopping = True
-        if self.BEAT in numbers:
-            self._systemd.notify("WATCHDOG=1")
-            self._beaten_s = time.monotonic()
-        if signal.SIGCHLD in numbers and self._reaper:
-            self._reap(self._reaper)
-        if signal.SIGIO in numbers:
-            # A moment later: who removes a folder does so file by file.
-            check = functools.partial(self._parts.loop.aside, self._place.check)
-            self._parts.loop.call_later(self.SETTLE_S, check)
-        if signal.SIGHUP in numbers:
+    def _answers(self) -> dict[int, Callable[[], None]]:
+        """Return what signals ask for."""
+        answers: dict[int, Callable[[], None]] = {
+            signal.SIGTERM: self._main.stop,
+            signal.SIGINT: self._main.stop,
             # In a thread of its own: no request waits for a registry.
-            self._in_a_thread("reload", self._reload)
+            signal.SIGHUP: functools.partial(self._in_a_thread, "reload", self._reload),
+            signal.SIGIO: self._on_removal,
+        }
+        # Only as PID 1 of a container do the orphans of scripts become our children.
+        if os.getpid() == 1:
+            answers[signal.SIGCHLD] = self._reap
+        return answers
 
-    def _reap(self, reaper: Reaper) -> None:
+    def _on_removal(self) -> None:
+        """A file was removed in the run folder."""
+        # A moment later: who removes a folder does so file by file.
+        check = functools.partial(self._parts.loop.aside, self._place.check)
+        self._parts.loop.call_later(self.SETTLE_S, check)
+
+    def _reap(self) -> None:
         # In the main thread.  A keeper that a request has just started is our child
         # before it is in `keepers`: it must stay for `Ending`, which needs its exit
         # status, so who is not known yet is left alone for LEADER_S.
-        if reaper.reap(self._parts.runner.keepers()):
-            again = functools.partial(self._wake, signal.SIGCHLD)
-            self._parts.loop.call_later(LEADER_S, again)
+        if self._reaper.reap(self._parts.runner.keepers()):
+            self._main.call_later(LEADER_S, self._reap)
 
     def _in_a_thread(self, name: str, work: Callable[[], None]) -> None:
         """Do something that may take long; a host that has no thread is no reason
@@ -291,26 +272,6 @@ class Daemon:
         self._parts.registry.reload()
         self._systemd.notify("READY=1", self._status())
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Have signals wake the accepting loop; put back what was there before."""
-
-        def flag_only(number_setting: int, _frame: Any) -> None:
-            """The number is written into the pipe by set_wakeup_fd."""
-
-        # SIGIO: a file was removed in the run folder.
-        wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGIO]
-        if self._reaper:
-            wanted.append(signal.SIGCHLD)
-        before = {number: signal.signal(number, flag_only) for number in wanted}
-        earlier = signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(earlier)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     # ---- stop
 
     def _stop(self) -> None:
@@ -325,13 +286,11 @@ class Daemon:
         self._http.closing = True
         self._http.drain(self.DRAIN_S)
         self._parts.runner.closing = True
-        self._parts.schedule.close()
         self._parts.loop.stop()
         self._waiter.join(self.DRAIN_S)
         # It may hang with a disk.  What is not recorded the next server finds in the
         # PID files.
         self._parts.loop.finish_aside(self.DRAIN_S)
-        self._parts.lateness.close()
         # After the loop, which could begin another ending while this waits for those
         # that have a thread.
         self._parts.runner.close()

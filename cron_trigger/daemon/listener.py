@@ -100,26 +100,27 @@ def _listener(settings: Settings, kept: Sequence[socket.socket]) -> socket.socke
     try:
         return _bound(family, address, kept)
     except OSError as error:
-        raise _refused(settings, error) from None
+        raise _refused(settings, error.errno or 0) from None
 
 
-def _refused(settings: Settings, error: OSError) -> ConfigError:
+def _refused(settings: Settings, number: int) -> ConfigError:
     """Return why the kernel does not let this address and port be listened on."""
     port = settings.port
-    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-        return _no_host(settings.host, error)
-    if error.errno == errno.EACCES:
+    if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return _no_host(settings.host, OSError(number, os.strerror(number)))
+    if number == errno.EACCES:
         return ConfigError(
             f"Only root may listen on a port as low as {port}: use sudo, or choose a "
             "--port from 1024 on."
         )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    if error.errno == errno.EADDRINUSE:
+    if number == errno.EADDRINUSE:
         return NotNow(
             f"Another program listens on {host}:{port} already: end it (sudo ss -ltnp "
             "shows it), or choose another --port."
         )
-    return ConfigError(f"The server can't listen on {host}:{port}: {error.strerror}.")
+    why = os.strerror(number)
+    return ConfigError(f"The server can't listen on {host}:{port}: {why}.")
 
 
 def _no_host(host: str, error: OSError) -> ConfigError:
@@ -134,24 +135,19 @@ def _no_host(host: str, error: OSError) -> ConfigError:
 def _bound(
     family: int, address: tuple[Any, ...], kept: Sequence[socket.socket]
 ) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # Connections of an earlier server linger in TIME_WAIT, and would keep us from
-        # its port; a server that listens still does.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            # Whatever the host's net.ipv6.bindv6only says: `::` is for both families.
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Beside those of an earlier address (0.0.0.0, where this is ::), which have to
-        # listen until this one does: there is no moment at which callers are refused.
-        for one in (listener, *kept):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, bool(kept))
-        listener.bind(address)
-        listener.listen(HttpServer.request_queue_size)
-        # A client that hangs up between `select` and `accept` leaves nothing to accept:
-        # the main thread would wait there, deaf to signals and the watchdog.
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
+    # Beside those of an earlier address (0.0.0.0, where this is ::), which have to
+    # listen until this one does: there is no moment at which callers are refused.
+    for one in kept:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+    listener = socket.create_server(
+        address,
+        family=family,
+        backlog=HttpServer.request_queue_size,
+        reuse_port=bool(kept),
+        # Whatever the host's net.ipv6.bindv6only says: `::` is for both families.
+        dualstack_ipv6=family == socket.AF_INET6 and socket.has_dualstack_ipv6(),
+    )
+    # A client that hangs up between `select` and `accept` leaves nothing to accept:
+    # the main thread would wait there, deaf to signals and the watchdog.
+    listener.setblocking(False)
     return listener

@@ -7,19 +7,17 @@ From the floor up, each by its constructor; nothing here starts, listens or wait
 from __future__ import annotations
 
 import functools
-import threading
 from typing import Optional
 
 from cron_trigger import HOME
 from cron_trigger.history.store import Store
-from cron_trigger.host.lock import LockTable
 from cron_trigger.host.loop import Loop
 from cron_trigger.host.networks import own_names
 from cron_trigger.host.rates import Rates
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.settings import Settings, service_variables
-from cron_trigger.runs.ground import Changes
+from cron_trigger.runs.ground import Changes, Ground
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.logs import Logs, ServerLog
 from cron_trigger.runs.runner import Runner
@@ -35,14 +33,13 @@ from cron_trigger.web.views import Known, Views
 
 
 class Parts:
-    """All that a server is made of.  `lock` is its own, in the run folder."""
+    """All that a server is made of."""
 
     def __init__(
-        self, settings: Settings, lock: int, logs: Logs, log: ServerLog, limits: Limits
+        self, settings: Settings, main: Loop, logs: Logs, log: ServerLog, limits: Limits
     ) -> None:
-        self._log, say = log, self.say
-        #: The accepting thread, while it accepts.
-        self.accepting: Optional[int] = None
+        """`main` is the loop of the thread that accepts."""
+        self._main, self._log, say = main, log, self.say
         #: Called with a cron's name, with the registry, and after a fault healed.
         self.changes, self.reloads, self.heals = Changes(), Changes(), Changes()
         self.loop = Loop(say)
@@ -56,23 +53,12 @@ class Parts:
             settings.kept_registry,
             keeps=True,
         )
-        self.locks = LockTable(settings.run_dir, lock)
-        self.runner = Runner(
-            settings,
-            self.registry,
-            self.store,
-            self.loop,
-            Scripts(service_variables()),
-            logs,
-            say,
-            self.changes,
-            # Our own lock shows how /proc/locks writes the device of this folder.
-            self.locks,
+        ground = Ground(
+            settings, self.registry, self.store, self.loop, say, self.changes
         )
-        self.schedule = Schedule(self.runner, self.store, self.registry, self.loop, say)
-        self.lateness = Lateness(
-            self.registry, self.store, self.runner, self.loop, say, self.changes
-        )
+        self.runner = Runner(ground, Scripts(service_variables()), logs)
+        self.schedule = Schedule(ground, self.runner)
+        self.lateness = Lateness(ground, self.runner)
         self.limits = limits_for(limits)
         self._make_web(settings, self.limits)
 
@@ -82,7 +68,7 @@ class Parts:
         The threads of which each hangs the server don't wait for the disk of the log.
         """
         work = functools.partial(self._log.say, level, text)
-        if self.loop.is_here() or self.accepting == threading.get_ident():
+        if self.loop.is_here() or self._main.is_here():
             self.loop.aside(work)
         else:
             work()

@@ -81,7 +81,6 @@ class Place:
             # It keeps nobody out any more: the file that it is on has lost its name.
             lost, self.lock = self.lock, self._taken()
             os.close(lost)
-            self._parts.locks.learn(self.lock)
 
     def _hear(self, fresh: MessageSocket) -> None:
         # In the loop's thread, which alone reads.  Forgotten before it is closed: the
@@ -92,10 +91,9 @@ class Place:
         self._parts.loop.watch(fresh.fileno(), self._on_messages)
 
     def _holds_lock(self) -> bool:
-        held = os.fstat(self.lock)
         with contextlib.suppress(OSError):
             there = os.stat(self._settings.pid_file(SERVICE))
-            return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+            return os.path.samestat(there, os.fstat(self.lock))
         return False
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 from typing import Mapping, Optional
 
 
@@ -17,7 +16,8 @@ class Systemd:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET")
         self._environ = environ
-        self.watchdog_s: Optional[float] = None
+        #: How long it waits for a sign of life; 0 where it does not.
+        self.watchdog_s = 0.0
         usec = environ.get("WATCHDOG_USEC", "")
         ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         if self._address and ours and usec.isdigit():
@@ -32,14 +32,11 @@ class Systemd:
         address = self._address
         if address.startswith("@"):  # an abstract socket
             address = "\0" + address[1:]
-        rights = []
-        if descriptor is not None:
-            packed = descriptor.to_bytes(4, sys.byteorder)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
-        with contextlib.suppress(OSError):
-            sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            with sender:
-                sender.sendmsg(["\n".join(lines).encode()], rights, 0, address)
+        descriptors = [] if descriptor is None else [descriptor]
+        kind = socket.AF_UNIX, socket.SOCK_DGRAM
+        with contextlib.suppress(OSError), socket.socket(*kind) as sender:
+            sender.connect(address)
+            socket.send_fds(sender, ["\n".join(lines).encode()], descriptors)
 
     def keep_listener(self, listener: socket.socket) -> None:
         """Have the listening socket kept over a restart: nobody is refused then."""

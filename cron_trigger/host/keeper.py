@@ -106,4 +106,4 @@ def keeps(pid: int, path: str) -> bool:
         held, file = os.stat(f"/proc/{pid}/fd/0"), os.stat(path, follow_symlinks=False)
     except OSError:
         return False
-    return (held.st_dev, held.st_ino) == (file.st_dev, file.st_ino)
+    return os.path.samestat(held, file)

@@ -108,64 +108,34 @@ def read_pid_file(path: Union[str, Path]) -> PidFile:
         os.close(descriptor)
 
 
-class LockTable:
-    """Who holds which PID file's lock, read from /proc/locks without taking any.
-
-    Taking a lock to see if it is free would make a crontab's `flock -n` fail just
-    then.  The table names files by device and inode; how it writes the device is
-    learnt from a lock that this process itself holds in the same folder.
-    """
-
-    def __init__(self, run_dir: Path, own_lock: int) -> None:
-        self._run_dir = run_dir
-        self.learn(own_lock)
-        self._names: dict[int, str] = {}
-
-    def learn(self, own_lock: int) -> None:
-        """Take another lock of this process as the one that shows the device."""
-        self._own_inode = os.fstat(own_lock).st_ino
-
-    def holders(self) -> dict[str, int]:
-        """Return cron name to the holder's PID for each locked PID file."""
-        try:
-            with open("/proc/locks", encoding="ascii", errors="replace") as file:
-                rows = [line.split() for line in file if " FLOCK " in line]
-        except OSError:
-            return {}
-        locks = [
-            (row[-4], int(row[-3].rpartition(":")[2]), row[-3].rpartition(":")[0])
-            for row in rows
-            if "->" not in row
-        ]
-        device = next((d for _, inode, d in locks if inode == self._own_inode), None)
-        held = {inode: int(pid) for pid, inode, d in locks if d == device}
-        held.pop(self._own_inode, None)
-        if not held.keys() <= self._names.keys():
-            self._read_names()
-        return {self._names[i]: pid for i, pid in held.items() if i in self._names}
-
-    def _read_names(self) -> None:
-        with contextlib.suppress(OSError), os.scandir(self._run_dir) as entries:
-            self._names = {
-                entry.inode(): entry.name[: -len(".pid")]
-                for entry in entries
-                if entry.name.endswith(".pid")
-            }
-
-
 def held_locks(run_dir: Path) -> dict[str, int]:
-    """Return cron name to PID for each lock in a folder, without a server's help.
+    """Return cron name to the holder's PID for each locked PID file of a folder.
 
-    The lock by which the table's devices are learnt is that of the folder itself.
+    By /proc/locks: to take a lock to see if it is free would make a crontab's `flock
+    -n` fail just then.  That table names files by device and inode; how it writes the
+    device is learnt from a lock on the folder itself, which nobody else minds.
     """
     try:
         folder = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return {}
     try:
-        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return LockTable(run_dir, folder).holders()
+        # Whoever has it for himself stands in the table just the same.
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with open("/proc/locks", encoding="ascii", errors="replace") as file:
+            rows = [line.split() for line in file if " FLOCK " in line]
+        with os.scandir(folder) as entries:
+            names = {e.inode(): e.name[:-4] for e in entries if e.name.endswith(".pid")}
+        own_inode = os.fstat(folder).st_ino
     except OSError:
         return {}
     finally:
         os.close(folder)
+    locks = [
+        (row[-4], int(row[-3].rpartition(":")[2]), row[-3].rpartition(":")[0])
+        for row in rows
+        if "->" not in row
+    ]
+    device = next((d for _, inode, d in locks if inode == own_inode), None)
+    return {names[i]: int(pid) for pid, i, d in locks if d == device and i in names}

@@ -1,5 +1,7 @@
-"""The loop: one thread that waits for descriptors and moments, and never for a disk.
+"""The loop: a thread that waits for descriptors and moments, and never for a disk.
 
+A server has two: that of its main thread accepts and hears signals, that of the waiter
+has all else.
 What may have to wait for one, or for a lock that is held meanwhile, is done `aside`: by
 one thread more, in the order in which it was asked for.  Any thread may ask for
 something; `Loop._lock` guards the timers and the birth of that thread.
@@ -15,9 +17,10 @@ import itertools
 import os
 import queue
 import select
+import signal
 import threading
 import time
-from typing import Callable, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 from cron_trigger.host.shortage import PAUSE_S, insist
 from cron_trigger.registry.threads import Work, begin
@@ -62,9 +65,11 @@ class Loop:
         self._aside = queue.SimpleQueue()
         self._beside: Optional[Work] = None
         self._wake_in, self._wake_out = os.pipe()
+        # Neither end may block: a full pipe wakes as well.
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
         self._woken = False
+        self._answers: Mapping[int, Callable[[], None]] = {}
         self.watch(self._wake_in, self._drain)
         self._stopping = False
         self._thread_id = 0
@@ -140,7 +145,7 @@ class Loop:
         self._call_due()
 
     def is_here(self) -> bool:
-        """Return True in the thread that runs the loop."""
+        """Return True in the thread that runs the loop, while it does."""
         return self._thread_id == threading.get_ident()
 
     def run(self) -> None:
@@ -148,11 +153,33 @@ class Loop:
         self._thread_id = threading.get_ident()
         while not self._stopping:
             insist(self.step)
+        self._thread_id = 0
 
     def stop(self) -> None:
         """Have `run` return; from any thread."""
         self._stopping = True
         self._wake()
+
+    @contextlib.contextmanager
+    def on_signals(self, answers: Mapping[int, Callable[[], None]]) -> Iterator[None]:
+        """Have the loop, run by the main thread, answer signals meanwhile.
+
+        Python writes the number of each into the pipe that wakes the loop: none is lost
+        between a look and a wait, and one that comes before `run` waits for it.
+        """
+
+        def noted(_number: int, _frame: Any) -> None:
+            """Its number is in the pipe."""
+
+        self._answers = answers
+        earlier = signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+        before = {number: signal.signal(number, noted) for number in answers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(earlier)
 
     def _timeout_s(self) -> Optional[float]:
         if self._soon:
@@ -201,11 +228,15 @@ class Loop:
                     raise
 
     def _drain(self, _events: int) -> None:
+        numbers = b""
         with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_in, 64)
+            numbers = os.read(self._wake_in, 4096)
         # Now, before anything is looked at: whoever asks for something from here on
         # wakes the loop again; what was asked for before is seen in this round.
         self._woken = False
+        # A set: a signal that came ten times asks for one answer.
+        for number in self._answers.keys() & numbers:
+            self._call(self._answers[number], self._soon.append)
 
     def close(self) -> None:
         """Give the descriptors back; the loop must not run."""
@@ -226,7 +257,8 @@ class WallTimer:
     """Calls back at a moment of the wall clock, whatever is done to that clock.
 
     A timerfd with an absolute time follows every step of the clock by itself
-    (timerfd_create(2)); the loop's own timers count from now and would not.
+    (timerfd_create(2)); the loop's own timers count from now and would not.  Its
+    descriptor goes with the process.
     """
 
     def __init__(self, loop: Loop, callback: Callable[[], None]) -> None:
@@ -274,10 +306,3 @@ class WallTimer:
         with contextlib.suppress(OSError):
             os.read(self._descriptor, 8)
         self._callback()
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        if self._descriptor is not None:
-            self._loop.unwatch(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = None

@@ -43,15 +43,15 @@ class MessageSocket:
         return False
 
     def receive(self) -> list[str]:
-        """Return the cron names that have been sent; "" stands for any."""
+        """Return the cron names that have been sent."""
         names = []
         with contextlib.suppress(BlockingIOError):
             while True:
                 names.append(self._socket.recv(256).decode("utf-8", "replace"))
-        return [name for name in names if not name or CRON_NAME.fullmatch(name)]
+        return [name for name in names if CRON_NAME.fullmatch(name)]
 
     def send(self, cron_name: str) -> None:
-        """Tell that something changed; nobody may be there to hear it."""
+        """Tell that a run began or ended; nobody may be there to hear it."""
         with contextlib.suppress(OSError):
             self._socket.settimeout(0.5)
             self._socket.sendto(cron_name.encode(), self._path)

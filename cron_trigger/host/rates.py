@@ -48,26 +48,17 @@ class Rates:
         """Count one more if it may be now and return 0; else the seconds to wait."""
         with self._lock:
             now_s = self._monotonic()
-            wait_s = max(self._wait_s(client, now_s), self._wait_s(ALL, now_s))
-            if not wait_s:
-                self._add(client, now_s)
-                self._add(ALL, now_s)
-            return wait_s
-
-    def _of(self, client: str) -> tuple[int, float]:
-        """Return burst and interval: those of all are larger and shorter."""
-        factor = self._factor if client == ALL else 1
-        return self._burst * factor, self._every_s / factor
-
-    def _wait_s(self, client: str, now_s: float) -> float:
-        burst, every_s = self._of(client)
-        free_s = self._full_s.get(client, now_s) - (burst - 1) * every_s
-        wait_s = free_s - now_s
-        return wait_s if wait_s > 1e-6 else 0.0  # a sum of floats is a little more
-
-    def _add(self, client: str, now_s: float) -> None:
-        _, every_s = self._of(client)
-        self._full_s[client] = max(self._full_s.get(client, now_s), now_s) + every_s
-        self._full_s.move_to_end(client)
-        if len(self._full_s) > self.CLIENTS:
-            self._full_s.popitem(last=False)
+            full_s = {
+                name: max(self._full_s.get(name, now_s), now_s) + self._every_s / factor
+                for name, factor in ((client, 1), (ALL, self._factor))
+            }
+            # A whole burst is free again after this long, for one as for all of them.
+            wait_s = max(full_s.values()) - now_s - self._burst * self._every_s
+            if wait_s > 1e-6:  # a sum of floats is a little more
+                return wait_s
+            for name, moment_s in full_s.items():
+                self._full_s[name] = moment_s
+                self._full_s.move_to_end(name)
+            while len(self._full_s) > self.CLIENTS:
+                self._full_s.popitem(last=False)
+            return 0.0

@@ -11,7 +11,7 @@ import contextlib
 import os
 import pwd
 import re
-from typing import Mapping, NamedTuple, Optional
+from typing import Mapping, NamedTuple
 
 #: systemd's default path: systemd.exec(5).
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -63,19 +63,16 @@ def own_user() -> User:
         return User(str(uid), uid, os.getegid(), home, "/bin/sh")
 
 
-def surroundings(
-    user: User, service: Mapping[str, str], environ: Mapping[str, str]
-) -> dict[str, str]:
+def surroundings(user: User, service: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a user's scripts.
 
-    `service` holds the variables of /etc/default/cron-trigger-server, `environ` those
-    of this process, of which only an ordinary user's server passes something on.
+    `service` holds the variables of /etc/default/cron-trigger-server.
     """
     own = OWN_VARIABLES if os.geteuid() != 0 else ()
     return {
         "PATH": DEFAULT_PATH,
         "LANG": DEFAULT_LANG,
-        **{name: environ[name] for name in own if name in environ},
+        **{name: os.environ[name] for name in own if name in os.environ},
         "HOME": user.home,
         "LOGNAME": user.name,
         "USER": user.name,
@@ -86,13 +83,12 @@ def surroundings(
     }
 
 
-def be_plain(user: Optional[User] = None) -> None:
+def be_plain() -> None:
     """Give this process the umask and groups that its scripts are to have.
 
     Once, at the start: each script then inherits them at no cost.
     """
     os.umask(0o022)
     if os.geteuid() == 0:
-        root = user or own_user()
         with contextlib.suppress(OSError):
-            os.setgroups(root.groups)
+            os.setgroups(own_user().groups)

@@ -16,13 +16,14 @@ import fcntl
 import os
 import threading
 import time
-from typing import Callable, Iterable, Optional
+from typing import Iterable, Optional
 
 from cron_trigger.host.lock import reserve, take_lock
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.trust import folder_fault
 from cron_trigger.runs.active import ActiveRun, Running
+from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.logs import DISK_FAULTS, LOG_FOLDER_MODE
 
 RUN_FOLDER_MODE = 0o700
@@ -66,13 +67,11 @@ class RunFolder:
     #: began before.
     TOLD_S = 600.0
 
-    def __init__(
-        self, settings: Settings, running: Running, say: Callable[[str, str], None]
-    ) -> None:
-        self._path = settings.run_dir
-        self._pid_file = settings.pid_file
+    def __init__(self, ground: Ground, running: Running) -> None:
+        self._path = ground.settings.run_dir
+        self._pid_file = ground.settings.pid_file
+        self._say = ground.say
         self._running = running
-        self._say = say
         self._lock = threading.Lock()  # guards all below; `problems` only looks
         self._open: Optional[int] = None
         self._names: list[str] = []
@@ -133,10 +132,8 @@ class RunFolder:
         """Open and watch the folder, made again if it is not the one that is open."""
         with contextlib.suppress(OSError):
             now = os.stat(self._path)
-            # The descriptor keeps the removed folder's inode, so that no new one has
-            # it.
-            known = os.fstat(self._open) if self._open is not None else None
-            if known and (now.st_dev, now.st_ino) == (known.st_dev, known.st_ino):
+            # It keeps the removed folder's inode, so that no new one has that.
+            if self._open is not None and os.path.samestat(now, os.fstat(self._open)):
                 return False
         first = self._open is None
         if self._open is not None:

@@ -15,16 +15,16 @@ import bisect
 import threading
 import time
 from datetime import datetime
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 from cron_trigger.history.schedules import Judged
 from cron_trigger.history.store import Store
-from cron_trigger.host.loop import Loop, WallTimer
+from cron_trigger.host.loop import WallTimer
 from cron_trigger.registry.crons import Cron
-from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import replace
 from cron_trigger.registry.schedules import Schedule
 from cron_trigger.registry.times import epoch_of, now_text
+from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.runner import Runner
 
 #: A crontab's `run` is a moment slower than its minute; cron itself may be early.
@@ -58,26 +58,13 @@ def is_late(cron: Cron, judged: Mapping[str, Judged], history: Store) -> bool:
 class Lateness:
     """Watches the schedules of the registry."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        history: Store,
-        runner: Runner,
-        loop: Loop,
-        say: Callable[[str, str], None],
-        on_change: Callable[[str], None],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._registry = registry
-        self._history = history
+    def __init__(self, ground: Ground, runner: Runner) -> None:
+        self._on = ground
         self._runner = runner
-        self._say = say
-        self._on_change = on_change
-        self._clock = clock
         self._lock = threading.Lock()  # to change the two below; one look needs none
         self._judged: dict[str, Judged] = {}
         self._next: dict[str, tuple[Schedule, float, float, Optional[str]]] = {}
-        self._timer = WallTimer(loop, lambda: loop.aside(self.tick))
+        self._timer = WallTimer(ground.loop, lambda: ground.loop.aside(self.tick))
 
     # ---- asked by anybody
 
@@ -89,7 +76,7 @@ class Lateness:
         """Return the next due time and its text, found once until it has passed."""
         if cron.schedule is None:
             return float("inf"), None
-        now_s = self._clock()
+        now_s = self._on.clock()
         # Any thread, without the lock: an entry is replaced as a whole, and two threads
         # that find none find the same.
         known = self._next.get(cron.name)
@@ -102,35 +89,32 @@ class Lateness:
 
     def late(self, cron: Cron) -> bool:
         """Return True from a missed time until a run begins."""
-        return is_late(cron, self._judged, self._history)
+        return is_late(cron, self._judged, self._on.history)
 
     # ---- beside the loop
 
     def start(self) -> None:
         """Judge what was due while no server ran, then each time as it comes."""
-        time.tzset()  # /etc/localtime may be another by now
         # Without the lock: a request must not wait for the history here.
-        known = self._history.judged()
+        known = self._on.history.judged()
         with self._lock:
             self._judged = known
-        # The table in force at this moment; a reading puts another one in its place.
-        for cron in self._registry.crons().values():
-            self._judge(cron, at_once=True)
-        self._arm()
+        self.tick(at_once=True)
 
-    def tick(self) -> None:
+    def tick(self, at_once: bool = False) -> None:
         """See to what is due or overdue, and wake again for what comes next.
 
         Also called when the registry has changed.
         """
-        time.tzset()
-        for cron in self._registry.crons().values():
-            self._judge(cron, at_once=False)
+        time.tzset()  # /etc/localtime may be another by now
+        # The table in force at this moment; a reading puts another one in its place.
+        for cron in self._on.registry.crons().values():
+            self._judge(cron, at_once)
         self._arm()
 
     def _judge(self, cron: Cron, at_once: bool) -> None:
         """Judge the times of one cron up to now; `at_once` tells of them as one."""
-        schedule, now_s = cron.schedule, self._clock()
+        schedule, now_s = cron.schedule, self._on.clock()
         if schedule is None:
             return
         # Changed by this thread alone, so it stays what it is until `_record`.
@@ -154,13 +138,15 @@ class Lateness:
         elif at_once or len(missed) > EACH:
             self._record(judged, missed[-1], len(missed))
         else:
-            for due_s in missed:
-                self._record(replace(judged, judged_s=max(due_s, due[-1])), due_s)
+            # Up to each: after a kill the next server tells of what is left.
+            for due_s in missed[:-1]:
+                self._record(replace(judged, judged_s=due_s), due_s)
+            self._record(judged, missed[-1])
 
     def _missed(self, cron: Cron, due: Sequence[float]) -> list[float]:
         """Return the times at which no run began soon enough."""
         # Asked `late_s` after the due time, so who records slowly has done so by now.
-        begun = self._history.starts_since(cron.name, now_text(due[0] - EARLY_S))
+        begun = self._on.history.starts_since(cron.name, now_text(due[0] - EARLY_S))
         starts = sorted(map(epoch_of, begun))
 
         def came(due_s: float) -> bool:
@@ -184,14 +170,14 @@ class Lateness:
         if due_s is not None:
             late = {"cronName": name, "dueAt": now_text(due_s), "missed": count}
             text = f"{name} did not run at {now_text(due_s)} as scheduled"
-            self._say("warning", text + f" (missed: {count})" * (count > 1))
+            self._on.say("warning", text + f" (missed: {count})" * (count > 1))
         # The judgement and its event in one: no kill tells it twice, or never.
-        self._history.judge(judged, late)
-        self._on_change(name)
+        self._on.history.judge(judged, late)
+        self._on.changed(name)
 
     def _arm(self) -> None:
         """Wake at the next due time, which shows another one, and when one is late."""
-        moments, crons = [], self._registry.crons()
+        moments, crons = [], self._on.registry.crons()
         with self._lock:  # what was due before a cron comes back is not late
             kept = {n: j for n, j in self._judged.items() if n in crons}
             self._judged = {n: j for n, j in kept.items() if crons[n].schedule}
@@ -203,7 +189,3 @@ class Lateness:
                 moments.append(after + cron.late_s if after else float("inf"))
         first = min(moments, default=float("inf"))
         self._timer.arm(first if first < float("inf") else None)
-
-    def close(self) -> None:
-        """Judge nothing more."""
-        self._timer.close()

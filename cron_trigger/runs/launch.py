@@ -24,8 +24,8 @@ from typing import Iterator, Mapping, NamedTuple, Optional
 
 from cron_trigger.host import keeper
 from cron_trigger.host.lock import (
-    LockTable,
     empty_pid_file,
+    held_locks,
     read_lock,
     read_pid_file,
     take_lock,
@@ -76,7 +76,6 @@ class Launch:
         recovery: Recovery,
         scripts: Scripts,
         logs: Logs,
-        lock_table: Optional[LockTable] = None,
     ) -> None:
         self._on = ground
         self._scripts = scripts
@@ -84,7 +83,6 @@ class Launch:
         self._running = running
         self._ending = ending
         self._recovery = recovery
-        self._lock_table = lock_table
         # Whoever has waited TURN_S goes on without it.
         self._turn = threading.Lock()  # taken after a cron's mutex; guards nothing
         # One for each name that was ever triggered and is in the registry.  Were two
@@ -259,7 +257,7 @@ class Launch:
             # A command line's run: recorded, but not watched here yet.
             run = next(iter(self._on.history.running(cron_name)), None)
         # Somebody else's `flock`: the kernel knows who.
-        holders = self._lock_table.holders() if self._lock_table else {}
+        holders = held_locks(self._on.settings.run_dir)
         pid = run.pid if run and run.pid else holders.get(cron_name)
         return Refusal(
             "already_running",

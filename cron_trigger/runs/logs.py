@@ -16,7 +16,6 @@ import errno
 import os
 import stat
 import threading
-import time
 from pathlib import Path
 from typing import Optional
 
@@ -36,6 +35,9 @@ WRONG_PLACES = (
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LOG_MODE, LOG_FOLDER_MODE = 0o644, 0o755
+#: Below this, or a twentieth of a small disk, `/health` tells of it, before an output
+#: is lost.
+FREE_BYTES = 20 << 20
 #: syslog(3), as systemd reads it from the start of a line: sd-daemon(3).
 PRIORITIES = {"error": 3, "warning": 4, "notice": 5, "info": 6}
 
@@ -84,20 +86,12 @@ def open_log(folder: int, name: str) -> int:
 class Logs:
     """Opens logs, and knows what is wrong with their folders."""
 
-    #: Below this, or a twentieth of a small disk, `/health` tells of it, before an
-    #: output is lost.
-    FREE_BYTES = 20 << 20
-    #: The disks are looked at this seldom, however often `/health` is asked.
-    LOOK_S = 5.0
-
     def __init__(self, folder: Path) -> None:
         self._path = str(folder)
         self._lock = threading.Lock()  # guards all below
         self._folder: Optional[int] = None
         #: Folder to what is wrong with it, of those that took no output lately.
         self._faults: dict[str, str] = {}
-        self._looked_s = float("-inf")
-        self._low: Optional[str] = None
 
     def open_for(self, path: str) -> tuple[int, Optional[str]]:
         """Return a descriptor that appends to a cron's log, and why it keeps nothing.
@@ -133,12 +127,9 @@ class Logs:
 
     def append(self, name: str, text: str) -> None:
         """Append to a file of the log folder in one write; raises OSError."""
-        descriptor = self._opened(self._path, name)
-        try:
+        with open(self._opened(self._path, name), "wb", 0) as file:
             # One write, with O_APPEND: lines of threads and processes don't mix.
-            os.write(descriptor, text.encode("utf-8", "replace"))
-        finally:
-            os.close(descriptor)
+            file.write(text.encode("utf-8", "replace"))
 
     def _opened(self, folder: str, name: str) -> int:
         if folder == self._path:
@@ -163,8 +154,7 @@ class Logs:
         known = self._folder
         if known is not None:
             with contextlib.suppress(OSError):
-                now, then = os.stat(self._path), os.fstat(known)
-                if (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino):
+                if os.path.samestat(os.stat(self._path), os.fstat(known)):
                     return known
         try:
             os.makedirs(self._path, mode=LOG_FOLDER_MODE, exist_ok=True)
@@ -180,27 +170,24 @@ class Logs:
 
     def problems(self) -> list[str]:
         """Return what is wrong with the folders of logs now, in sentences."""
+        low = _low(self._path)
         with self._lock:
-            if time.monotonic() - self._looked_s > self.LOOK_S:
-                # Under the lock, so that of many who ask at once one looks.
-                self._looked_s = time.monotonic()
-                self._low = _low(self._path, self.FREE_BYTES)
             for folder in filter(_is_writable, list(self._faults)):
                 del self._faults[folder]
             lost = [f"{text}: {REMEDY}" for text in self._faults.values()]
-            return [self._low, *lost] if self._low else lost
+        return [low, *lost] if low else lost
 
 
 REMEDY = "free some space, mount it writable, or name another folder."
 
 
-def _low(folder: str, least: int) -> Optional[str]:
+def _low(folder: str) -> Optional[str]:
     try:
         disk = os.statvfs(folder)
     except OSError as error:
         return f"The log folder {folder} cannot be used ({error.strerror}): {REMEDY}"
     free = disk.f_bavail * disk.f_frsize
-    if free >= min(least, disk.f_blocks * disk.f_frsize // 20):
+    if free >= min(FREE_BYTES, disk.f_blocks * disk.f_frsize // 20):
         return None
     return (
         f"The disk of the logs ({folder}) has {free >> 10} KiB left: free some space, "

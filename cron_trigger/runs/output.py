@@ -53,20 +53,17 @@ class RunLog:
         # below.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         for candidate in self._candidates(path):
-            descriptor = None
             try:
-                descriptor = os.open(candidate, flags)
                 # Looked at through the descriptor: what stands under the name may
                 # change.
+                self.descriptor = descriptor = os.open(candidate, flags)
                 head = self._head(descriptor, log_start)
+                if head is not None:
+                    self.start = log_start + head
+                    return
             except OSError as error:
-                head = None
                 self._note(error)
-            if head is not None:
-                self.descriptor, self.start = descriptor, log_start + head
-                return
-            if descriptor is not None:
-                os.close(descriptor)
+            self.close()
 
     def _note(self, error: OSError) -> None:
         """Keep an error that is more than a file which is not there."""
@@ -111,26 +108,17 @@ class RunLog:
     def tail_start(self, end: int, lines: int) -> int:
         """Return where the last `lines` lines before `end` begin."""
         assert self.descriptor is not None
-        position, missing = end, lines
-        if (
-            lines
-            and end > self.start
-            and os.pread(self.descriptor, 1, end - 1) == b"\n"
-        ):
-            missing += 1
-        while missing > 0 and position > self.start:
+        # A newline in the last byte ends the last line, and begins none.
+        position = max(self.start, end - 1) if lines else end
+        while lines and position > self.start:
             size = min(65536, position - self.start)
-            block = os.pread(self.descriptor, size, position - size)
+            position -= size
+            block = os.pread(self.descriptor, size, position)
             found = block.count(b"\n")
-            if found < missing:
-                missing -= found
-                position -= size
-                continue
-            cut = len(block)
-            for _ in range(missing):
-                cut = block.rindex(b"\n", 0, cut)
-            return position - size + cut + 1
-        return position if lines else end
+            if found >= lines:
+                return position + len(block.rsplit(b"\n", lines)[0]) + 1
+            lines -= found
+        return position
 
     def blocks(self, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `start` to `end`."""

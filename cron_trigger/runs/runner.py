@@ -7,16 +7,11 @@ thread may call.
 
 from __future__ import annotations
 
-import time
-from typing import Callable, Optional
+from typing import Optional
 
-from cron_trigger.history.store import Store
-from cron_trigger.host.lock import LockTable
-from cron_trigger.host.loop import Loop
+from cron_trigger.host.lock import held_locks
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import Key, Run, Trigger
-from cron_trigger.registry.settings import Settings
 from cron_trigger.registry.texts import printable
 from cron_trigger.runs.active import ActiveRun, Running
 from cron_trigger.runs.ending import Ending
@@ -32,39 +27,19 @@ from cron_trigger.runs.scripts import Scripts
 class Runner:
     """Starts crons, watches their runs, ends them, and finds them again."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        registry: Registry,
-        history: Store,
-        loop: Loop,
-        scripts: Scripts,
-        logs: Logs,
-        say: Callable[[str, str], None],
-        on_change: Callable[[str], None] = lambda _cron_name: None,
-        lock_table: Optional[LockTable] = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._history = history
-        self._registry = registry
+    def __init__(self, ground: Ground, scripts: Scripts, logs: Logs) -> None:
+        self._on = ground
         self._logs = logs
-        self._say = say
-        self._lock_table = lock_table
-        #: Tells that something about a cron is different now.
-        self.changed = on_change
         #: True from a stop on: nothing is started any more.
         #: Set by the main thread, once; a trigger that has passed the question is in
         #: work, and the stop waits for that.
         self.closing = False
-        ground = Ground(settings, registry, history, loop, say, on_change, clock)
         self._running = running = Running()
-        self._folder = RunFolder(settings, running, say)
+        self._folder = RunFolder(ground, running)
         recorder = Recorder(ground)
         self._ending = ending = Ending(ground, running, recorder)
         self._recovery = Recovery(ground, running, ending, recorder)
-        self._launch = Launch(
-            ground, running, ending, self._recovery, scripts, logs, lock_table
-        )
+        self._launch = Launch(ground, running, ending, self._recovery, scripts, logs)
 
     # ---- what runs
 
@@ -95,7 +70,7 @@ class Runner:
         # Ours before the kernel's table and after it: a run that ends or begins in
         # between is not taken for a stranger's.
         ours = self._running.by_cron()
-        holders = self._lock_table.holders() if self._lock_table else {}
+        holders = held_locks(self._on.settings.run_dir)
         self.sync()
         ours.update(self._running.by_cron())
         return {n: p for n, p in holders.items() if n not in ours}
@@ -130,7 +105,7 @@ class Runner:
         if active is None:
             self.sync()
             active = self.active(run_id)
-        run = active.run if active else self._history.run(run_id)
+        run = active.run if active else self._on.history.run(run_id)
         if run is None:
             raise Refusal("not_found", f"There is no run {run_id}.")
         # Of several cancels one is logged, but for two at the same moment.
@@ -144,14 +119,14 @@ class Runner:
         if begun:
             who = printable(by or "a client")
             text = f"run {run_id} of {run.cron_name} is cancelled by {who}"
-            self._say("notice", text)
+            self._on.say("notice", text)
         return active.run
 
     # ---- the run folder
 
     def reserve(self) -> None:
         """Take room in the run folder for each cron; at start, and when they change."""
-        self._folder.reserve(self._registry.crons())
+        self._folder.reserve(self._on.registry.crons())
 
     def check_folder(self) -> bool:
         """See that the run folder is there; True where it was made again."""

@@ -12,15 +12,13 @@ import functools
 import math
 import threading
 import time
-from typing import Callable, Mapping, Optional
+from typing import Mapping, Optional
 
-from cron_trigger.history.store import Store
-from cron_trigger.host.loop import Loop, WallTimer
+from cron_trigger.host.loop import WallTimer
 from cron_trigger.host.networks import client_of
 from cron_trigger.host.rates import Rates
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.errors import Refusal
-from cron_trigger.registry.file import Registry
 from cron_trigger.registry.parameters import ParameterValue
 from cron_trigger.registry.records import (
     CANCELLED,
@@ -34,6 +32,7 @@ from cron_trigger.registry.records import (
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.threads import begin
 from cron_trigger.registry.times import duration_text, epoch_of, now_text
+from cron_trigger.runs.ground import Ground
 from cron_trigger.runs.runner import Runner
 
 #: A scheduled trigger that came due while the server was down still runs this late.
@@ -48,46 +47,33 @@ PLANNED_EVERY_S = 30.0
 class Schedule:
     """The scheduled triggers: fires each at its time.
 
-    Pending ones stand in the history, and here for the timer's sake.  What fires
-    one is an SQL `update ... where status = 'pending'` in the same transaction as the
-    run's row, so that no restart fires it twice, no kill loses it, and a cancel that
-    comes first wins.
+    What fires one is an SQL `update ... where status = 'pending'` in the same
+    transaction as the run's row, so that no restart fires it twice, no kill loses it,
+    and a cancel that comes first wins.
     """
 
     #: What could not be done just now is tried again after so long.
     AGAIN_S = 1.0
 
-    def __init__(
-        self,
-        runner: Runner,
-        store: Store,
-        registry: Registry,
-        loop: Loop,
-        say: Callable[[str, str], None],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, ground: Ground, runner: Runner) -> None:
+        self._on = ground
         self._runner = runner
-        self._store = store
-        self._registry = registry
-        self._say = say
-        self._clock = clock
-        self._loop = loop
         self._lock = threading.Lock()  # guards the two below, and the timer
         self._pending: dict[int, Scheduled] = {}
         #: The crons whose triggers a thread fires just now.
         self._firing: set[str] = set()
         self._rates = Rates(SCHEDULED_SHARE, PLANNED_EVERY_S)
-        self._timer = WallTimer(loop, self._tick_aside)
+        self._timer = WallTimer(ground.loop, self._tick_aside)
 
     def start(self) -> None:
         """Take up what is pending; give up what came due over an hour ago.
 
         At start, and whenever the history can be read again.
         """
-        now_s = self._clock()
+        now_s = self._on.clock()
         # One that a thread fires at this moment may come back by this into the table:
         # it is refused by SQL when it is fired again, and dropped.
-        for entry in self._store.pending():
+        for entry in self._on.history.pending():
             if entry.due_s < now_s - SCHEDULE_LATE_S:
                 late = duration_text(round((now_s - entry.due_s) * 1000))
                 why = f"The server was not running at that time; it is {late} late."
@@ -99,7 +85,7 @@ class Schedule:
 
     def _tick_aside(self) -> None:
         # `_lock` may be held while the history is written, which the loop never awaits.
-        self._loop.aside(self.tick)
+        self._on.loop.aside(self.tick)
 
     def tick(self) -> None:
         """See to what is due, and arm the timer for what comes next.
@@ -107,29 +93,27 @@ class Schedule:
         Each cron's triggers are fired in a thread of their own, one after the other: a
         launch that hangs delays no other cron, no end of a run and no event.
         """
-        now_s = self._clock()
+        now_s = self._on.clock()
         with self._lock:
             due = {e.cron_name for e in self._pending.values() if e.due_s <= now_s}
             # What falls due for a cron that has a thread is found by that thread.
             due -= self._firing
             # Before the threads are started: the next tick must not start a second one.
             self._firing |= due
-        names = sorted(due)
-        while names:
-            name = names.pop()
-            work = functools.partial(self._fire_all, name)
+        while due:
+            name = due.pop()
             try:
-                begin(f"plan {name}", work)
+                begin(f"plan {name}", functools.partial(self._fire_all, name))
             except RuntimeError:  # no memory, say: a second later there may be some
                 with self._lock:
-                    self._firing -= {name, *names}
-                self._loop.call_later(self.AGAIN_S, self._tick_aside)
+                    self._firing -= {name, *due}
+                self._on.loop.call_later(self.AGAIN_S, self._tick_aside)
                 return
         self._arm()
 
     def _arm(self) -> None:
         """Wake for the next trigger that no thread sees to already."""
-        now_s = self._clock()
+        now_s = self._on.clock()
         with self._lock:
             times = [
                 entry.due_s
@@ -137,7 +121,8 @@ class Schedule:
                 # Not what has come due and has a thread: the timer would spin.
                 if entry.due_s > now_s or entry.cron_name not in self._firing
             ]
-            self._timer.arm(min(times) if times and not self._runner.closing else None)
+            due_s = min(times, default=None)
+            self._timer.arm(None if self._runner.closing else due_s)
 
     def _fire_all(self, cron_name: str) -> None:
         """Fire what is due of one cron, the earliest first."""
@@ -146,7 +131,7 @@ class Schedule:
                 due = [
                     (entry.due_s, entry.id)
                     for entry in self._pending.values()
-                    if entry.cron_name == cron_name and entry.due_s <= self._clock()
+                    if entry.cron_name == cron_name and entry.due_s <= self._on.clock()
                 ]
                 # Under the lock: a trigger that falls due now finds us here, or gone.
                 if not due or self._runner.closing:
@@ -185,25 +170,25 @@ class Schedule:
             return self._end(replace(entry, status=SKIPPED, reason=why))
         with self._lock:
             self._pending.pop(entry.id, None)
-        self._runner.changed(entry.cron_name)
+        self._on.changed(entry.cron_name)
 
     def _end(self, entry: Scheduled) -> None:
         with self._lock:
             self._pending.pop(entry.id, None)
         # False where a cancel, or another thread, was first: it has told so.
-        if self._store.end_scheduled(entry):
-            self._say(
+        if self._on.history.end_scheduled(entry):
+            self._on.say(
                 "warning",
                 f"scheduled trigger {entry.id} of {entry.cron_name} "
                 f"{entry.status}: {entry.reason}",
             )
-        self._runner.changed(entry.cron_name)
+        self._on.changed(entry.cron_name)
 
     def create(self, request: Trigger) -> Scheduled:
         """Plan a trigger; refusals as for a trigger, and `too_many_scheduled`."""
         self._runner.refuse_if_closing()
         try:
-            cron = self._registry.get(request.cron_name)
+            cron = self._on.registry.get(request.cron_name)
             values = cron.resolve(request.params)
         except Refusal:
             known = self._replayed(request)
@@ -218,16 +203,16 @@ class Schedule:
                 return known
             self._check(cron, request)
             key = self._runner.key_for(request)
-            created = self._store.schedule(self._asked(cron, values, request), key)
+            created = self._on.history.schedule(self._asked(cron, values, request), key)
             # After the commit; a kill in between leaves it to the next start.
             self._pending[created.id] = created
         self._arm()
-        self._say(
+        self._on.say(
             "info",
             f"scheduled trigger {created.id} of {cron.name} for "
             f"{created.run_at} (http {request.client})",
         )
-        self._runner.changed(cron.name)
+        self._on.changed(cron.name)
         return created
 
     def _asked(
@@ -241,16 +226,16 @@ class Schedule:
             PENDING,
             cron.shown(values),
             request.requested_by,
-            created_at=now_text(self._clock()),
+            created_at=now_text(self._on.clock()),
             client=request.client,
         )
 
     def _replayed(self, request: Trigger) -> Optional[Scheduled]:
         found = self._runner.replay(request)
-        return self._store.scheduled(found.scheduled_id or 0) if found else None
+        return self._on.history.scheduled(found.scheduled_id or 0) if found else None
 
     def _check(self, cron: Cron, request: Trigger) -> None:
-        if epoch_of(str(request.run_at)) <= self._clock():
+        if epoch_of(str(request.run_at)) <= self._on.clock():
             raise Refusal(
                 "invalid_request",
                 f'"runAt" must be in the future, got {request.run_at}.',
@@ -287,13 +272,13 @@ class Schedule:
 
     def cancel(self, scheduled_id: int, by: str) -> Scheduled:
         """Cancel a pending trigger; else `not_found` or `not_pending`."""
-        entry = self._store.scheduled(scheduled_id)
+        entry = self._on.history.scheduled(scheduled_id)
         if entry is None:
             raise Refusal("not_found", f"There is no planned trigger {scheduled_id}.")
         cancelled = replace(entry, status=CANCELLED, reason=f"Cancelled by {by}.")
         # The row may have changed since it was read: the update below decides.
         ended = entry.status != PENDING
-        if ended or not self._store.end_scheduled(cancelled):
+        if ended or not self._on.history.end_scheduled(cancelled):
             raise Refusal(
                 "not_pending",
                 f"Planned trigger {scheduled_id} has ended already; only a pending one "
@@ -303,16 +288,10 @@ class Schedule:
             # A thread that has picked it already is refused by SQL.
             self._pending.pop(scheduled_id, None)
         self._arm()
-        self._say(
+        self._on.say(
             "notice",
             f"scheduled trigger {scheduled_id} of {entry.cron_name} is cancelled by "
             f"{printable(by)}",
         )
-        self._runner.changed(entry.cron_name)
+        self._on.changed(entry.cron_name)
         return cancelled
-
-    def close(self) -> None:
-        """Fire nothing more."""
-        with self._lock:
-            # `closing` is set before this, so that nobody arms it anew.
-            self._timer.close()

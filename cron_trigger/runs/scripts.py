@@ -37,13 +37,10 @@ NODE_STRIPS_TYPES = (22, 18)
 class Scripts:
     """Finds and checks what crons run."""
 
-    def __init__(
-        self, service: Mapping[str, str], environ: Optional[Mapping[str, str]] = None
-    ) -> None:
-        """Take the service's variables (/etc/default) and this process's own."""
-        self._service = dict(service)
+    def __init__(self, service: Mapping[str, str]) -> None:
+        """Take the service's variables (/etc/default)."""
         # Read, never changed: threads share it.
-        self._environ = os.environ if environ is None else environ
+        self._service = service
         self._own = own_user()
 
     def user_of(self, cron: Cron) -> User:
@@ -65,7 +62,7 @@ class Scripts:
 
     def environment(self, cron: Cron, user: User) -> dict[str, str]:
         """Return the environment of a cron's script, without its parameters."""
-        return {**surroundings(user, self._service, self._environ), **cron.environment}
+        return {**surroundings(user, self._service), **cron.environment}
 
     def arguments(
         self, cron: Cron, values: Mapping[str, ParameterValue], user: User, path: str
@@ -81,8 +78,7 @@ class Scripts:
             interpreter = named_interpreter(program, path)
             vector = [program, *arguments]
         else:
-            vector = [*_interpreter_of(program, path, self._environ), program]
-            vector += arguments
+            vector = [_interpreter_of(program, path), program, *arguments]
             interpreter = vector[0]
         if interpreter:
             self._refuse_unsafe("interpreter", interpreter, user)
@@ -226,23 +222,19 @@ def _first_line(program: str) -> bytes:
     """Return a file's first line, as far as the kernel looks; b"" if unreadable."""
     try:
         descriptor = os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", 0) as file:
+            return (file.read(256) or b"").partition(b"\n")[0]
     except OSError as error:
         if is_shortage(error):
             raise
         return b""  # execute permission alone is enough for a binary
-    try:
-        return os.read(descriptor, 256).partition(b"\n")[0]
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
 
 
-def _interpreter_of(program: str, path: str, environ: Mapping[str, str]) -> list[str]:
+def _interpreter_of(program: str, path: str) -> str:
     """Return what runs a file that is not executable, by its ending."""
     ending = os.path.splitext(program)[1]
     if ending == ".ts":
-        return [_typescript_runner(path, environ)]
+        return _typescript_runner(path)
     name = INTERPRETERS.get(ending)
     if name is None and os.stat(program).st_mode & 0o111:
         raise LaunchError(
@@ -255,10 +247,10 @@ def _interpreter_of(program: str, path: str, environ: Mapping[str, str]) -> list
     found = shutil.which(name, path=path)
     if found is None:
         raise LaunchError(f"{name}, which runs {program}, is not on PATH: install it")
-    return [found]
+    return found
 
 
-def _typescript_runner(path: str, environ: Mapping[str, str]) -> str:
+def _typescript_runner(path: str) -> str:
     tsx, node = shutil.which("tsx", path=path), shutil.which("node", path=path)
     if tsx:
         return tsx

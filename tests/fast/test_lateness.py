@@ -13,12 +13,11 @@ from typing import Any
 from unittest import mock
 
 from cron_trigger.history.store import Store
-from cron_trigger.host.lock import LockTable, take_lock
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import Trigger
 from cron_trigger.registry.settings import read_settings
-from cron_trigger.runs.ground import Changes
+from cron_trigger.runs.ground import Changes, Ground
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.logs import Logs
 from cron_trigger.runs.runner import Runner
@@ -47,39 +46,24 @@ class Stage:
         self.loop, self.changes = Loop(lambda *_: None), Changes()
         self.store = Store(self.settings.history, lambda *_: None, self.folder)
         self.registry = Registry(self.settings.registry, self.settings.log_dir)
-        own = take_lock(self.folder / "own.pid")
-        assert own is not None
-        self.own = own
-        self.runner = Runner(
+        ground = Ground(
             self.settings,
             self.registry,
             self.store,
             self.loop,
-            Scripts({}),
-            Logs(self.settings.log_dir),
             lambda *_: None,
             self.changes,
-            LockTable(self.folder, own),
-            clock=lambda: self.now_s,
+            lambda: self.now_s,
         )
-        self.lateness = Lateness(
-            self.registry,
-            self.store,
-            self.runner,
-            self.loop,
-            lambda *_: None,
-            self.changes,
-            clock=lambda: self.now_s,
-        )
+        self.runner = Runner(ground, Scripts({}), Logs(self.settings.log_dir))
+        self.lateness = Lateness(ground, self.runner)
         self.lateness.start()
 
     def stop(self) -> None:
         self.runner.close()
-        self.lateness.close()
         self.loop.finish_aside(10)
         self.store.close()
         self.loop.close()
-        os.close(self.own)
 
     def at(self, after_s: float) -> None:
         self.now_s = BEGIN_S + after_s
@@ -187,6 +171,21 @@ class LatenessTest(unittest.TestCase):
         stage.stop()
         stage.start()
         self.assertEqual(stage.told(), [("15:00", 5)])
+
+    def test_a_kill_between_two_missed_times_loses_neither(self) -> None:
+        stage = self.stage()
+        judge = stage.store.judge
+
+        def judge_and_die(*words: Any) -> None:
+            judge(*words)
+            raise SystemExit
+
+        dying = mock.patch.object(stage.store, "judge", judge_and_die)
+        with dying, self.assertRaises(SystemExit):
+            stage.at(2 * 3600 + 600)
+        stage.stop()
+        stage.start()
+        self.assertEqual(stage.told(), [("11:00", 1), ("12:00", 1)])
 
     def test_a_host_that_slept_for_years_tells_of_the_last_one_once(self) -> None:
         stage = self.stage(schedule="* * * * *")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import sys
 import threading
 import time
@@ -113,6 +114,16 @@ class Stepped(unittest.TestCase):
         for name in "abc":
             self.loop.call_soon(self.note(name))
         self.assertEqual(self.advance(0), ["a", "b", "c"])
+
+    def test_a_signal_is_answered_once_however_often_it_came(self) -> None:
+        before = signal.getsignal(signal.SIGUSR1)
+        with self.loop.on_signals({signal.SIGUSR1: self.note("answered")}):
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGUSR1)
+            self.assertEqual(self.done, [])
+            self.assertEqual(self.advance(0), ["answered"])
+            self.assertEqual(self.advance(0), [])
+        self.assertIs(signal.getsignal(signal.SIGUSR1), before)
 
     def test_a_call_that_calls_again_does_not_starve_the_rest(self) -> None:
         def again() -> None:
@@ -255,7 +266,6 @@ class WallTimers(unittest.TestCase):
         self.addCleanup(self.loop.close)
         self.fired: list[float] = []
         self.timer = WallTimer(self.loop, lambda: self.fired.append(time.time()))
-        self.addCleanup(self.timer.close)
 
     def step_until_fired(self, times: int = 1) -> None:
         def fired() -> bool:
@@ -292,7 +302,6 @@ class WallTimers(unittest.TestCase):
         idle = WallTimer(self.loop, lambda: None)
         idle.arm(None)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
-        idle.close()
 
     def test_where_there_was_no_descriptor_it_calls_a_moment_later(self) -> None:
         short = OSError(errno.EMFILE, "timerfd_create")
