@@ -150,6 +150,39 @@ class RunTest(CommandCase):
         run = self.last_run()
         self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
 
+    def test_what_the_caller_ignores_or_blocks_the_script_hears(self) -> None:
+        deaf = (
+            "import os, signal, sys\n"
+            "for number in (signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1):\n"
+            "    signal.signal(number, signal.SIG_IGN)\n"
+            "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+            "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+        )
+        shows = ["grep", "-cE", "Sig(Blk|Ign):.0*$", "/proc/self/status"]
+        waits = "until [ -s hup ]; do sleep 0.01; done; exit 3"
+        entries = {
+            "shows": {"description": "Shows", "command": shows},
+            "waits": {"description": "Waits", "command": ["sh", "-c", waits]},
+            "orphan": {"description": "?", "command": ["sh", "-c", "kill -9 $PPID"]},
+        }
+        with Server(entries, python=(sys.executable, "-c", deaf)) as made:
+            run = made.completed("shows")
+            self.assertIn("\n2\n", made.log_text("shows"))
+            self.assertIsNotNone(run["cpuSeconds"])
+            # Only a parent learns that this keeper did not end by itself.
+            self.assertEqual(made.completed("orphan")["status"], "interrupted")
+            # As under nohup(1), where the terminal goes.
+            process = made.spawn("run", "waits")
+            lock = made.run_dir / "waits.pid"
+            wait_until(lambda: lock.read_text().strip(), what="the run")
+            process.send_signal(signal.SIGHUP)
+            made.script("hup", "now")
+            assert process.stdout
+            self.assertIn("waits failed: exit 3", process.stdout.read())
+            self.assertEqual(process.wait(20), 3)
+            process.stdout.close()
+            self.assertEqual(made.stop(), 0)
+
     def signalled(self, number: int) -> tuple[int, str]:
         """Send a signal to `run sleeps`; return its exit status and output."""
         lock = self.server.run_dir / "sleeps.pid"
