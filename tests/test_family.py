@@ -612,6 +612,20 @@ umask; id -G; tty; ulimit -n; ulimit -c
             self.assertEqual(sorted(map(int, lines[2].split())), sorted(groups))
             self.assertIn("CRON_PARAM_WORD=hidden", lines)
 
+    def test_a_server_that_may_not_become_another_user_says_so(self) -> None:
+        needs_root()
+        setpriv = need_command("setpriv")
+        python = (setpriv, "--bounding-set=-setuid,-setgid", sys.executable)
+        entry = {"description": "Who", "command": ["id"], "user": "nobody"}
+        with Server({"who": entry}, python=python) as server:
+            reply = server.trigger("who")
+            self.assertEqual((reply.status, reply.json["code"]), (500, "launch_failed"))
+            self.assertIn(
+                'the server may not become user "nobody" (Operation not permitted): '
+                "give it CAP_SETUID and CAP_SETGID",
+                reply.json["error"],
+            )
+
     def test_the_script_may_belong_to_its_user_and_is_cancelled_like_others(
         self,
     ) -> None:
