@@ -18,6 +18,7 @@ from support import (
     PROGRAM,
     READERS,
     Server,
+    need,
     need_command,
     need_full,
     patched,
@@ -149,6 +150,26 @@ class RunTest(CommandCase):
         process.stdout.close()
         run = self.last_run()
         self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
+
+    def test_what_a_script_gets_is_utf_8_whatever_the_hosts_locale(self) -> None:
+        localedef = need_command("localedef")
+        entry = {
+            "description": "Vérifie ✅",
+            "command": "vérifie-✅.sh",
+            "environment": {"SIGN": "é✅"},
+        }
+        with Server({"check": entry}, start=False) as made:
+            made.script("vérifie-✅.sh", '#!/bin/sh\necho "$SIGN"\n')
+            locale = made.folder / "en_US"
+            latin = [localedef, "-i", "en_US", "-f", "ISO-8859-1", str(locale)]
+            subprocess.run(latin, capture_output=True, check=False)
+            need(locale.is_dir(), "no sources of locales are installed")
+            made.environ.update(LOCPATH=str(made.folder), LC_ALL="en_US")
+            made.start()
+            self.assertEqual(made.completed("check")["status"], "completed")
+            self.assertEqual(made.command("run", "check").returncode, 0)
+            self.assertEqual(made.log_text("check").count("\né✅\n"), 2)
+            self.assertEqual(made.command("check").stderr, "")
 
     def test_what_the_caller_ignores_or_blocks_the_script_hears(self) -> None:
         deaf = (
