@@ -171,6 +171,17 @@ class RunTest(CommandCase):
             self.assertEqual(made.log_text("check").count("\né✅\n"), 2)
             self.assertEqual(made.command("check").stderr, "")
 
+    def test_where_somebody_removed_the_current_folder_all_works(self) -> None:
+        gone = 'd=$(mktemp -d); cd "$d"; rmdir "$d"; exec "$@"'
+        python = ("sh", "-c", gone, "sh", sys.executable)
+        with Server(
+            {"yes": {"description": "?", "command": ["true"]}}, python=python
+        ) as made:
+            self.assertEqual(made.completed("yes")["status"], "completed")
+            for words in (("run", "yes"), ("check",)):
+                done = made.command(*words)
+                self.assertEqual((done.returncode, done.stderr), (0, ""), words)
+
     def test_what_the_caller_ignores_or_blocks_the_script_hears(self) -> None:
         deaf = (
             "import os, signal, sys\n"
