@@ -355,6 +355,16 @@ class Cancel(FamilyCase):
                 text = self.server.get(f"/runs/{run['id']}/log").text
                 self.assertIn("SigIgn:\t0000000000000000\n", text)
 
+    def test_an_option_of_bash_for_the_script_does_not_end_the_keeper(self) -> None:
+        three = {
+            "description": "Exits with 3",
+            "command": ["sh", "-c", "exit 3"],
+            "environment": {"SHELLOPTS": "errexit"},
+        }
+        bash = patched(f"m.SHELL = {need_command('bash')!r}")
+        with Server({"three": three}, program=bash) as server:
+            self.assertEqual(server.completed("three")["exitCode"], 3)
+
     def test_a_signal_is_claimed_only_where_it_is_sure(self) -> None:
         run = self.server.completed("git")
         self.assertEqual((run["exitCode"], run["signal"]), (129, None))

@@ -30,9 +30,11 @@ SHELL = "/bin/sh"
 #: like may send to its process group, the keeper's too, and that would end that.
 TRAPPED = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM VTALRM PROF XCPU XFSZ"
 #: `exec` in a subshell: dash applies a command's redirections to itself meanwhile,
-#: and would say "Terminated" into the log.
+#: and would say "Terminated" into the log.  `||`: under an entry's SHELLOPTS=errexit,
+#: bash would end before it writes the status.
 KEEPER = (
-    f'trap : {TRAPPED};echo $$>&0;(exec "$@" </dev/null 2>&1);s=$?;echo $s>&0;exit $s'
+    f"trap : {TRAPPED};echo $$>&0;s=0;"
+    '(exec "$@" </dev/null 2>&1)||s=$?;echo $s>&0;exit $s'
 )
 
 
