@@ -32,6 +32,10 @@ def unsafe_place() -> "str | None":
 
 def main() -> int:
     """Import the program, last on the path, and do what the command line says."""
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        # As where LANG=en_US means Latin-1: a script's surroundings are UTF-8.
+        argv = getattr(sys, "orig_argv", [sys.executable, "-I", *sys.argv])
+        os.execv(sys.executable, [argv[0], "-X", "utf8", *argv[1:]])
     # A plain start puts this folder first, where a file in it would stand in for a
     # module of the standard library; `-I` leaves it out.
     sys.path[:] = [path for path in sys.path if path != FOLDER] + [FOLDER]

@@ -167,7 +167,6 @@ def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) 
 
     `limits` are those of a server; tests have others.
     """
-    _prepare_streams()
     try:
         status = _obey(argv, limits or Limits())
     except SystemExit as end:  # of argparse: a help was asked for, or a call is wrong
@@ -182,6 +181,7 @@ def main(argv: Optional[Sequence[str]] = None, limits: Optional[Limits] = None) 
 
 def _obey(argv: Optional[Sequence[str]], limits: Limits) -> int:
     try:
+        _prepare_streams()
         options = parser().parse_args(argv, argparse.Namespace(limits=limits))
         if options.command == "help":
             about = [options.about] if options.about else []

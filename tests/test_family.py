@@ -371,6 +371,16 @@ class Cancel(FamilyCase):
                 text = self.server.get(f"/runs/{run['id']}/log").text
                 self.assertIn("SigIgn:\t0000000000000000\n", text)
 
+    def test_an_option_of_bash_for_the_script_does_not_end_the_keeper(self) -> None:
+        three = {
+            "description": "Exits with 3",
+            "command": ["sh", "-c", "exit 3"],
+            "environment": {"SHELLOPTS": "errexit"},
+        }
+        bash = patched(f"m.SHELL = {need_command('bash')!r}")
+        with Server({"three": three}, program=bash) as server:
+            self.assertEqual(server.completed("three")["exitCode"], 3)
+
     def test_a_signal_is_claimed_only_where_it_is_sure(self) -> None:
         run = self.server.completed("git")
         self.assertEqual((run["exitCode"], run["signal"]), (129, None))
@@ -627,6 +637,20 @@ umask; id -G; tty; ulimit -n; ulimit -c
             self.assertEqual(lines[:2], ["nobody", nobody.pw_dir])
             self.assertEqual(sorted(map(int, lines[2].split())), sorted(groups))
             self.assertIn("CRON_PARAM_WORD=hidden", lines)
+
+    def test_a_server_that_may_not_become_another_user_says_so(self) -> None:
+        needs_root()
+        setpriv = need_command("setpriv")
+        python = (setpriv, "--bounding-set=-setuid,-setgid", sys.executable)
+        entry = {"description": "Who", "command": ["id"], "user": "nobody"}
+        with Server({"who": entry}, python=python) as server:
+            reply = server.trigger("who")
+            self.assertEqual((reply.status, reply.json["code"]), (500, "launch_failed"))
+            self.assertIn(
+                'the server may not become user "nobody" (Operation not permitted): '
+                "give it CAP_SETUID and CAP_SETGID",
+                reply.json["error"],
+            )
 
     def test_the_script_may_belong_to_its_user_and_is_cancelled_like_others(
         self,

@@ -195,6 +195,37 @@ class SettingTest(unittest.TestCase):
             "sudo, or choose a --port from 1024 on.\n",
         )
 
+    def test_a_proc_without_all_that_it_needs(self) -> None:
+        need(os.geteuid() == 0, "mounting needs root")
+        mount = 'mount -t proc -o subset=pid proc /proc || exit 42\nexec "$@"'
+        unshare = need_command("unshare")
+        done = self.start(unshare, "--mount", "sh", "-c", mount, "sh")
+        need(
+            done.returncode != 42, "Linux before 5.8, or a container, has no such /proc"
+        )
+        self.assertEqual(done.returncode, EX_CONFIG)
+        self.assertEqual(
+            done.stderr,
+            "cron-trigger-server: The server needs the whole of /proc, but cannot read "
+            "/proc/sys/kernel/random/boot_id (No such file or directory): remove "
+            "ProcSubset=pid from its unit, or mount proc without subset=pid.\n",
+        )
+
+    def test_a_dev_without_null(self) -> None:
+        need(os.geteuid() == 0, "mounting needs root")
+        mount = 'mount -t tmpfs none /dev || exit 42\nexec "$@"'
+        unshare = need_command("unshare")
+        done = self.start(unshare, "--mount", "sh", "-c", mount, "sh")
+        need(done.returncode != 42, "a container, which may not mount")
+        self.assertEqual(
+            (done.returncode, done.stderr),
+            (
+                1,
+                "cron-trigger-server: [Errno 2] No such file or directory: "
+                "'/dev/null'\n",
+            ),
+        )
+
     @slow
     def test_a_setting_that_is_misspelt(self) -> None:
         sentence = "CRON_TRIGGER_ALLOWED_HOST is no setting: did you mean "

@@ -18,6 +18,7 @@ from support import (
     PROGRAM,
     READERS,
     Server,
+    need,
     need_command,
     need_full,
     patched,
@@ -149,6 +150,70 @@ class RunTest(CommandCase):
         process.stdout.close()
         run = self.last_run()
         self.assertEqual((run["status"], run["exitCode"]), ("interrupted", None))
+
+    def test_what_a_script_gets_is_utf_8_whatever_the_hosts_locale(self) -> None:
+        localedef = need_command("localedef")
+        entry = {
+            "description": "Vérifie ✅",
+            "command": "vérifie-✅.sh",
+            "environment": {"SIGN": "é✅"},
+        }
+        with Server({"check": entry}, start=False) as made:
+            made.script("vérifie-✅.sh", '#!/bin/sh\necho "$SIGN"\n')
+            locale = made.folder / "en_US"
+            latin = [localedef, "-i", "en_US", "-f", "ISO-8859-1", str(locale)]
+            subprocess.run(latin, capture_output=True, check=False)
+            need(locale.is_dir(), "no sources of locales are installed")
+            made.environ.update(LOCPATH=str(made.folder), LC_ALL="en_US")
+            made.start()
+            self.assertEqual(made.completed("check")["status"], "completed")
+            self.assertEqual(made.command("run", "check").returncode, 0)
+            self.assertEqual(made.log_text("check").count("\né✅\n"), 2)
+            self.assertEqual(made.command("check").stderr, "")
+
+    def test_where_somebody_removed_the_current_folder_all_works(self) -> None:
+        gone = 'd=$(mktemp -d); cd "$d"; rmdir "$d"; exec "$@"'
+        python = ("sh", "-c", gone, "sh", sys.executable)
+        with Server(
+            {"yes": {"description": "?", "command": ["true"]}}, python=python
+        ) as made:
+            self.assertEqual(made.completed("yes")["status"], "completed")
+            for words in (("run", "yes"), ("check",)):
+                done = made.command(*words)
+                self.assertEqual((done.returncode, done.stderr), (0, ""), words)
+
+    def test_what_the_caller_ignores_or_blocks_the_script_hears(self) -> None:
+        deaf = (
+            "import os, signal, sys\n"
+            "for number in (signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1):\n"
+            "    signal.signal(number, signal.SIG_IGN)\n"
+            "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+            "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+        )
+        shows = ["grep", "-cE", "Sig(Blk|Ign):.0*$", "/proc/self/status"]
+        waits = "until [ -s hup ]; do sleep 0.01; done; exit 3"
+        entries = {
+            "shows": {"description": "Shows", "command": shows},
+            "waits": {"description": "Waits", "command": ["sh", "-c", waits]},
+            "orphan": {"description": "?", "command": ["sh", "-c", "kill -9 $PPID"]},
+        }
+        with Server(entries, python=(sys.executable, "-c", deaf)) as made:
+            run = made.completed("shows")
+            self.assertIn("\n2\n", made.log_text("shows"))
+            self.assertIsNotNone(run["cpuSeconds"])
+            # Only a parent learns that this keeper did not end by itself.
+            self.assertEqual(made.completed("orphan")["status"], "interrupted")
+            # As under nohup(1), where the terminal goes.
+            process = made.spawn("run", "waits")
+            lock = made.run_dir / "waits.pid"
+            wait_until(lambda: lock.read_text().strip(), what="the run")
+            process.send_signal(signal.SIGHUP)
+            made.script("hup", "now")
+            assert process.stdout
+            self.assertIn("waits failed: exit 3", process.stdout.read())
+            self.assertEqual(process.wait(20), 3)
+            process.stdout.close()
+            self.assertEqual(made.stop(), 0)
 
     def signalled(self, number: int) -> tuple[int, str]:
         """Send a signal to `run sleeps`; return its exit status and output."""

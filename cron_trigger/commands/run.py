@@ -24,7 +24,7 @@ from cron_trigger.host.loop import Loop
 from cron_trigger.host.messages import MessageSocket
 from cron_trigger.host.processes import check_kernel
 from cron_trigger.host.shortage import insist
-from cron_trigger.host.users import be_plain, own_user
+from cron_trigger.host.users import be_plain, own_user, unheard
 from cron_trigger.registry.errors import ConfigError, Refusal
 from cron_trigger.registry.file import Registry
 from cron_trigger.registry.records import COMPLETED, Run, Trigger
@@ -196,7 +196,9 @@ def _cancelled_by_signals(runner: Runner, loop: Loop, user: str) -> Iterator[lis
     def handle(_number: int, _frame: Any) -> None:
         loop.call_soon(cancel)
 
-    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    # Under nohup(1) the end of a terminal ends nothing.
+    wanted = [number for number in asked if signal.getsignal(number) is not unheard]
     before = {number: signal.signal(number, handle) for number in wanted}
     try:
         yield started

@@ -379,7 +379,7 @@ def remedy_of(error: Optional[BaseException]) -> str:
         ("is locked", "end the program that has it locked"),
         ("readonly", "make its folder writable again (a read-only mount, or its mode)"),
         ("Read-only", "make its folder writable again"),
-        ("unable to open", "fix the permissions of its folder"),
+        ("unable to open", "make its folder writable (its mode, or a read-only mount)"),
         ("newer version", "install that version"),
         # What SQLite says, too, where a file can't be shared memory: mmap(2), ENODEV.
         (

@@ -13,6 +13,7 @@ until its end is recorded, whoever of the two is killed meanwhile.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -29,9 +30,11 @@ SHELL = "/bin/sh"
 #: like may send to its process group, the keeper's too, and that would end that.
 TRAPPED = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM VTALRM PROF XCPU XFSZ"
 #: `exec` in a subshell: dash applies a command's redirections to itself meanwhile,
-#: and would say "Terminated" into the log.
+#: and would say "Terminated" into the log.  `||`: under an entry's SHELLOPTS=errexit,
+#: bash would end before it writes the status.
 KEEPER = (
-    f'trap : {TRAPPED};echo $$>&0;(exec "$@" </dev/null 2>&1);s=$?;echo $s>&0;exit $s'
+    f"trap : {TRAPPED};echo $$>&0;s=0;"
+    '(exec "$@" </dev/null 2>&1)||s=$?;echo $s>&0;exit $s'
 )
 
 
@@ -50,18 +53,27 @@ def start(
     change who it is, and can't be made by the faster vfork.
     """
     vector: list[str] = [SHELL, "-c", KEEPER, f"cron {cron_name}", *arguments]
-    return subprocess.Popen(
-        vector,
-        stdin=lock,
-        stdout=log,
-        stderr=subprocess.DEVNULL,
-        cwd=directory,
-        env=environment,
-        start_new_session=True,
-        user=user.uid if user else None,
-        group=user.gid if user else None,
-        extra_groups=user.groups if user else None,
-    )
+    try:
+        return subprocess.Popen(
+            vector,
+            stdin=lock,
+            stdout=log,
+            stderr=subprocess.DEVNULL,
+            cwd=str(directory),
+            env=environment,
+            start_new_session=True,
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=user.groups if user else None,
+        )
+    except OSError as error:
+        # Before Python 3.12 it would speak of the folder.
+        if user and error.errno in (errno.EPERM, errno.EINVAL):
+            raise ValueError(
+                f'the server may not become user "{user.name}" ({error.strerror}): '
+                'give it CAP_SETUID and CAP_SETGID, or remove "user" from the entry'
+            ) from None
+        raise
 
 
 def copy_of_lock(pidfd: int, path: str) -> Optional[int]:

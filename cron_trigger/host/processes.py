@@ -297,7 +297,7 @@ def _children(pid: int) -> list[Process]:
 
 
 def check_kernel() -> None:
-    """Raise ConfigError where the kernel can't tell of another process's end."""
+    """Raise ConfigError where the kernel can't tell of other processes."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError) as error:
@@ -305,6 +305,14 @@ def check_kernel() -> None:
             "The server needs the system call pidfd_open, which this host refuses "
             f"({getattr(error, 'strerror', 'not in this Python')}): use Linux 5.3 or "
             "newer, and a container runtime whose seccomp profile allows it."
+        ) from None
+    try:
+        boot_id()
+    except OSError as error:
+        raise ConfigError(
+            f"The server needs the whole of /proc, but cannot read {error.filename} "
+            f"({error.strerror}): remove ProcSubset=pid from its unit, or mount proc "
+            "without subset=pid."
         ) from None
 
 

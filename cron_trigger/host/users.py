@@ -11,7 +11,8 @@ import contextlib
 import os
 import pwd
 import re
-from typing import Mapping, NamedTuple
+import signal
+from typing import Any, Mapping, NamedTuple
 
 #: systemd's default path: systemd.exec(5).
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -83,12 +84,22 @@ def surroundings(user: User, service: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def be_plain() -> None:
-    """Give this process the umask and groups that its scripts are to have.
+def unheard(_number: int, _frame: Any) -> None:
+    """Ignore a signal here, but not in a script: that does not inherit a handler."""
 
-    Once, at the start: each script then inherits them at no cost.
+
+def be_plain() -> None:
+    """Give this process the umask, groups and signals that its scripts are to have.
+
+    Once, at the start: each script then inherits them at no cost.  Where SIGCHLD is
+    ignored, as behind some inits, nobody would ever learn how a keeper ended.
     """
     os.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # Of these two Python does it itself at each start.
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, unheard)
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):
             os.setgroups(own_user().groups)

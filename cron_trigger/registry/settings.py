@@ -107,7 +107,15 @@ def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
 
     def folder(name: str, roots: Path, users: Path) -> Path:
         default = roots if os.geteuid() == 0 else users
-        return Path(os.path.abspath(given(name) or default))
+        path = str(given(name) or default)
+        if path.startswith("~"):
+            # Of a uid that nobody knows, without HOME; or none expanded it.  Below each
+            # current folder would be other locks.
+            raise ConfigError(
+                f"CRON_TRIGGER_{name.upper()} must name a folder without the "
+                f'shorthand "~", got {path}: write the whole path.'
+            )
+        return Path(os.path.abspath(path))
 
     state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     user_state = Path(state) / SERVICE

@@ -71,7 +71,9 @@ def places_of(path: str) -> Iterator[tuple[str, os.stat_result]]:
     lies neither on the first path nor on the last.  It ends where nothing is there:
     that is somebody else's message.
     """
-    left = os.path.join(os.getcwd(), path).split("/")[::-1]
+    # Where somebody has removed the current folder, a whole path needs none.
+    whole = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    left = whole.split("/")[::-1]
     folder, links = "", 0  # without the slash at its end
     with contextlib.suppress(OSError):
         yield "/", os.lstat("/")

@@ -49,6 +49,9 @@ class SettingsTest(CommandCase):
             ),
             "registry": ("/nowhere/crons.json", "/"),
             "secret-file": ("/nowhere/secret", "/", ""),
+            "log-dir": ("~/log",),
+            "state-dir": ("~", "~me/state"),
+            "run-dir": ("~/run",),
         }.items():
             variable = "CRON_TRIGGER_" + name.upper().replace("-", "_")
             for value in values:
@@ -244,6 +247,15 @@ class SettingsTest(CommandCase):
         self.assertEqual(str(settings.run_dir), "/run/user/1000/cron-trigger-server")
         home = os.path.expanduser("~/.local/state/cron-trigger-server")
         self.assertEqual(str(plain.run_dir), f"{home}/run")
+
+    def test_without_a_home_there_is_none_in_the_current_folder(self) -> None:
+        unknown = mock.patch("pwd.getpwuid", side_effect=KeyError)
+        no_home = mock.patch.dict(os.environ, clear=True)
+        with mock.patch("os.geteuid", return_value=12345), unknown, no_home:
+            with self.assertRaisesRegex(ConfigError, "STATE_DIR must name a folder"):
+                read_settings({}, {})
+            named = {f"{name}_dir": f"/srv/{name}" for name in ("log", "state", "run")}
+            self.assertEqual(str(read_settings(named, {}).run_dir), "/srv/run")
 
     def test_a_relative_folder_is_made_absolute(self) -> None:
         settings = read_settings({"log_dir": "logs"}, {})
