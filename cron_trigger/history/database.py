@@ -127,9 +127,9 @@ class Database:
 
     def _check_readable(self) -> None:
         """Note where a history that is there can't be read."""
-        if not self.path.exists():
-            return
         try:
+            if not self.path.exists():
+                return
             place = f"file:{urllib.parse.quote(os.fsencode(self.path))}?immutable=1"
             with contextlib.closing(sqlite3.connect(place, uri=True)) as db:
                 version_of(db, self.path)

@@ -75,7 +75,7 @@ class Joined:
             self._db = None
 
     def _joined(self) -> sqlite3.Connection:
-        readable = self._readable and self._history.exists()
+        readable = self._readable and os.path.exists(self._history)
         for place in _places(self._history) if readable else ():
             db = self._second_opened()
             with contextlib.suppress(sqlite3.Error):

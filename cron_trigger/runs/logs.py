@@ -26,8 +26,12 @@ from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import now_text
 from cron_trigger.registry.trust import folder_fault
 
-#: Faults of a disk or folder that must not keep a script from running.
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+#: Faults of a disk or folder that must not keep a script from running; the last ones
+#: of a disk that is gone: FUSE, NFS, a broken file system, CIFS.
+DISK_FAULTS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.ENOTCONN, errno.ESTALE, errno.EUCLEAN, errno.EHOSTDOWN, errno.ETIMEDOUT),
+)
 #: What no other disk would mend: a link, a folder, a pipe, somebody else's folder.
 WRONG_PLACES = (
     *(errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EPERM, errno.ENAMETOOLONG),
