@@ -379,7 +379,11 @@ def remedy_of(error: Optional[BaseException]) -> str:
         ("is locked", "end the program that has it locked"),
         ("readonly", "make its folder writable again (a read-only mount, or its mode)"),
         ("Read-only", "make its folder writable again"),
-        ("unable to open", "fix the permissions of its folder"),
+        (
+            "unable to open",
+            "fix the permissions of its folder, or remove some files if its disk has "
+            "no inode left (df -i)",
+        ),
         ("newer version", "install that version"),
         # What SQLite says, too, where a file can't be shared memory: mmap(2), ENODEV.
         (

@@ -203,6 +203,8 @@ def _low(folder: str, least: int) -> Optional[str]:
         disk = os.statvfs(folder)
     except OSError as error:
         return f"The log folder {folder} cannot be used ({error.strerror}): {REMEDY}"
+    if disk.f_files and not disk.f_favail:
+        return f"The disk of the logs ({folder}) has no inode left: remove some files."
     free = disk.f_bavail * disk.f_frsize
     if free >= min(least, disk.f_blocks * disk.f_frsize // 20):
         return None
@@ -214,7 +216,13 @@ def _low(folder: str, least: int) -> Optional[str]:
 
 def _is_writable(folder: str) -> bool:
     try:
-        return os.access(folder, os.W_OK | os.X_OK) and os.statvfs(folder).f_bavail > 0
+        disk = os.statvfs(folder)
+        # Some count no blocks (ramfs), some no inodes (btrfs).
+        if (disk.f_blocks and not disk.f_bavail) or (
+            disk.f_files and not disk.f_favail
+        ):
+            return False
+        return os.access(folder, os.W_OK | os.X_OK)
     except OSError:
         return False
 

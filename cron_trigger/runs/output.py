@@ -153,7 +153,8 @@ class RunLog:
                 return f"Its output cannot be read: {self._error.strerror}."
             return "Its output is gone: its log was removed while it ran."
         with contextlib.suppress(OSError):
-            if not os.fstatvfs(self.descriptor).f_bavail:
+            disk = os.fstatvfs(self.descriptor)
+            if disk.f_blocks and not disk.f_bavail:  # ramfs counts none
                 return "Its output may not be whole: the disk of its log is full."
         return None
 
