@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import unittest
+from pathlib import Path
 
-from support import Server, need, patched, wait_until
+from support import Server, need, need_command, patched, slow, wait_until
 from test_logs import LogCase
 
 REGISTRY = {"brief": {"description": "Brief", "command": ["sh", "-c", "exit 3"]}}
@@ -69,6 +72,53 @@ class Counts(LogCase):
         self.assertIsNone(self.server.completed("brief")["error"])
         self.assertEqual(self.problems(), [])
         self.assertTrue(self.doctor_on_logs().startswith("ok"))
+
+
+@slow
+class WrittenAnew(unittest.TestCase):
+    def test_a_full_btrfs_ends_neither_server_nor_command(self) -> None:
+        need(os.geteuid() == 0, "only root can mount")
+        with Server(REGISTRY, start=False) as server:
+            folder = server.state_dir = server.folder / "state"
+            folder.mkdir(0o700)
+            self.mount(server.folder / "image", folder)
+            server.start()
+            server.completed("brief")
+            fill(folder)
+            for _ in range(3):
+                # What is written by now is copied at the next change.
+                os.sync()
+                self.assertEqual(server.completed("brief")["exitCode"], 3)
+            self.assertIn("is full", str(server.get("/health").json["problems"]))
+            self.assertEqual(server.command("run", "brief").returncode, 3)
+            self.assertEqual(server.command("list").returncode, 0)
+            self.assertEqual(server.stop(), 0)
+            server.start()
+            self.assertEqual(server.completed("brief")["id"], 6)
+            (folder / "filler").unlink()
+            os.sync()
+            wait_until(lambda: server.get("/health").json["status"] == "healthy")
+            self.assertEqual(len(server.get("/runs").json["runs"]), 6)
+
+    def mount(self, image: Path, folder: Path) -> None:
+        make = need_command("mkfs.btrfs")
+        with open(image, "wb") as file:
+            file.truncate(128 << 20)
+        subprocess.run([make, "-q", str(image)], check=True, capture_output=True)
+        done = subprocess.call(["mount", "-o", "loop", str(image), str(folder)])
+        if done:
+            self.skipTest("this kernel mounts no btrfs")
+        self.addCleanup(subprocess.call, ["umount", "-l", str(folder)])
+        folder.chmod(0o700)
+
+
+def fill(folder: Path) -> None:
+    """Leave no room on a disk, whatever of it is free only after a while."""
+    for size in (1 << 16, *[1 << 12] * 4):
+        with contextlib.suppress(OSError), open(folder / "filler", "ab", 0) as filler:
+            while True:
+                filler.write(os.urandom(size))
+        os.sync()
 
 
 if __name__ == "__main__":
