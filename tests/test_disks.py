@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shutil
 import subprocess
 import unittest
 from pathlib import Path
@@ -20,6 +22,19 @@ def stat(path, whole=os.stat, **how):
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), path)
     return whole(path, **how)
 os.stat = stat
+"""
+#: A folder whose entries have other numbers than the files.
+MADE_UP = """
+import contextlib, os
+class Entry:
+    def __init__(self, entry): self.entry = entry
+    def __getattr__(self, name): return getattr(self.entry, name)
+    def inode(self): return 7
+@contextlib.contextmanager
+def scandir(path, whole=os.scandir):
+    with whole(path) as entries:
+        yield map(Entry, entries)
+os.scandir = scandir
 """
 
 
@@ -72,6 +87,50 @@ class Counts(LogCase):
         self.assertIsNone(self.server.completed("brief")["error"])
         self.assertEqual(self.problems(), [])
         self.assertTrue(self.doctor_on_logs().startswith("ok"))
+
+
+class Copied(LogCase):
+    """A log that is another file by now, as on a disk that numbers anew."""
+
+    def log_of(self, run_id: int) -> str:
+        return self.server.get(f"/runs/{run_id}/log").text
+
+    def test_a_restored_log_is_found_by_what_stands_there(self) -> None:
+        self.server.start()
+        ids = [self.server.completed("fails")["id"] for _ in range(2)]
+        log = self.server.log_dir / "fails.log"
+        whole = log.read_bytes()
+        for name in ("fails.log", "fails.log.1"):
+            log.rename(self.server.folder / f"kept-{name}")
+            log = self.server.log_dir / name
+            log.write_bytes(whole)
+            self.assertEqual([self.log_of(i) for i in ids], ["out\n", "out\n"])
+        log.write_bytes(whole.replace(b"[20", b"[19"))
+        self.assertIn("no longer there", self.log_of(ids[0]))
+
+    def test_what_copytruncate_left_of_an_output_is_shown(self) -> None:
+        self.server.start()
+        run_id = self.server.trigger("stay").json["runId"]
+        log = self.server.log_dir / "stay.log"
+        wait_until(lambda: "one\n" in self.server.log_text("stay"))
+        shutil.copy(log, f"{log}.1")
+        os.truncate(log, 0)
+        (self.server.folder / "go").touch()
+        self.assertIn("copytruncate", self.server.ended(run_id)["error"])
+        self.assertEqual(self.log_of(run_id), "one\n")
+
+    def test_numbers_that_only_the_folder_gives_mean_nothing(self) -> None:
+        """FUSE without `use_ino`."""
+        self.server.program = list(patched(MADE_UP))
+        self.server.start()
+        run = self.server.completed("fails")
+        log = self.server.log_dir / "fails.log"
+        log.rename(f"{log}.1")
+        self.assertEqual(self.log_of(run["id"]), "out\n")
+        with open(self.server.run_dir / "fails.pid") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            cron = self.server.get("/crons/fails").json["cron"]
+            self.assertEqual((cron["running"] or {}).get("trigger"), "external")
 
 
 @slow

@@ -147,7 +147,8 @@ class LockTable:
     def _read_names(self) -> None:
         with contextlib.suppress(OSError), os.scandir(self._run_dir) as entries:
             self._names = {
-                entry.inode(): entry.name[: -len(".pid")]
+                # Not entry.inode(), which FUSE may make up.
+                entry.stat(follow_symlinks=False).st_ino: entry.name[: -len(".pid")]
                 for entry in entries
                 if entry.name.endswith(".pid")
             }
