@@ -117,6 +117,27 @@ class Removed(LogCase):
         self.server.trigger("brief")
         self.assertEqual(os.listdir(target), [])
 
+    def test_a_folder_that_is_ones_own_link_serves_as_well(self) -> None:
+        """As where logs were moved to a larger disk."""
+        target = self.server.folder / "large"
+        target.mkdir(0o755)
+        self.server.log_dir.symlink_to("large")
+        self.server.start()
+        self.assertIsNone(self.server.completed("brief")["error"])
+        self.assertIn("said", (target / "brief.log").read_text())
+
+    def test_a_folder_that_is_a_link_in_a_place_of_others_is_refused(self) -> None:
+        need(os.geteuid() == 0, "only root is led astray")
+        above = self.server.folder / "above"
+        above.mkdir()
+        self.server.log_dir = above / "log"
+        (self.server.folder / "large").mkdir(0o755)
+        self.server.log_dir.symlink_to("../large")
+        above.chmod(0o775)
+        refused = self.server.command("serve", "--port=0", "--host=127.0.0.1")
+        self.assertEqual(refused.returncode, 78)
+        self.assertIn(f"its group may write {above}", refused.stderr)
+
     def test_a_stricter_mode_is_kept(self) -> None:
         self.server.log_dir.mkdir()
         self.server.log_dir.chmod(0o750)

@@ -7,7 +7,6 @@ import fnmatch
 import os
 import re
 import shlex
-import shutil
 from pathlib import Path
 from typing import Iterator
 
@@ -31,10 +30,10 @@ def folders(host: Host) -> Iterator[Finding]:
 def look_at_folder(name: str, folder: Path) -> Finding:
     """Tell whether the server can write a folder, or make it."""
     there = folder
-    while not os.path.lexists(there):
-        there = there.parent
     try:
-        free = shutil.disk_usage(there).free
+        while not _is_there(there):
+            there = there.parent
+        disk = os.statvfs(there)
     except OSError as error:
         return wrong(
             name,
@@ -53,10 +52,22 @@ def look_at_folder(name: str, folder: Path) -> Finding:
             remedy = "Mount its disk writable (mount -o remount,rw)"
         remedy += ", or name another folder."
         return wrong(name, f"{there} cannot be written.", remedy)
-    if free < FREE_BYTES:
+    free = disk.f_bavail * disk.f_frsize
+    if free < min(FREE_BYTES, disk.f_blocks * disk.f_frsize // 20):
         text = f"The disk of {folder} has {free >> 20} MB left."
         return wrong(name, text, "Free some space: history and logs need it.")
+    if disk.f_files and not disk.f_favail:
+        text = f"The disk of {folder} has no inode left."
+        return wrong(name, text, "Remove some files: df -i shows how many there are.")
     return Finding(name, "ok", str(folder))
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether something has this name; raises OSError where nobody can tell."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(path)
+        return True
+    return False
 
 
 def rotation(host: Host) -> Iterator[Finding]:

@@ -127,9 +127,9 @@ class Database:
 
     def _check_readable(self) -> None:
         """Note where a history that is there can't be read."""
-        if not self.path.exists():
-            return
         try:
+            if not self.path.exists():
+                return
             place = f"file:{urllib.parse.quote(os.fsencode(self.path))}?immutable=1"
             with contextlib.closing(sqlite3.connect(place, uri=True)) as db:
                 version_of(db, self.path)
@@ -220,10 +220,14 @@ class Database:
                         self._second.move_to(db, self.ids)
                         db.execute("begin immediate")
                     # Killed up to its commit: nothing of it is there.  After it: all.
-                    return self._committed(db, change, last)
+                    result = self._committed(db, change, last)
             except BaseException:
                 roll_back(db)
                 raise
+            # The first read after a commit is marked in the index of the -wal.  Now:
+            # later there may be no room for that (`is_short`).
+            db.execute("select 1 from events limit 1").fetchone()
+            return result
 
         return _in_order(attempt)
 

@@ -26,6 +26,7 @@ from cron_trigger.history.schema import (
     roll_back,
 )
 from cron_trigger.history.second import COLUMNS, PUT, REPLACED, Rows
+from cron_trigger.host.shortage import is_short
 from cron_trigger.registry.errors import ConfigError
 
 #: A history that is lost in use is read once more through what is still open: so many
@@ -76,6 +77,8 @@ class HistoryFile:
 
     def connected(self) -> sqlite3.Connection:
         """Return the history as it stands under its name."""
+        if is_short(self.path.parent):
+            raise sqlite3.OperationalError("database or disk is full")
         if self._db is None:
             self._take(self._begun())
         elif why := self._lost(self._db):
@@ -116,8 +119,12 @@ class HistoryFile:
     def close(self) -> None:
         """Close it; the next use opens it again."""
         if self._db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.close()
+            if is_short(self.path.parent):
+                # Closed by its last user, the -wal is taken into the file.
+                _leave_open(self._db)
+            else:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.close()
             self._db = None
 
     def close_after(self, error: BaseException) -> None:
@@ -143,6 +150,8 @@ class HistoryFile:
 
     def is_locked(self) -> bool:
         """Look whether another program has it locked; any thread, without a lock."""
+        if is_short(self.path.parent):
+            return False
         try:
             url = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode=rw"
             with contextlib.closing(sqlite3.connect(url, timeout=0.2, uri=True)) as db:
@@ -285,6 +294,13 @@ class HistoryFile:
         )
 
 
+def _leave_open(db: sqlite3.Connection) -> None:
+    """Have nobody close it, not even the end of the program."""
+    import ctypes  # only here: see keeper
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
+
+
 def _is_well(db: sqlite3.Connection) -> bool:
     """Look through all of a file that somebody may have copied while it was written."""
     try:
@@ -379,7 +395,11 @@ def remedy_of(error: Optional[BaseException]) -> str:
         ("is locked", "end the program that has it locked"),
         ("readonly", "make its folder writable again (a read-only mount, or its mode)"),
         ("Read-only", "make its folder writable again"),
-        ("unable to open", "make its folder writable (its mode, or a read-only mount)"),
+        (
+            "unable to open",
+            "make its folder writable (its mode, or a read-only mount), or remove some "
+            "files if its disk has no inode left (df -i)",
+        ),
         ("newer version", "install that version"),
         # What SQLite says, too, where a file can't be shared memory: mmap(2), ENODEV.
         (

@@ -16,6 +16,7 @@ from typing import Any, Optional, Sequence
 
 from cron_trigger.history.schema import columns_of, roll_back
 from cron_trigger.history.second import Row, Second
+from cron_trigger.host.shortage import is_short
 
 
 class Joined:
@@ -75,7 +76,7 @@ class Joined:
             self._db = None
 
     def _joined(self) -> sqlite3.Connection:
-        readable = self._readable and self._history.exists()
+        readable = self._readable and os.path.exists(self._history)
         for place in _places(self._history) if readable else ():
             db = self._second_opened()
             with contextlib.suppress(sqlite3.Error):
@@ -119,7 +120,8 @@ def _places(history: Path) -> list[str]:
     has_wal = False
     with contextlib.suppress(OSError):
         has_wal = os.stat(f"{history}-wal").st_size > 0
-    return [f"{place}?mode=ro", f"{place}?immutable=1"][0 if has_wal else 1 :]
+    shm = "&readonly_shm=1" if is_short(history.parent) else ""
+    return [f"{place}?mode=ro{shm}", f"{place}?immutable=1"][0 if has_wal else 1 :]
 
 
 def _join(db: sqlite3.Connection) -> None:

@@ -155,7 +155,7 @@ class Second:
         return False
 
     def _in_place(self) -> bool:
-        return self.path is not None and self.path.exists()
+        return self.path is not None and os.path.exists(self.path)
 
     def _has_room(self, room: int) -> bool:
         (free,) = self._opened().execute("pragma freelist_count").fetchone()

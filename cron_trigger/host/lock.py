@@ -125,17 +125,25 @@ def held_locks(run_dir: Path) -> dict[str, int]:
             fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
         with open("/proc/locks", encoding="ascii", errors="replace") as file:
             rows = [line.split() for line in file if " FLOCK " in line]
-        with os.scandir(folder) as entries:
-            names = {e.inode(): e.name[:-4] for e in entries if e.name.endswith(".pid")}
+        locks = [
+            (row[-4], int(row[-3].rpartition(":")[2]), row[-3].rpartition(":")[0])
+            for row in rows
+            if "->" not in row
+        ]
         own_inode = os.fstat(folder).st_ino
+        device = next((d for _, inode, d in locks if inode == own_inode), None)
+        held = {i: int(pid) for pid, i, d in locks if d == device and i != own_inode}
+        if not held:
+            return {}
+        with os.scandir(folder) as entries:
+            # Not e.inode(), which FUSE may make up.
+            found = [
+                (e.name[:-4], e.stat(follow_symlinks=False).st_ino)
+                for e in entries
+                if e.name.endswith(".pid")
+            ]
+        return {name: held[inode] for name, inode in found if inode in held}
     except OSError:
         return {}
     finally:
         os.close(folder)
-    locks = [
-        (row[-4], int(row[-3].rpartition(":")[2]), row[-3].rpartition(":")[0])
-        for row in rows
-        if "->" not in row
-    ]
-    device = next((d for _, inode, d in locks if inode == own_inode), None)
-    return {names[i]: int(pid) for pid, i, d in locks if d == device and i in names}

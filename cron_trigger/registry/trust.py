@@ -46,9 +46,11 @@ def folder_fault(folder: str, of_logs: bool = False) -> Optional[str]:
     """Return who else may put links into a folder of root's, and the remedy; or None.
 
     Above a folder of logs one may be its group's (Ubuntu's /var/log is that of syslog):
-    logs are opened by a descriptor, so that no link is met there.
+    logs are opened by a descriptor, so that no link is met there.  Not where the folder
+    itself is a link: that is followed if nobody else can have put it there.
     """
     other = "name another folder, one that root alone may write"
+    is_link = os.path.islink(folder)
     with contextlib.suppress(OSError):
         status = os.stat(folder)
         if status.st_uid == 0 and status.st_mode & 0o022:
@@ -58,7 +60,7 @@ def folder_fault(folder: str, of_logs: bool = False) -> Optional[str]:
         if status.st_uid != 0:
             return f"{folder} belongs to {_user(status.st_uid)}: {other}"
     for place, status in places_of(folder):
-        fault = _place_fault(place, status, {0}, group=not of_logs)
+        fault = _place_fault(place, status, {0}, group=not of_logs or is_link)
         if fault:
             return f"{fault}: {_chmod(place, status, {0}) or other}"
     return None

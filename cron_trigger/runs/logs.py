@@ -1,12 +1,12 @@
 """The log files: each cron's, and the server's own.
 
 The log folder is checked once and held open: it must belong to root (or to the server's
-user) and be no link, and files in it are opened through that descriptor, so whoever may
-write a folder above it (Ubuntu's /var/log is that of syslog) can put nothing in its
-place.  Logs may be rotated by rename at any time, so no file is kept open for longer
-than a run or a line.  A disk that takes no output keeps no script from running: the run
-says so, and `problems` as long as it lasts.  Any thread may call; `Logs._lock` guards
-the open folder and the faults.
+user) and be no link of others', and files in it are opened through that descriptor:
+whoever may write a folder above it (Ubuntu's /var/log is that of syslog) can put
+nothing in its place.  Logs may be rotated by rename at any time, so no file is kept
+open for longer than a run or a line.  A disk that takes no output keeps no script from
+running: the run says so, and `problems` as long as it lasts.  Any thread may call;
+`Logs._lock` guards the open folder and the faults.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ from cron_trigger.host.shortage import is_shortage
 from cron_trigger.registry.errors import LaunchError
 from cron_trigger.registry.texts import printable
 from cron_trigger.registry.times import now_text
-from cron_trigger.registry.trust import folder_fault
+from cron_trigger.registry.trust import folder_fault, writable_by_others
 
-#: Faults of a disk or folder that must not keep a script from running.
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+#: Faults of a disk or folder that must not keep a script from running; the last ones
+#: of a disk that is gone: FUSE, NFS, a broken file system, CIFS.
+DISK_FAULTS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.ENOTCONN, errno.ESTALE, errno.EUCLEAN, errno.EHOSTDOWN, errno.ETIMEDOUT),
+)
 #: What no other disk would mend: a link, a folder, a pipe, somebody else's folder.
 WRONG_PLACES = (
     *(errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EPERM, errno.ENAMETOOLONG),
@@ -46,11 +50,16 @@ def open_folder(path: str) -> int:
     """Return a descriptor of a folder that no other user can write; raises OSError.
 
     Step by step, and by no link: what was a folder when it was checked must still be
-    one when it is opened.
+    one when it is opened.  A link that nobody else could have put there is one's own.
     """
     folder = os.open("/", FOLDER)
     try:
         above, last = os.path.split(os.path.abspath(path))
+        if os.path.islink(path):
+            if writable_by_others(path, os.geteuid()):
+                why = "its folder is a link that others may exchange"
+                raise NotADirectoryError(errno.ENOTDIR, why, path)
+            above, last = os.path.split(os.path.realpath(path))
         for name in (*os.path.realpath(above).split("/"), last):
             if name:
                 below = os.open(name, FOLDER, dir_fd=folder)
@@ -186,6 +195,8 @@ def _low(folder: str) -> Optional[str]:
         disk = os.statvfs(folder)
     except OSError as error:
         return f"The log folder {folder} cannot be used ({error.strerror}): {REMEDY}"
+    if disk.f_files and not disk.f_favail:
+        return f"The disk of the logs ({folder}) has no inode left: remove some files."
     free = disk.f_bavail * disk.f_frsize
     if free >= min(FREE_BYTES, disk.f_blocks * disk.f_frsize // 20):
         return None
@@ -197,7 +208,14 @@ def _low(folder: str) -> Optional[str]:
 
 def _is_writable(folder: str) -> bool:
     try:
-        return os.access(folder, os.W_OK | os.X_OK) and os.statvfs(folder).f_bavail > 0
+        os.close(open_folder(folder))
+        disk = os.statvfs(folder)
+        # Some count no blocks (ramfs), some no inodes (btrfs).
+        if (disk.f_blocks and not disk.f_bavail) or (
+            disk.f_files and not disk.f_favail
+        ):
+            return False
+        return os.access(folder, os.W_OK | os.X_OK)
     except OSError:
         return False
 

@@ -3,7 +3,9 @@
 Whoever shows or follows a run's output reads it here, and the lines that stand around
 it are written here.  A log may be rotated by rename at any time, so a run's part is
 found by the file's inode, and believed only if the run's first line stands at its
-place: an inode may be given to another file.  A `RunLog` is used by one thread.
+place: an inode may be given to another file.  A copy (copytruncate, a backup) and a
+disk that numbers anew at each mount are found by that line and its time alone.  A
+`RunLog` is used by one thread.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Iterator, Optional
 from cron_trigger.host.shortage import is_shortage
 from cron_trigger.registry.records import Run
 from cron_trigger.registry.texts import path_of
+from cron_trigger.registry.times import epoch_of
 
 
 def framing_line(text: str) -> str:
@@ -35,6 +38,9 @@ def inode_of(number: int) -> int:
 class RunLog:
     """One run's part of a log."""
 
+    #: A run's first line is written so soon after its start.
+    COPY_S = 60.0
+
     def __init__(self, run: Run) -> None:
         """Open the file; `descriptor` is None where the output is not kept.
 
@@ -44,6 +50,7 @@ class RunLog:
         self.descriptor: Optional[int] = None
         #: Why a file that is there can't be read.
         self._error: Optional[OSError] = None
+        self._is_copy = False
         self.start = 0
         if run.log_file and run.log_inode is not None and run.log_start is not None:
             self._find(path_of(run.log_file), run.log_start)
@@ -52,48 +59,62 @@ class RunLog:
         # A rotation may come between the name and the opening: the inode decides,
         # below.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        for candidate in self._candidates(path):
+        for candidate, may_be_copy in self._candidates(path):
             try:
                 # Looked at through the descriptor: what stands under the name may
                 # change.
                 self.descriptor = descriptor = os.open(candidate, flags)
-                head = self._head(descriptor, log_start)
-                if head is not None:
+                head = self._head(descriptor, log_start, may_be_copy)
+                if head:
                     self.start = log_start + head
                     return
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: no time stands there
                 self._note(error)
             self.close()
 
-    def _note(self, error: OSError) -> None:
+    def _note(self, error: Exception) -> None:
         """Keep an error that is more than a file which is not there."""
         if is_shortage(error):
             raise error
-        if not isinstance(error, FileNotFoundError):
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             self._error = error
 
-    def _candidates(self, path: str) -> Iterator[str]:
-        """Yield the log, then its rotated names (`x.log.1`, `x.log-20261123`)."""
-        yield path
+    def _candidates(self, path: str) -> Iterator[tuple[str, bool]]:
+        """Yield the log, then its rotated names (`x.log.1`, `x.log-20261123`).
+
+        Last, with True, those that may be copies: the folder says another inode.
+        """
+        yield path, False
         folder, name = os.path.split(path)
         try:
             with os.scandir(folder) as entries:
-                inode = self.run.log_inode
-                found = [e for e in entries if inode_of(e.inode()) == inode]
+                named = [e for e in entries if e.name.startswith(name)]
+                found = [e for e in named if e.is_file(follow_symlinks=False)]
         except OSError as error:
             return self._note(error)
-        for entry in found:
-            if entry.name.startswith(name) and entry.name != name:
-                yield entry.path
+        others = [e for e in found if inode_of(e.inode()) != self.run.log_inode]
+        yield from ((e.path, False) for e in found if e not in others)
+        yield from ((e.path, True) for e in sorted(others, key=lambda e: e.name))
 
-    def _head(self, descriptor: int, log_start: int) -> Optional[int]:
-        """Return the length of the run's first line if it stands at `log_start`."""
-        if inode_of(os.fstat(descriptor).st_ino) != self.run.log_inode:
-            return None
+    def _head(self, descriptor: int, log_start: int, may_be_copy: bool) -> int:
+        """Return the length of the run's first line if it stands at `log_start`, or 0.
+
+        In a copy it must have the run's time as well.
+        """
+        is_copy = inode_of(os.fstat(descriptor).st_ino) != self.run.log_inode
+        if is_copy and not may_be_copy:
+            return 0
         head = os.pread(descriptor, 4096, log_start)
         line, newline, _ = head.partition(b"\n")
-        mark = f"] run {self.run.id} started (".encode()
-        return len(line) + 1 if newline and mark in line[:60] else None
+        stamp, mark, _ = line[:60].partition(f"] run {self.run.id} started (".encode())
+        if not newline or not mark:
+            return 0
+        if is_copy:
+            began_s = epoch_of(stamp[1:].decode("ascii"))
+            if abs(began_s - epoch_of(self.run.started_at)) > self.COPY_S:
+                return 0
+        self._is_copy = is_copy
+        return len(line) + 1
 
     def end(self) -> int:
         """Return where the run's output ends so far."""
@@ -139,9 +160,12 @@ class RunLog:
         if self.descriptor is None:
             if self._error is not None:
                 return f"Its output cannot be read: {self._error.strerror}."
-            return "Its output is gone: its log was removed while it ran."
+            return "Its output is gone: its log was removed or moved while it ran."
+        if self._is_copy:
+            return "Its output may not be whole: its log was rotated by copytruncate."
         with contextlib.suppress(OSError):
-            if not os.fstatvfs(self.descriptor).f_bavail:
+            disk = os.fstatvfs(self.descriptor)
+            if disk.f_blocks and not disk.f_bavail:  # ramfs counts none
                 return "Its output may not be whole: the disk of its log is full."
         return None
 
