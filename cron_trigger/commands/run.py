@@ -13,7 +13,7 @@ import contextlib
 import functools
 import signal
 import sys
-from typing import Any, Iterator, Optional
+from typing import Iterator, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.commands.place import refuse_guest, registry_of, settings_of
@@ -193,15 +193,8 @@ def _cancelled_by_signals(runner: Runner, loop: Loop, user: str) -> Iterator[lis
             for run_id in started:
                 insist(functools.partial(runner.cancel, run_id, f"{user} (signal)"))
 
-    def handle(_number: int, _frame: Any) -> None:
-        loop.call_soon(cancel)
-
     asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     # Under nohup(1) the end of a terminal ends nothing.
     wanted = [number for number in asked if signal.getsignal(number) is not unheard]
-    before = {number: signal.signal(number, handle) for number in wanted}
-    try:
+    with loop.on_signals(dict.fromkeys(wanted, cancel)):
         yield started
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
