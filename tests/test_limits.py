@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import socket
@@ -1103,10 +1104,10 @@ class SharesTest(unittest.TestCase):
     def test_who_is_at_work_or_safe_is_not_pushed_out(self) -> None:
         places = self.places(2, 4)
         one, two = (self.take(places, "a", name) for name in ("one", "two"))
-        self.assertTrue(places.hold(one))
+        self.assertTrue(one.hold())
         self.take(places, "a", "three")
         self.assertEqual(self.left, ["two"])
-        self.assertFalse(places.hold(two))
+        self.assertFalse(two.hold())
         places = self.places(2, 4, safe_s=10.0)
         self.take(places, "a", "first")
         self.take(places, "a", "second")
@@ -1116,12 +1117,12 @@ class SharesTest(unittest.TestCase):
         self.assertEqual(self.left, ["two", "first"])
 
     def test_a_place_is_given_back_once(self) -> None:
-        places = self.places(2, 2, None)
+        places = self.places(2, 2, math.inf)
         one = self.take(places, "a")
         self.take(places, "a")
         self.assertIsNone(self.take(places, "a"))
-        places.give(one)
-        places.give(one)
+        one.give()
+        one.give()
         self.assertEqual(len(places), 1)
         self.assertTrue(self.take(places, "b"))
         self.assertIsNone(self.take(places, "b"))

@@ -175,7 +175,7 @@ class Api:
             later=functools.partial(
                 self._run_later, run, time.monotonic() + wait_s, place
             ),
-            release=functools.partial(self._followers.give, place),
+            release=place.give,
         )
 
     def _run_later(

@@ -183,7 +183,7 @@ class Broadcaster:
         """Drop a stream that is not well; wait for room where it has a backlog."""
         if not well:
             self._streams.pop(stream.descriptor, None)
-            self._places.give(stream.place)
+            stream.place.give()
             self._loop.unwatch(stream.descriptor)
             stream.connection.close()
             return
@@ -215,7 +215,7 @@ class Broadcaster:
         """Give a place back, unless its stream has joined and counts by itself."""
         with self._lock:
             if all(stream.place is not place for stream in self._streams.values()):
-                self._places.give(place)
+                place.give()
 
     def newest(self) -> int:
         """Return the id of the last event."""

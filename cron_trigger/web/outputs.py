@@ -86,7 +86,7 @@ class Outputs:
 
         def release() -> None:
             log.close()
-            self._places.give(place)
+            place.give()
 
         return Answer(
             200,

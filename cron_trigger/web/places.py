@@ -9,6 +9,8 @@ each table, and whoever is pushed out is told after it was given back.
 from __future__ import annotations
 
 import collections
+import math
+import operator
 import os
 import resource
 import threading
@@ -50,15 +52,32 @@ def limits_for(
 class Place:
     """What one of those has.  `leave` is called when it is pushed out."""
 
-    __slots__ = ("client", "leave", "lost", "since_s")
+    __slots__ = ("client", "kind", "leave", "lost", "since_s")
 
-    def __init__(self, client: str, leave: Callable[[], None]) -> None:
+    def __init__(self, kind: Places, client: str, leave: Callable[[], None]) -> None:
+        self.kind = kind
         self.client = client
         self.leave = leave
-        #: Since when it may be pushed out; None: not now.
-        self.since_s: Optional[float] = None
+        #: Since when it has waited for its client; who is at work does so never.
+        self.since_s = kind.monotonic()
         #: It was pushed out.
         self.lost = False
+
+    def give(self) -> None:
+        """Give it back; it may have been lost, or given back, before."""
+        with self.kind.lock:
+            self.kind.remove(self)
+
+    def hold(self) -> bool:
+        """Keep it from being pushed out; return False if it was already."""
+        with self.kind.lock:
+            self.since_s = math.inf
+            return not self.lost
+
+    def wait(self) -> None:
+        """Say that it waits for its client from now on, and may be pushed out."""
+        with self.kind.lock:
+            self.since_s = self.kind.monotonic()
 
 
 class Places:
@@ -67,14 +86,14 @@ class Places:
     def __init__(
         self,
         limit: Limit,
-        safe_s: Optional[float] = None,
+        safe_s: float = math.inf,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nobody is pushed out before `safe_s`; None: never."""
+        """Nobody is pushed out before `safe_s`."""
         self._limit = limit
         self._safe_s = safe_s
-        self._monotonic = monotonic
-        self._lock = threading.Lock()  # guards the table, and each place in it
+        self.monotonic = monotonic
+        self.lock = threading.Lock()  # guards the table, and each place in it
         self._of: dict[str, dict[Place, None]] = {}  # by client, the oldest first
         self._count = 0
 
@@ -86,7 +105,7 @@ class Places:
     ) -> Optional[Place]:
         """Return a place, if need be another one's; None where there is none."""
         (share, total), pushed = self._limit, None
-        with self._lock:
+        with self.lock:
             mine = len(self._of.get(client, ()))
             if mine >= share or self._count >= total:
                 # Of one client too many: its own oldest makes room.
@@ -94,9 +113,7 @@ class Places:
                 pushed = self._push(among)
                 if pushed is None:
                     return None
-            place = Place(client, leave)
-            if self._safe_s is not None:
-                place.since_s = self._monotonic()
+            place = Place(self, client, leave)
             self._of.setdefault(client, {})[place] = None
             self._count += 1
         if pushed:
@@ -120,25 +137,22 @@ class Places:
 
     def _oldest(self, clients: list[str]) -> Optional[Place]:
         """Return the longest waiting place of the first client that has any."""
-        before_s = self._monotonic() - (self._safe_s or 0.0)
+        before_s = self.monotonic() - self._safe_s
         for client in clients:
-            found = [
-                (place.since_s, number, place)
-                for number, place in enumerate(self._of.get(client, ()))
-                if place.since_s is not None and place.since_s <= before_s
-            ]
-            if found:
-                return min(found, key=lambda item: item[:2])[2]
+            waiting = [p for p in self._of.get(client, ()) if p.since_s <= before_s]
+            if waiting:
+                return min(waiting, key=operator.attrgetter("since_s"))
         return None
 
     def _push(self, clients: list[str]) -> Optional[Place]:
         found = self._oldest(clients)
         if found is not None:
-            self._remove(found)
+            self.remove(found)
             found.lost = True
         return found
 
-    def _remove(self, place: Place) -> None:
+    def remove(self, place: Place) -> None:
+        """Count a place no more; by who holds `lock`."""
         places = self._of.get(place.client, {})
         if place in places:
             del places[place]
@@ -146,32 +160,16 @@ class Places:
         if not places:
             self._of.pop(place.client, None)
 
-    def give(self, place: Place) -> None:
-        """Give a place back; it may have been lost, or given back, before."""
-        with self._lock:
-            self._remove(place)
-
-    def hold(self, place: Place) -> bool:
-        """Keep a place from being pushed out; return False if it was already."""
-        with self._lock:
-            place.since_s = None
-            return not place.lost
-
-    def wait(self, place: Place) -> None:
-        """Say that a place waits for its client from now on, and may be pushed out."""
-        with self._lock:
-            place.since_s = self._monotonic()
-
     def push_out(self) -> None:
         """Push out the oldest of the greediest: something else is short."""
-        with self._lock:
+        with self.lock:
             found = self._push(self._greedier("", 0))
         if found:
             found.leave()
 
-    def since(self) -> list[Optional[float]]:
-        """Return since when each may be pushed out; None: not now."""
-        with self._lock:
+    def since(self) -> list[float]:
+        """Return since when each has waited for its client."""
+        with self.lock:
             return [p.since_s for places in self._of.values() for p in places]
 
 

@@ -61,7 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = str(address_of(self.client_address[0]))
         self.place = self.server.places[self.connection]
-        self.work: Optional[tuple[Places, Place]] = None
+        self.work: Optional[Place] = None
         self.has_turn = False
         self.limits = self.server.limits
         self.reader = Reader(self.connection, self.limits.request_s)
@@ -190,7 +190,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _begin_work(self, route: Route) -> None:
         """Take a place in work; else `overloaded`.  `/health` always has one."""
-        if not self.server.connections.hold(self.place):
+        if not self.place.hold():
             raise ConnectionError  # pushed out just now, before anything was done
         if route.action == "health":
             return
@@ -203,19 +203,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             f"Too many requests in progress (at most {limit.share} of one client and "
             f"{limit.total} of all)"
         )
-        self.work = places, places.claim(self.place.client, refused, 1)
+        self.work = places.claim(self.place.client, refused, 1)
 
     def _leave_work(self) -> None:
         if self.work:
-            places, place = self.work
-            places.give(place)
+            self.work.give()
             self.work = None
 
     def _wait(self) -> None:
         """The request is worked on no more; its connection waits for its client."""
         self._give_turn()
         self._leave_work()
-        self.server.connections.wait(self.place)
+        self.place.wait()
 
     def _take_turn(self) -> None:
         """Wait until one more thread of this client may work, unless this one does."""
@@ -365,7 +364,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         """Count a connection no more: it is closed, or somebody else's."""
         place = self.places.pop(connection, None)
         if place:
-            self.connections.give(place)
+            place.give()
 
     def shutdown_request(self, request: Any) -> None:
         self.forget(request)
@@ -389,7 +388,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         """
         fresh_s = time.monotonic() - self.limits.arrival_s
         since = self.connections.since()
-        return bool(self.turns.lines) or any(s is None or s > fresh_s for s in since)
+        return bool(self.turns.lines) or any(s > fresh_s for s in since)
 
     def close_connections(self) -> None:
         for connection in list(self.places):
