@@ -120,9 +120,15 @@ class Places:
             pushed.leave()
         return place
 
-    def claim(self, client: str, refused: str, again_s: int) -> Place:
+    def claim(
+        self,
+        client: str,
+        refused: str,
+        again_s: int,
+        leave: Callable[[], None] = lambda: None,
+    ) -> Place:
         """Return a place as `take` does; else `overloaded`, which says `refused`."""
-        place = self.take(client)
+        place = self.take(client, leave)
         if place is None:
             raise overloaded(refused, again_s)
         return place
@@ -167,10 +173,10 @@ class Places:
         if found:
             found.leave()
 
-    def since(self) -> list[float]:
-        """Return since when each has waited for its client."""
+    def taken(self) -> list[Place]:
+        """Return the places that somebody has."""
         with self.lock:
-            return [p.since_s for places in self._of.values() for p in places]
+            return [place for places in self._of.values() for place in places]
 
 
 class _Line:

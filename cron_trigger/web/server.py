@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import http.server
 import socket
 import sys
 import time
 from collections import deque
+from functools import partial
 from typing import Any, Callable, Mapping, Optional
 
 from cron_trigger.host.loop import Loop
@@ -55,12 +55,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """One connection.  Runs in a thread of its own."""
 
     server: HttpServer
+    #: The peer's, as a text, and the connection's place.
+    client_address: Any
 
     def setup(self) -> None:
         self.connection = self.request
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.address = str(address_of(self.client_address[0]))
-        self.place = self.server.places[self.connection]
+        self.address: str = self.client_address[0]
+        self.place: Place = self.client_address[1]
         self.work: Optional[Place] = None
         self.has_turn = False
         self.limits = self.server.limits
@@ -177,7 +179,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _hand_over(self, take: Callable[[socket.socket], None]) -> None:
         """Give the connection away; nothing more is read from it here."""
-        self.server.forget(self.connection)
+        self.place.give()
         given = socket.socket(fileno=self.connection.detach())
         try:
             given.settimeout(self.limits.send_s)
@@ -293,8 +295,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.turns = Turns()
         self.limits = limits
         self._loop = loop
-        #: By connection, its place; each key is used by one thread at a time.
-        self.places: dict[socket.socket, Place] = {}
         #: Refused ones that are closed a moment later; the accepting thread adds, the
         #: loop's takes away, and an end of a deque is safe for both.
         self._refused: deque[socket.socket] = deque()
@@ -315,25 +315,22 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a new thread, or refuse it here and now."""
-        address = str(address_of(client_address[0]))
+        address = client = str(address_of(client_address[0]))
+        place: Optional[Place] = None
         try:
-            client, allowed = client_of(address), self.access.sources.allow(address)
-        except OSError:  # no descriptor is free to look
-            return self._turn_away(request, address, address, _out_of_room())
-        if not allowed:
-            return self._turn_away(request, address, client, _stranger(address))
-        place = self.connections.take(client, lambda: _shut(request))
-        if place is None:
-            refusal = overloaded("Too many requests are in progress", 1)
-            return self._turn_away(request, address, client, refusal)
-        self.places[request] = place
-        try:
-            serve = functools.partial(
-                self.process_request_thread, request, client_address
-            )
-            begin(f"client {address}", serve)
-        except RuntimeError:  # no thread could be started
-            self.forget(request)
+            client = client_of(address)
+            if not self.access.sources.allow(address):
+                raise _stranger(address)
+            refused = "Too many requests are in progress"
+            leave = partial(_shut, request)
+            place = self.connections.claim(client, refused, 1, leave)
+            begin(f"client {address}", partial(self._serve, request, address, place))
+        except Refusal as refusal:
+            self._turn_away(request, address, client, refusal)
+        except (OSError, RuntimeError, MemoryError):
+            # No descriptor is free to look by, or no thread could be started.
+            if place:
+                place.give()
             self._turn_away(request, address, client, _out_of_room())
 
     def _turn_away(
@@ -360,15 +357,15 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     # ---- connections' threads
 
-    def forget(self, connection: socket.socket) -> None:
-        """Count a connection no more: it is closed, or somebody else's."""
-        place = self.places.pop(connection, None)
-        if place:
-            place.give()
-
-    def shutdown_request(self, request: Any) -> None:
-        self.forget(request)
-        super().shutdown_request(request)
+    def _serve(self, request: socket.socket, address: str, place: Place) -> None:
+        """Serve a connection until its end."""
+        try:
+            Handler(request, (address, place), self)
+        except Exception:
+            self.handle_error(request, address)
+        finally:
+            place.give()  # before its client sees the end, and may come again
+            self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
@@ -387,12 +384,12 @@ class HttpServer(http.server.ThreadingHTTPServer):
         request may still come: whoever was let in is served, not told to come again.
         """
         fresh_s = time.monotonic() - self.limits.arrival_s
-        since = self.connections.since()
-        return bool(self.turns.lines) or any(s > fresh_s for s in since)
+        taken = self.connections.taken()
+        return bool(self.turns.lines) or any(p.since_s > fresh_s for p in taken)
 
     def close_connections(self) -> None:
-        for connection in list(self.places):
-            _shut(connection)
+        for place in self.connections.taken():
+            place.leave()
         while self._refused:
             self._close_refused()
 
