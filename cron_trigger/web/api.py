@@ -165,37 +165,29 @@ class Api:
     def run(self, request: Request) -> Answer:
         wait_s = query_number(request.query, "wait", 0, WAIT_S, 0) or 0
         run = self._run(request.id)
-        if not wait_s or not run.running:
-            return self._run_answer(run)
-        place = self._followers.claim(
-            request.client, "Too many clients wait for runs to end", 1
-        )
-        return Answer(
-            200,
-            later=functools.partial(
-                self._run_later, run, time.monotonic() + wait_s, place
-            ),
-            release=place.give,
-        )
-
-    def _run_later(
-        self, run: Run, until_s: float, place: Place, at_once: bool
-    ) -> Optional[Answer]:
-        """Return a run when it has ended or the time is over; None a moment later."""
-        active = self._runner.active(run.id)
-        left_s = until_s - time.monotonic()
-        if active and left_s > 0 and not at_once:
-            active.done.wait(min(left_s, WAIT_POLL_S))
-        run = self._runner_or_store(run.id) or run  # gone: it was pruned meanwhile
-        over = at_once or place.lost or time.monotonic() >= until_s
-        if run.running and not over:
-            if active is None:
-                time.sleep(FIND_S)  # somebody else's, which is found in a moment
-            return None
-        return self._run_answer(run)
-
-    def _run_answer(self, run: Run) -> Answer:
+        if wait_s and run.running:
+            place = self._followers.claim(
+                request.client, "Too many clients wait for runs to end", 1
+            )
+            try:
+                run = self._awaited(run, request, place, time.monotonic() + wait_s)
+            finally:
+                place.give()
         return json_answer(200, {"success": True, "run": run.view()})
+
+    def _awaited(self, run: Run, request: Request, place: Place, until_s: float) -> Run:
+        """Return a run when it has ended, or as it is when nobody can wait longer."""
+        while run.running and request.stays() and not place.lost:
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                break
+            active = self._runner.active(run.id)
+            if active:
+                active.done.wait(min(left_s, WAIT_POLL_S))
+            else:
+                time.sleep(FIND_S)  # somebody else's, which is found in a moment
+            run = self._runner_or_store(run.id) or run  # gone: it was pruned meanwhile
+        return run
 
     def _runner_or_store(self, run_id: int) -> Optional[Run]:
         active = self._runner.active(run_id)
@@ -223,7 +215,7 @@ class Api:
         if lines is not None and first is not None:
             raise invalid('"tail" and "from" exclude each other; send one of them.')
         run = self._run(request.id)
-        return self._outputs.answer(run, request.client, lines, first, follow)
+        return self._outputs.answer(request, run, lines, first, follow)
 
     def cancel_run(self, request: Request) -> Answer:
         by = self._asked_by(request)
@@ -254,7 +246,6 @@ class Api:
             UNBUFFERED,
             hand_over=hand_over,
             release=functools.partial(self._broadcaster.release, place),
-            lasting=True,
         )
 
     def metrics(self, request: Request) -> Answer:

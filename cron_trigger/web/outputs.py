@@ -16,7 +16,7 @@ from cron_trigger.registry.records import Run
 from cron_trigger.runs.output import RunLog
 from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Known
-from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer
+from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer, Request
 
 FOLLOW_POLL_S = 0.02
 
@@ -35,8 +35,8 @@ class Outputs:
 
     def answer(
         self,
+        request: Request,
         run: Run,
-        client: str,
         lines: Optional[int],
         first: Optional[int],
         follow: bool,
@@ -54,7 +54,7 @@ class Outputs:
         try:
             start, end = self._measured(log, lines, first or 0)
             if follow and run.running:
-                return self._live(log, start, client)
+                return self._live(log, start, request)
         except BaseException:
             log.close()
             raise
@@ -79,9 +79,9 @@ class Outputs:
             return log.tail_start(end, lines), end
         return min(log.start + first, end), end
 
-    def _live(self, log: RunLog, start: int, client: str) -> Answer:
+    def _live(self, log: RunLog, start: int, request: Request) -> Answer:
         place = self._places.claim(
-            client, "Too many logs are being followed; close one", 15
+            request.client, "Too many logs are being followed; close one", 15
         )
 
         def release() -> None:
@@ -92,13 +92,14 @@ class Outputs:
             200,
             content_type=TEXT_TYPE,
             headers=UNBUFFERED,
-            stream=self._followed(log, start, place),
+            stream=self._followed(log, start, place, request),
             release=release,
-            lasting=True,
         )
 
-    def _followed(self, log: RunLog, start: int, place: Place) -> Iterator[bytes]:
-        """Yield a run's output as it comes, b"" while there is none.
+    def _followed(
+        self, log: RunLog, start: int, place: Place, request: Request
+    ) -> Iterator[bytes]:
+        """Yield a run's output as it comes.
 
         The line that follows the output is written after the keeper was reaped; so
         what is in the file while the keeper is seen after is the run's own.
@@ -116,7 +117,6 @@ class Outputs:
                 yield block
             if active is None and not log.run.running:
                 return
-            if place.lost:  # another reader has it
+            if place.lost or not request.stays():  # another reader has it
                 raise ConnectionError
             (active.done.wait if active else time.sleep)(FOLLOW_POLL_S)
-            yield b""

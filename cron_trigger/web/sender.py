@@ -12,12 +12,12 @@ import email.utils
 import functools
 import http
 import re
-import select
 import socket
 import time
 from typing import Callable, Iterator, Optional
 
 from cron_trigger import SERVICE
+from cron_trigger.host.loop import is_ready
 from cron_trigger.web.wire import (
     BODY_BYTES,
     LAST_CHUNK,
@@ -96,12 +96,10 @@ class Sender:
         self,
         connection: socket.socket,
         on_wait: Callable[[], None],
-        is_closing: Callable[[], bool],
         send_s: float,
     ) -> None:
         self._connection = connection
         self._on_wait = on_wait
-        self._is_closing = is_closing
         self._send_s = send_s
 
     def go_on(self) -> None:
@@ -120,13 +118,13 @@ class Sender:
         Head and body go in one piece where there is no stream.
         """
         body, more = _encoded(request, answer)
-        whole = answer.stream is None and answer.hand_over is None
-        length = len(body) if whole else answer.length
-        chunked = length is None and not (request and request.old)
-        close = close or bool(answer.hand_over) or (length is None and not chunked)
+        lasting = answer.lasting
+        chunked = lasting and not (request and request.old)
+        close = close or bool(answer.hand_over) or (lasting and not chunked)
         if chunked:
             more.append("Transfer-Encoding: chunked\r\n")
-        elif length is not None and answer.status not in BODILESS:
+        elif not lasting and answer.status not in BODILESS:
+            length = len(body) if answer.length is None else answer.length
             more.append(f"Content-Length: {length}\r\n")
         if origin:
             more.append(f"Access-Control-Allow-Origin: {origin}\r\n{EXPOSED}")
@@ -137,7 +135,7 @@ class Sender:
         body = chunk(body) if chunked and body else body
         self._push(head, b"" if bodiless else body)
         if answer.stream is not None and not bodiless:
-            self._send_stream(answer.stream, chunked, length)
+            self._send_stream(answer.stream, chunked, answer.length)
         return not close
 
     def _push(self, *parts: bytes) -> None:
@@ -164,11 +162,8 @@ class Sender:
     ) -> None:
         sent = 0
         for block in stream:
-            if not block:
-                self.check_client()
-            else:
-                self._push(chunk(block) if chunked else block)
-                sent += len(block)
+            self._push(chunk(block) if chunked else block)
+            sent += len(block)
         if length not in (None, sent):
             # The script has cut its log meanwhile.  The next answer on this connection
             # would be read as the rest of this one.
@@ -176,14 +171,12 @@ class Sender:
         if chunked:
             self._push(LAST_CHUNK)
 
-    def check_client(self) -> None:
-        """Raise ConnectionError if the client has gone or the server is to stop."""
-        if self._is_closing():
-            raise ConnectionError
-        poll = select.poll()
-        poll.register(self._connection, select.POLLIN)
-        if poll.poll(0) and not self._connection.recv(1, socket.MSG_PEEK):
-            raise ConnectionError
+    def has_client(self) -> bool:
+        """Tell whether the client is there, as far as one knows."""
+        with contextlib.suppress(OSError):
+            ready = is_ready(self._connection.fileno())
+            return not ready or bool(self._connection.recv(1, socket.MSG_PEEK))
+        return False
 
     def linger(self) -> None:
         """Take in what the client still sends, for a moment.

@@ -67,9 +67,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.has_turn = False
         self.limits = self.server.limits
         self.reader = Reader(self.connection, self.limits.request_s)
-        self.sender = Sender(
-            self.connection, self._wait, lambda: self.server.closing, self.limits.send_s
-        )
+        self.sender = Sender(self.connection, self._wait, self.limits.send_s)
 
     def finish(self) -> None:
         """Nothing to flush: the base class would, on files that we do not make."""
@@ -93,7 +91,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             head = self.reader.head()
             self._take_turn()
             request = parse_head(head, self.address)
-            request.waits = self._give_turn
+            request.waits, request.stays = self._give_turn, self._stays
             answer = self._answer(request)
         except Refusal as refusal:
             answer = self._refused(request, refusal)
@@ -152,11 +150,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, request: Optional[Request], answer: Answer, unread: bool) -> bool:
         """Send an answer; return True if another request may follow."""
-        if answer.later:
-            self._give_turn()
-            self._leave_work()  # but not its connection: a stop lets it be answered
-            answer = self._awaited(answer.later)
-        elif answer.lasting:
+        if answer.lasting:
             self._wait()
         close = unread or not request or not request.keep_alive or self.server.closing
         origin = self.server.access.origin_listed(request) if request else None
@@ -167,15 +161,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._wait()
             self.sender.linger()
         return kept
-
-    def _awaited(self, later: Callable[[bool], Optional[Answer]]) -> Answer:
-        """Wait for an answer as long as it takes, or until its client has gone."""
-        while True:
-            answer = later(self.server.closing)
-            if answer:
-                return answer
-            if not self.server.closing:
-                self.sender.check_client()
 
     def _hand_over(self, take: Callable[[socket.socket], None]) -> None:
         """Give the connection away; nothing more is read from it here."""
@@ -217,6 +202,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._give_turn()
         self._leave_work()
         self.place.wait()
+
+    def _stays(self) -> bool:
+        """Leave work, but not the connection: a stop lets it be answered.
+
+        Return True where an answer may still be waited for.
+        """
+        self._give_turn()
+        self._leave_work()
+        return not self.server.closing and self.sender.has_client()
 
     def _take_turn(self) -> None:
         """Wait until one more thread of this client may work, unless this one does."""

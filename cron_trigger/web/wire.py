@@ -56,6 +56,9 @@ class Request:
         self.body = body
         #: To be called before what may wait for a process or a disk: its turn is over.
         self.waits: Callable[[], None] = lambda: None
+        #: Asked again and again where an answer may take as long as a run: tells
+        #: whether its client is there, and there is time; its work is over meanwhile.
+        self.stays: Callable[[], bool] = lambda: True
 
     @property
     def chunked(self) -> bool:
@@ -108,13 +111,13 @@ class Answer(NamedTuple):
     hand_over: Optional[Callable[[socket.socket], None]] = None
     #: Called when the answer was sent, or could not be.
     release: Optional[Callable[[], None]] = None
-    #: The answer may take as long as a run; it has a limit of its own.
-    lasting: bool = False
-    #: Instead of an answer that is not ready: waits for it a moment and returns it, or
-    #: None; told that there is no more time, it returns the answer as it is now.
-    later: Optional[Callable[[bool], Optional[Answer]]] = None
     policy: str = API_POLICY
     cache: str = "no-store"
+
+    @property
+    def lasting(self) -> bool:
+        """Nobody knows its length: it may take as long as a run."""
+        return self.length is None and bool(self.stream or self.hand_over)
 
 
 def json_answer(
