@@ -43,10 +43,9 @@ EXPOSED = (
 BODILESS = (204, 304)
 
 
-def takes_gzip(request: Optional[Request]) -> bool:
+def takes_gzip(request: Request) -> bool:
     """Return True if a client takes compressed bodies (RFC 9110, 12.5.3)."""
-    given = request.headers.get("accept-encoding", "") if request else ""
-    for item in given.lower().split(","):
+    for item in request.headers.get("accept-encoding", "").lower().split(","):
         coding, _, weight = item.partition(";")
         if coding.strip() in ("gzip", "x-gzip"):
             return not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
@@ -77,7 +76,7 @@ def short_answer(answer: Answer) -> bytes:
     return head_of(answer, [length, "Connection: close\r\n"]) + answer.body.plain
 
 
-def _encoded(request: Optional[Request], answer: Answer) -> tuple[bytes, list[str]]:
+def _encoded(request: Request, answer: Answer) -> tuple[bytes, list[str]]:
     if len(answer.body) < PACKED_BYTES:
         return answer.body.plain, []
     vary = "Vary: Accept-Encoding\r\n"
@@ -108,18 +107,19 @@ class Sender:
 
     def send(
         self,
-        request: Optional[Request],
+        request: Request,
         answer: Answer,
         close: bool,
-        origin: Optional[str] = None,
+        origin: Optional[str],
     ) -> bool:
         """Send an answer.  Return False where the connection must be closed after it.
 
-        Head and body go in one piece where there is no stream.
+        Head and body go in one piece where there is no stream.  `origin` is the listed
+        one that may read it.
         """
         body, more = _encoded(request, answer)
         lasting = answer.lasting
-        chunked = lasting and not (request and request.old)
+        chunked = lasting and not request.old
         close = close or bool(answer.hand_over) or (lasting and not chunked)
         if chunked:
             more.append("Transfer-Encoding: chunked\r\n")
@@ -131,7 +131,7 @@ class Sender:
         if close:
             more.append("Connection: close\r\n")
         head = head_of(answer, more)
-        bodiless = answer.status in BODILESS or (request and request.method == "HEAD")
+        bodiless = answer.status in BODILESS or request.method == "HEAD"
         body = chunk(body) if chunked and body else body
         self._push(head, b"" if bodiless else body)
         if answer.stream is not None and not bodiless:

@@ -38,7 +38,7 @@ from cron_trigger.web.places import Place, Places, Turns
 from cron_trigger.web.reader import Reader, parse_head
 from cron_trigger.web.routes import PREFLIGHT, ROUTES, Route, find_routes, methods_of
 from cron_trigger.web.sender import Sender, short_answer
-from cron_trigger.web.wire import Answer, Request, json_answer, refusal_answer
+from cron_trigger.web.wire import UNREAD, Answer, Request, json_answer, refusal_answer
 
 SEND_BUFFER_BYTES = 1 << 17
 #: A refused connection is closed so long after its answer, which would be lost if it
@@ -85,8 +85,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Read and answer one request.  Return True if another may follow."""
         if not self.reader.wait(idle_s):
             return False
-        request: Optional[Request] = None
-        unread = False
+        request, unread = UNREAD, False
         try:
             head = self.reader.head()
             self._take_turn()
@@ -95,7 +94,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             answer = self._answer(request)
         except Refusal as refusal:
             answer = self._refused(request, refusal)
-            unread = request is None or (request.has_body and not request.body)
+            unread = request is UNREAD or (request.has_body and not request.body)
         try:
             return self._send(request, answer, unread)
         finally:
@@ -143,19 +142,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 },
             )
 
-    def _refused(self, request: Optional[Request], refusal: Refusal) -> Answer:
-        what = f"{request.method} {request.path}" if request else "a request"
+    def _refused(self, request: Request, refusal: Refusal) -> Answer:
+        read = request is not UNREAD
+        what = f"{request.method} {request.path}" if read else "a request"
         self.server.refusals.add(self.address, self.place.client, what, refusal)
         return refusal_answer(refusal)
 
-    def _send(self, request: Optional[Request], answer: Answer, unread: bool) -> bool:
+    def _send(self, request: Request, answer: Answer, unread: bool) -> bool:
         """Send an answer; return True if another request may follow."""
         if answer.lasting:
             self._wait()
-        close = unread or not request or not request.keep_alive or self.server.closing
-        origin = self.server.access.origin_listed(request) if request else None
+        close = unread or not request.keep_alive or self.server.closing
+        origin = self.server.access.origin_listed(request)
         kept = self.sender.send(request, answer, close, origin)
-        if answer.hand_over and request and request.method != "HEAD":
+        if answer.hand_over and request.method != "HEAD":
             self._hand_over(answer.hand_over)
         elif unread or (close and self.reader.has_more()):
             self._wait()

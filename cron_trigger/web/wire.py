@@ -74,6 +74,10 @@ class Request:
         return int(self.part)
 
 
+#: What stands for a request that could not be read.
+UNREAD = Request("", "", "", {}, "", "", keep_alive=False)
+
+
 class Body:
     """Bytes to send, as they are or compressed."""
 
