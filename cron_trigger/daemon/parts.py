@@ -96,6 +96,10 @@ class Parts:
         # Listeners are called in this order: whoever the broadcaster tells asks the
         # views at once, and they must have forgotten the cron by then.
         self.changes.listen(self.views.forget)
+        self.notifier: Optional[Notifier] = None
+        if settings.notify_url:
+            url, crons = settings.notify_url, self.registry.crons
+            self.notifier = Notifier(url, names[0], crons, self.loop, self.say, limits)
         self.broadcaster = Broadcaster(
             self.store,
             self.loop,
@@ -103,13 +107,9 @@ class Parts:
             Places(limits.streams, limits.safe_s),
             limits.comment_s,
             self.registry.crons,
+            self.notifier,
         )
         self.changes.listen(lambda _name: self.broadcaster.wake())
-        self.notifier: Optional[Notifier] = None
-        if settings.notify_url:
-            url, crons = settings.notify_url, self.registry.crons
-            self.notifier = Notifier(url, names[0], crons, self.loop, self.say, limits)
-            self.broadcaster.listen(self.notifier)
         self.api = Api(
             settings.port,
             known,

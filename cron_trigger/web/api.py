@@ -232,7 +232,7 @@ class Api:
             raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")
         place = self._broadcaster.reserve(request.client)
         # From before the answer begins: its client may already rely on it.
-        newest = self._broadcaster.newest()
+        newest = self._store.last_event_id()
         position = newest if last is None else min(last, newest)
 
         def hand_over(connection: socket.socket) -> None:
