@@ -14,6 +14,7 @@ import json
 import queue
 import socket
 import threading
+import time
 import urllib.parse
 from typing import Callable, Mapping, Optional
 
@@ -112,8 +113,8 @@ class Notifier:
             ("", "", self._url.path or "/", self._url.query, "")
         )
         # The timeout above is one of each step: a byte now and then would prolong it.
-        late = threading.Event()
-        break_off = functools.partial(self._break_off, connection, late)
+        late_s = time.monotonic() + limit_s
+        break_off = functools.partial(_break_off, connection)
         limit = self._loop.call_later(limit_s, break_off)
         try:
             connection.request(
@@ -121,28 +122,26 @@ class Notifier:
             )
             status = connection.getresponse().status
         except (OSError, http.client.HTTPException):
-            if not late.is_set():
+            if time.monotonic() < late_s:
                 raise
         finally:
             limit.cancel()
             connection.close()
-        if late.is_set():
+        if time.monotonic() >= late_s:
             raise ValueError(f"it did not answer within {limit_s:g} s")
         if not 200 <= status < 300:
             raise ValueError(f"it answered {status}")
-
-    def _break_off(
-        self, connection: http.client.HTTPConnection, late: threading.Event
-    ) -> None:
-        late.set()
-        with contextlib.suppress(OSError, AttributeError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._stopping.set()
         waiting = self._queue.unfinished_tasks
         if waiting:
             self._say("error", f"{waiting} notifications were not sent before the stop")
+
+
+def _break_off(connection: http.client.HTTPConnection) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _run_text(run: Mapping[str, Json]) -> str:
