@@ -90,7 +90,7 @@ class Places:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nobody is pushed out before `safe_s`."""
-        self._limit = limit
+        self.limit = limit
         self._safe_s = safe_s
         self.monotonic = monotonic
         self.lock = threading.Lock()  # guards the table, and each place in it
@@ -104,7 +104,7 @@ class Places:
         self, client: str, leave: Callable[[], None] = lambda: None
     ) -> Optional[Place]:
         """Return a place, if need be another one's; None where there is none."""
-        (share, total), pushed = self._limit, None
+        (share, total), pushed = self.limit, None
         with self.lock:
             mine = len(self._of.get(client, ()))
             if mine >= share or self._count >= total:

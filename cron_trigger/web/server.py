@@ -21,6 +21,7 @@ import sys
 import time
 from collections import deque
 from functools import partial
+from socketserver import BaseServer
 from typing import Any, Callable, Mapping, Optional
 
 from cron_trigger.host.loop import Loop
@@ -183,12 +184,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         # A stampede of triggers is counted by itself: it must not use up what the
         # requests of all others have.
-        places, limit = self.server.work, self.limits.work
-        if route.action == "trigger":
-            places, limit = self.server.triggers, self.limits.triggers
+        server = self.server
+        places = server.triggers if route.action == "trigger" else server.work
+        share, total = places.limit
         refused = (
-            f"Too many requests in progress (at most {limit.share} of one client and "
-            f"{limit.total} of all)"
+            f"Too many requests in progress (at most {share} of one client and "
+            f"{total} of all)"
         )
         self.work = places.claim(self.place.client, refused, 1)
 
@@ -233,7 +234,7 @@ def _no_route(request: Request, routes: Mapping[str, Route]) -> Refusal:
             "not_found",
             f'There is no "{printable(request.path, 80)}" here; there are: {listed}.',
         )
-    allowed = methods_of(dict(routes))
+    allowed = methods_of(routes)
     return Refusal(
         "method_not_allowed",
         f"This address takes {allowed}, not {printable(request.method, 20)}.",
@@ -269,15 +270,12 @@ class HttpServer(http.server.ThreadingHTTPServer):
         say: Callable[[str, str], None],
         limits: Limits,
     ) -> None:
-        self.address_family = listener.family
-        address = listener.getsockname()
-        super().__init__(address, Handler, bind_and_activate=False)
-        self.socket.close()
+        # Not the next class's, which makes a socket of its own.
+        BaseServer.__init__(self, listener.getsockname(), Handler)
         # Each connection inherits it.  By itself it would grow to some megabytes, which
         # 256 clients that read nothing could make the kernel keep (tcp(7)).
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.socket = listener
-        self.server_address = address
         self.api = api
         self.access = access
         self.say = say
