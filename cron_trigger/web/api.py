@@ -47,6 +47,7 @@ from cron_trigger.web.wire import (
 
 #: How long the end of a run may be waited for, and how often the client is looked at.
 WAIT_S, WAIT_POLL_S, FIND_S, END_S = 60, 0.2, 0.05, 0.5
+#: As large as one may be; who names none wants what comes after the newest.
 LAST_EVENT_ID = 10**18 - 1
 #: A page of the history ends here, lest a crowd that reads none fills the memory.
 RUNS_PAGE_CHARS = 1 << 19
@@ -226,14 +227,13 @@ class Api:
 
     def events(self, request: Request) -> Answer:
         self._runner.refuse_if_closing()
-        text = request.headers.get("last-event-id")
-        last = whole_number(text, 0, LAST_EVENT_ID) if text is not None else None
-        if text is not None and last is None:
+        text = request.headers.get("last-event-id", str(LAST_EVENT_ID))
+        last = whole_number(text, 0, LAST_EVENT_ID)
+        if last is None:
             raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")
         place = self._broadcaster.reserve(request.client)
         # From before the answer begins: its client may already rely on it.
-        newest = self._store.last_event_id()
-        position = newest if last is None else min(last, newest)
+        position = min(last, self._store.last_event_id())
 
         def hand_over(connection: socket.socket) -> None:
             stream = Stream(connection, place, chunked=not request.old)

@@ -91,18 +91,17 @@ class Notifier:
             self._queue.task_done()
 
     def _deliver(self, body: Mapping[str, Json]) -> None:
-        for pause_s in (*self._limits.notify_pauses_s, None):
+        why = ""
+        for pause_s in (0.0, *self._limits.notify_pauses_s):
+            if pause_s and self._stopping.wait(pause_s):
+                return
             try:
                 return self._post(json.dumps(body).encode())
             except self.FAULTS as error:
                 why = str(error) or type(error).__name__
-            if pause_s is None:
-                self._say(
-                    "error",
-                    f"the notification of {_about(body)} failed three times: {why}",
-                )
-            elif self._stopping.wait(pause_s):
-                return
+        self._say(
+            "error", f"the notification of {_about(body)} failed three times: {why}"
+        )
 
     def _post(self, body: bytes) -> None:
         """POST once; raises OSError, HTTPException or ValueError."""

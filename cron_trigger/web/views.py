@@ -81,7 +81,7 @@ class Views:
         self._marks: dict[str, object] = {}
         #: By cron, its mark and entry; and the body of `/crons` likewise.
         self._entries: dict[str, tuple[Any, str]] = {}
-        self._body: tuple[Any, Body] = (None, Body())
+        self._body: tuple[Any, Body] = ((None, None), Body())
 
     def forget(self, cron_name: str) -> None:
         """Drop what was kept of a cron; from any thread."""
@@ -118,7 +118,7 @@ class Views:
         runs = {run.id for run in self._runner.running().values()}
         mark = (self._marks.get(""), runs, *external, *times)
         kept = self._body
-        if kept[0] is None or kept[0][0] is not crons or kept[0][1] != mark:
+        if kept[0][0] is not crons or kept[0][1] != mark:
             texts = ", ".join(self._text(cron, external) for cron in crons.values())
             head = f'{{"success": true, "host": {json_text(self.host)}, '
             body = Body(f'{head}"crons": [{texts}]}}'.encode("utf-8", "replace"))
