@@ -97,13 +97,14 @@ class Places:
         self._of: dict[str, dict[Place, None]] = {}  # by client, the oldest first
         self._count = 0
 
-    def __len__(self) -> int:
-        return self._count
-
-    def take(
-        self, client: str, leave: Callable[[], None] = lambda: None
-    ) -> Optional[Place]:
-        """Return a place, if need be another one's; None where there is none."""
+    def claim(
+        self,
+        client: str,
+        refused: str,
+        again_s: int,
+        leave: Callable[[], None] = lambda: None,
+    ) -> Place:
+        """Return a place, if need be another one's; else `overloaded`."""
         (share, total), pushed = self.limit, None
         with self.lock:
             mine = len(self._of.get(client, ()))
@@ -112,25 +113,12 @@ class Places:
                 among = [client] if mine >= share else self._greedier(client, mine)
                 pushed = self._push(among)
                 if pushed is None:
-                    return None
+                    raise overloaded(refused, again_s)
             place = Place(self, client, leave)
             self._of.setdefault(client, {})[place] = None
             self._count += 1
         if pushed:
             pushed.leave()
-        return place
-
-    def claim(
-        self,
-        client: str,
-        refused: str,
-        again_s: int,
-        leave: Callable[[], None] = lambda: None,
-    ) -> Place:
-        """Return a place as `take` does; else `overloaded`, which says `refused`."""
-        place = self.take(client, leave)
-        if place is None:
-            raise overloaded(refused, again_s)
         return place
 
     def _greedier(self, client: str, mine: int) -> list[str]:
