@@ -35,7 +35,6 @@ class Stream:
         self.place = place
         #: Some clients show nothing of a body without length or chunks until its end.
         self.chunked = chunked
-        self.descriptor = connection.fileno()
         #: The id of the last event that was sent or queued.
         self.position = 0
         self.backlog = bytearray()
@@ -109,7 +108,7 @@ class Broadcaster:
         self._views = views
         self._places = places
         self._lock = threading.Lock()
-        self._streams: dict[int, Stream] = {}
+        self._streams: dict[Place, Stream] = {}
         self._listener = listener
         self._cursor = store.last_event_id()
         # Set by any thread, taken back by the loop's; one wake-up too many is harmless.
@@ -172,21 +171,20 @@ class Broadcaster:
     def _keep(self, stream: Stream, well: bool) -> None:
         """Drop a stream that is not well; wait for room where it has a backlog."""
         if not well:
-            self._streams.pop(stream.descriptor, None)
+            self._streams.pop(stream.place, None)
             stream.place.give()
-            self._loop.unwatch(stream.descriptor)
+            self._loop.unwatch(stream.connection.fileno())
             stream.connection.close()
             return
         events = select.EPOLLIN | (select.EPOLLOUT if stream.backlog else 0)
         if events != stream.watched:
             stream.watched = events
-            self._loop.watch(
-                stream.descriptor, lambda ready: self._ready(stream, ready), events
-            )
+            ready = functools.partial(self._ready, stream)
+            self._loop.watch(stream.connection.fileno(), ready, events)
 
     def _ready(self, stream: Stream, ready: int) -> None:
         with self._lock:
-            if self._streams.get(stream.descriptor) is not stream:
+            if stream.place not in self._streams:
                 return
             well = not (ready & ~select.EPOLLOUT and stream.gone())
             self._keep(stream, well and stream.flush())
@@ -204,7 +202,7 @@ class Broadcaster:
     def release(self, place: Place) -> None:
         """Give a place back, unless its stream has joined and counts by itself."""
         with self._lock:
-            if all(stream.place is not place for stream in self._streams.values()):
+            if place not in self._streams:
                 place.give()
 
     def join(self, stream: Stream, position: int) -> None:
@@ -235,7 +233,7 @@ class Broadcaster:
         stream.connection.setblocking(False)
         if not self._streams and not self._listener:
             self._cursor = stream.position
-        self._streams[stream.descriptor] = stream
+        self._streams[stream.place] = stream
         leave = functools.partial(self._push_out, stream)
         stream.place.leave = lambda: self._loop.call_soon(leave)
         sent = stream.send(b"id: %d\n: joined\n\n" % stream.position)
@@ -249,7 +247,7 @@ class Broadcaster:
     def _push_out(self, stream: Stream) -> None:
         """End a stream whose place another one has; its client may come again."""
         with self._lock:
-            if self._streams.get(stream.descriptor) is stream:
+            if stream.place in self._streams:
                 stream.end()
                 self._keep(stream, False)
 

@@ -194,13 +194,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.work = places.claim(self.place.client, refused, 1)
 
     def _leave_work(self) -> None:
+        """The request is worked on no more."""
+        self._give_turn()
         if self.work:
             self.work.give()
             self.work = None
 
     def _wait(self) -> None:
-        """The request is worked on no more; its connection waits for its client."""
-        self._give_turn()
+        """Leave work; from here on, the connection waits for its client."""
         self._leave_work()
         self.place.wait()
 
@@ -209,7 +210,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
         Return True where an answer may still be waited for.
         """
-        self._give_turn()
         self._leave_work()
         return not self.server.closing and self.sender.has_client()
 
