@@ -42,7 +42,7 @@ from cron_trigger.web.wire import (
     Request,
     invalid,
     json_answer,
-    json_text_answer,
+    json_body,
 )
 
 #: How long the end of a run may be waited for, and how often the client is looked at.
@@ -135,10 +135,7 @@ class Api:
         return Answer(200, self._views.crons())
 
     def cron(self, request: Request) -> Answer:
-        entry = self._views.cron(request.part)
-        host = json_text(self._views.host)
-        text = f'{{"success": true, "host": {host}, "cron": {entry}}}'
-        return json_text_answer(text)
+        return Answer(200, self._views.cron(request.part))
 
     def runs(self, request: Request) -> Answer:
         query = request.query
@@ -159,9 +156,8 @@ class Api:
         page = found[: min(limit, max(1, fits))]
         following = json_text(page[-1][0] if len(found) > len(page) else None)
         listed = ", ".join(text for _, text in page)
-        return json_text_answer(
-            f'{{"success": true, "runs": [{listed}], "next": {following}}}'
-        )
+        text = f'{{"success": true, "runs": [{listed}], "next": {following}}}'
+        return Answer(200, json_body(text))
 
     def run(self, request: Request) -> Answer:
         wait_s = query_number(request.query, "wait", 0, WAIT_S, 0) or 0

@@ -19,7 +19,6 @@ from typing import Any, Callable, Optional
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.records import Event
-from cron_trigger.registry.strict_json import json_text
 from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Views
 from cron_trigger.web.wire import chunk
@@ -165,7 +164,7 @@ class Broadcaster:
             run = event.run()
             entry = self._views.ended(run["cronName"], run["id"])
             data += f', "cron": {entry or "null"}'
-        data += f', "host": {json_text(self._views.host)}}}'
+        data += f', "host": {self._views.host}}}'
         return f"id: {event.id}\nevent: {event.name}\ndata: {data}\n\n".encode()
 
     def _keep(self, stream: Stream, well: bool) -> None:

@@ -20,7 +20,7 @@ from cron_trigger.registry.texts import path_text
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
-from cron_trigger.web.wire import Body
+from cron_trigger.web.wire import Body, json_body
 
 #: What a cron does that somebody else has locked, as by `flock` in a crontab's line.
 EXTERNAL: Json = {"id": None, "trigger": "external"}
@@ -75,7 +75,8 @@ class Views:
     """The answers that many ask for often."""
 
     def __init__(self, host: str, known: Known) -> None:
-        self.host = host
+        #: This machine's name, as JSON.
+        self.host = json_text(host)
         self._registry, self._store, self._runner, _, self._lateness = known
         #: By cron, an object that is another one after each change; "": of any.
         self._marks: dict[str, object] = {}
@@ -120,14 +121,16 @@ class Views:
         kept = self._body
         if kept[0][0] is not crons or kept[0][1] != mark:
             texts = ", ".join(self._text(cron, external) for cron in crons.values())
-            head = f'{{"success": true, "host": {json_text(self.host)}, '
-            body = Body(f'{head}"crons": [{texts}]}}'.encode("utf-8", "replace"))
-            self._body = kept = ((crons, mark), body)
+            self._body = kept = ((crons, mark), self._answer(f'"crons": [{texts}]'))
         return kept[1]
 
-    def cron(self, name: str) -> str:
-        """Return one cron's entry as JSON; else `unknown_cron`."""
-        return self._text(self._registry.get(name), self._runner.external())
+    def cron(self, name: str) -> Body:
+        """Return the answer about one cron; else `unknown_cron`."""
+        text = self._text(self._registry.get(name), self._runner.external())
+        return self._answer(f'"cron": {text}')
+
+    def _answer(self, member: str) -> Body:
+        return json_body(f'{{"success": true, "host": {self.host}, {member}}}')
 
     def ended(self, name: str, run_id: int) -> Optional[str]:
         """Return a cron's entry once a run of it has ended, None where it is gone.

@@ -124,18 +124,13 @@ class Answer(NamedTuple):
         return self.length is None and bool(self.stream or self.hand_over)
 
 
-def json_answer(
-    status: int, value: Json, headers: Optional[Mapping[str, str]] = None
-) -> Answer:
-    return json_text_answer(json_text(value), status, headers)
+def json_body(text: str) -> Body:
+    """Return JSON that is written already as it is sent."""
+    return Body(text.encode("utf-8", "replace"))
 
 
-def json_text_answer(
-    text: str, status: int = 200, headers: Optional[Mapping[str, str]] = None
-) -> Answer:
-    """Return an answer of JSON that is written already."""
-    body = Body(text.encode("utf-8", "replace"))
-    return Answer(status, body, headers=headers or {})
+def json_answer(status: int, value: Json, headers: Mapping[str, str] = {}) -> Answer:
+    return Answer(status, json_body(json_text(value)), headers=headers)
 
 
 def refusal_answer(refusal: Refusal) -> Answer:
