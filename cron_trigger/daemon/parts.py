@@ -111,7 +111,6 @@ class Parts:
         )
         self.changes.listen(lambda _name: self.broadcaster.wake())
         self.api = Api(
-            settings.port,
             known,
             self.broadcaster,
             self.views,

@@ -58,14 +58,14 @@ class Api:
 
     def __init__(
         self,
-        port: int,
         known: Known,
         broadcaster: Broadcaster,
         views: Views,
         page: Page,
         followers: Places,
     ) -> None:
-        self.port = port
+        #: Where the server listens; the daemon sets it once it does.
+        self.port = 0
         self._known = known
         self._registry, self._store, self._runner, self._schedule, _ = known
         self._broadcaster = broadcaster

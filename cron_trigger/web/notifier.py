@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
 import json
 import queue
 import socket
 import threading
 import time
 import urllib.parse
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Callable, Mapping, Optional
 
 from cron_trigger.host.loop import Loop
@@ -29,8 +29,6 @@ from cron_trigger.registry.times import duration_text
 
 class Notifier:
     """POSTs the end of each run to one URL, from a thread of its own."""
-
-    FAULTS = (OSError, http.client.HTTPException, ValueError, MemoryError)
 
     def __init__(
         self,
@@ -97,7 +95,7 @@ class Notifier:
                 return
             try:
                 return self._post(json.dumps(body).encode())
-            except self.FAULTS as error:
+            except (OSError, HTTPException, ValueError, MemoryError) as error:
                 why = str(error) or type(error).__name__
         self._say(
             "error", f"the notification of {_about(body)} failed three times: {why}"
@@ -106,7 +104,7 @@ class Notifier:
     def _post(self, body: bytes) -> None:
         """POST once; raises OSError, HTTPException or ValueError."""
         limit_s, secure = self._limits.notify_s, self._url.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        kind = HTTPSConnection if secure else HTTPConnection
         connection = kind(self._url.hostname or "", self._url.port, timeout=limit_s)
         target = urllib.parse.urlunsplit(
             ("", "", self._url.path or "/", self._url.query, "")
@@ -120,7 +118,7 @@ class Notifier:
                 "POST", target, body, {"Content-Type": "application/json"}
             )
             status = connection.getresponse().status
-        except (OSError, http.client.HTTPException):
+        except (OSError, HTTPException):
             if time.monotonic() < late_s:
                 raise
         finally:
@@ -138,7 +136,7 @@ class Notifier:
             self._say("error", f"{waiting} notifications were not sent before the stop")
 
 
-def _break_off(connection: http.client.HTTPConnection) -> None:
+def _break_off(connection: HTTPConnection) -> None:
     with contextlib.suppress(OSError, AttributeError):
         connection.sock.shutdown(socket.SHUT_RDWR)
 
