@@ -22,7 +22,6 @@ from cron_trigger.registry.strict_json import Json, json_text
 from cron_trigger.registry.texts import path_text, printable, whole_number
 from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.fields import (
-    query_flag,
     query_number,
     query_statuses,
     query_time,
@@ -71,7 +70,7 @@ class Api:
         self._broadcaster = broadcaster
         self._views = views
         self._followers = followers
-        self._outputs = Outputs(known, self._run, followers)
+        self.run_log = Outputs(known, self._run, followers).answer
         self.page, self.page_file = page.index, page.file
         self.interface = page.interface
 
@@ -203,16 +202,6 @@ class Api:
         if run is None:
             raise Refusal("not_found", f"There is no run {run_id}.")
         return run
-
-    def run_log(self, request: Request) -> Answer:
-        query = request.query
-        lines = query_number(query, "tail", 0, 10**9)
-        first = query_number(query, "from", 0, INTEGER_LIMIT - 1)
-        follow = query_flag(query, "follow")
-        if lines is not None and first is not None:
-            raise invalid('"tail" and "from" exclude each other; send one of them.')
-        run = self._run(request.id)
-        return self._outputs.answer(request, run, lines, first, follow)
 
     def cancel_run(self, request: Request) -> Answer:
         by = self._asked_by(request)

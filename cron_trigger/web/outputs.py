@@ -12,11 +12,13 @@ from typing import Callable, Iterator, Optional
 
 from cron_trigger.host.shortage import insist
 from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import Run
 from cron_trigger.runs.output import RunLog
+from cron_trigger.web.fields import query_flag, query_number
 from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Known
-from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer, Request
+from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer, Request, invalid
 
 FOLLOW_POLL_S = 0.02
 
@@ -33,15 +35,14 @@ class Outputs:
         self._find = find
         self._places = places
 
-    def answer(
-        self,
-        request: Request,
-        run: Run,
-        lines: Optional[int],
-        first: Optional[int],
-        follow: bool,
-    ) -> Answer:
-        """Return the output: its last `lines`, or all from the byte `first` on."""
+    def answer(self, request: Request) -> Answer:
+        """Return the output: its last lines, or all from a byte on."""
+        lines = query_number(request.query, "tail", 0, 10**9)
+        first = query_number(request.query, "from", 0, INTEGER_LIMIT - 1)
+        follow = query_flag(request.query, "follow")
+        if lines is not None and first is not None:
+            raise invalid('"tail" and "from" exclude each other; send one of them.')
+        run = self._find(request.id)
         if run.log_inode is None and run.pid is None:
             return Answer(200, content_type=TEXT_TYPE)
         log = RunLog(run)
