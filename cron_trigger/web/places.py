@@ -129,21 +129,17 @@ class Places:
         more = [name for name, places in self._of.items() if len(places) > mine]
         return [*sorted(more, key=lambda name: -len(self._of[name])), client]
 
-    def _oldest(self, clients: list[str]) -> Optional[Place]:
-        """Return the longest waiting place of the first client that has any."""
+    def _push(self, clients: list[str]) -> Optional[Place]:
+        """Push out the longest waiting place of the first client that has any."""
         before_s = self.monotonic() - self._safe_s
         for client in clients:
             waiting = [p for p in self._of.get(client, ()) if p.since_s <= before_s]
             if waiting:
-                return min(waiting, key=operator.attrgetter("since_s"))
+                found: Place = min(waiting, key=operator.attrgetter("since_s"))
+                self.remove(found)
+                found.lost = True
+                return found
         return None
-
-    def _push(self, clients: list[str]) -> Optional[Place]:
-        found = self._oldest(clients)
-        if found is not None:
-            self.remove(found)
-            found.lost = True
-        return found
 
     def remove(self, place: Place) -> None:
         """Count a place no more; by who holds `lock`."""

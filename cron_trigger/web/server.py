@@ -7,8 +7,8 @@ crowd keeps `/health` from its answer.  `HttpServer.accept` is called by one thr
 each `Handler` runs in its own.  `places.py` guards what they share; `closing` is set
 once and only read by others.
 
-`http.server` gives the threads, the order of setup, handle and finish, and the closing
-of sockets.  Its reading and writing of HTTP is replaced: see `reader.py`, `sender.py`.
+`http.server` accepts, gives the order of setup, handle and finish, and closes sockets.
+Its reading and writing of HTTP is replaced: see `reader.py`, `sender.py`.
 """
 
 from __future__ import annotations
