@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import math
-import operator
 import os
 import resource
 import threading
@@ -94,8 +93,8 @@ class Places:
         self._safe_s = safe_s
         self.monotonic = monotonic
         self.lock = threading.Lock()  # guards the table, and each place in it
-        self._of: dict[str, dict[Place, None]] = {}  # by client, the oldest first
-        self._count = 0
+        self._taken: dict[Place, None] = {}  # the oldest first
+        self._counts: collections.Counter[str] = collections.Counter()  # by client
 
     def claim(
         self,
@@ -107,60 +106,56 @@ class Places:
         """Return a place, if need be another one's; else `overloaded`."""
         (share, total), pushed = self.limit, None
         with self.lock:
-            mine = len(self._of.get(client, ()))
-            if mine >= share or self._count >= total:
+            mine = self._counts[client]
+            if mine >= share or len(self._taken) >= total:
                 # Of one client too many: its own oldest makes room.
-                among = [client] if mine >= share else self._greedier(client, mine)
-                pushed = self._push(among)
+                pushed = self._push(client, total if mine >= share else mine)
                 if pushed is None:
                     raise overloaded(refused, again_s)
             place = Place(self, client, leave)
-            self._of.setdefault(client, {})[place] = None
-            self._count += 1
+            self._taken[place] = None
+            self._counts[client] += 1
         if pushed:
             pushed.leave()
         return place
 
-    def _greedier(self, client: str, mine: int) -> list[str]:
-        """Return who has more than a client, the greediest first, and it as the last.
+    def _push(self, client: str, mine: int) -> Optional[Place]:
+        """Push out the oldest of the greediest with more than `mine`, or the client's.
 
         Who has no more than the one that comes is not pushed out for it.
         """
-        more = [name for name, places in self._of.items() if len(places) > mine]
-        return [*sorted(more, key=lambda name: -len(self._of[name])), client]
-
-    def _push(self, clients: list[str]) -> Optional[Place]:
-        """Push out the longest waiting place of the first client that has any."""
-        before_s = self.monotonic() - self._safe_s
-        for client in clients:
-            waiting = [p for p in self._of.get(client, ()) if p.since_s <= before_s]
-            if waiting:
-                found: Place = min(waiting, key=operator.attrgetter("since_s"))
-                self.remove(found)
-                found.lost = True
-                return found
-        return None
+        before_s, counts = self.monotonic() - self._safe_s, self._counts
+        waiting = [
+            place
+            for place in self._taken
+            if place.since_s <= before_s
+            and (counts[place.client] > mine or place.client == client)
+        ]
+        found = min(waiting, key=lambda p: (-counts[p.client], p.since_s), default=None)
+        if found:
+            self.remove(found)
+            found.lost = True
+        return found
 
     def remove(self, place: Place) -> None:
         """Count a place no more; by who holds `lock`."""
-        places = self._of.get(place.client, {})
-        if place in places:
-            del places[place]
-            self._count -= 1
-        if not places:
-            self._of.pop(place.client, None)
+        if place in self._taken:
+            del self._taken[place]
+            self._counts[place.client] -= 1
+            if not self._counts[place.client]:
+                del self._counts[place.client]
 
     def push_out(self) -> None:
         """Push out the oldest of the greediest: something else is short."""
         with self.lock:
-            found = self._push(self._greedier("", 0))
+            found = self._push("", 0)
         if found:
             found.leave()
 
     def taken(self) -> list[Place]:
         """Return the places that somebody has."""
         with self.lock:
-            return [place for places in self._of.values() for place in places]
+            return list(self._taken)
 
 
 class _Line:
