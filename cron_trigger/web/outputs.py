@@ -7,6 +7,7 @@ itself, and `places` bounds how many are followed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Callable, Iterator, Optional
 
@@ -52,20 +53,20 @@ class Outputs:
                 f"The output of run {run.id} is no longer there: its log was rotated "
                 "away, or could not be written.",
             )
-        try:
+        with contextlib.ExitStack() as held:
+            held.callback(log.close)
             start, end = self._measured(log, lines, first or 0)
+            blocks = log.blocks(start, end)
+            answer = Answer(
+                200, content_type=TEXT_TYPE, length=end - start, stream=blocks
+            )
             if follow and run.running:
-                return self._live(log, start, request)
-        except BaseException:
-            log.close()
-            raise
-        return Answer(
-            200,
-            content_type=TEXT_TYPE,
-            length=end - start,
-            stream=log.blocks(start, end),
-            release=log.close,
-        )
+                refused = "Too many logs are being followed; close one"
+                place = self._places.claim(request.client, refused, 15)
+                held.callback(place.give)
+                blocks = self._followed(log, start, place, request)
+                answer = answer._replace(length=None, stream=blocks, headers=UNBUFFERED)
+            return answer._replace(release=held.pop_all().close)
 
     def _measured(
         self, log: RunLog, lines: Optional[int], first: int
@@ -79,23 +80,6 @@ class Outputs:
         if lines is not None:
             return log.tail_start(end, lines), end
         return min(log.start + first, end), end
-
-    def _live(self, log: RunLog, start: int, request: Request) -> Answer:
-        place = self._places.claim(
-            request.client, "Too many logs are being followed; close one", 15
-        )
-
-        def release() -> None:
-            log.close()
-            place.give()
-
-        return Answer(
-            200,
-            content_type=TEXT_TYPE,
-            headers=UNBUFFERED,
-            stream=self._followed(log, start, place, request),
-            release=release,
-        )
 
     def _followed(
         self, log: RunLog, start: int, place: Place, request: Request
