@@ -7,6 +7,7 @@ the parts that it asks guard themselves.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import socket
@@ -138,7 +139,7 @@ class Api:
 
     def runs(self, request: Request) -> Answer:
         query = request.query
-        limit = query_number(query, "limit", 1, RUNS_PAGE_LIMIT, RUNS_PAGE) or 1
+        limit = query_number(query, "limit", 1, RUNS_PAGE_LIMIT) or RUNS_PAGE
         before = query_number(query, "before", 1, INTEGER_LIMIT - 1)
         statuses, cron_name = query_statuses(query), query.get("cron")
         since, until = query_time(query, "since"), query_time(query, "until")
@@ -159,7 +160,7 @@ class Api:
         return Answer(200, json_body(text))
 
     def run(self, request: Request) -> Answer:
-        wait_s = query_number(request.query, "wait", 0, WAIT_S, 0) or 0
+        wait_s = query_number(request.query, "wait", 0, WAIT_S) or 0
         run = self._run(request.id)
         if wait_s and run.running:
             place = self._followers.claim(
@@ -182,10 +183,12 @@ class Api:
                 active.done.wait(min(left_s, WAIT_POLL_S))
             else:
                 time.sleep(FIND_S)  # somebody else's, which is found in a moment
-            run = self._runner_or_store(run.id) or run  # gone: it was pruned meanwhile
+            with contextlib.suppress(Refusal):  # it was pruned meanwhile
+                run = self._run(run.id)
         return run
 
-    def _runner_or_store(self, run_id: int) -> Optional[Run]:
+    def _run(self, run_id: int) -> Run:
+        """Return a run as it is now; else `not_found`."""
         active = self._runner.active(run_id)
         # An event may have told its end already, which is complete in moments.
         if active and active.ending and active.done.wait(END_S):
@@ -194,11 +197,6 @@ class Api:
         if run and run.running and active is None:
             self._runner.sync()  # the crontab began it, and its message is on the way
             run = self._store.run(run_id)
-        return run
-
-    def _run(self, run_id: int) -> Run:
-        """Return a run as it is now; else `not_found`."""
-        run = self._runner_or_store(run_id)
         if run is None:
             raise Refusal("not_found", f"There is no run {run_id}.")
         return run

@@ -66,14 +66,10 @@ def _unknown(kind: str, name: str, known: Sequence[str]) -> Refusal:
 
 
 def query_number(
-    query: Mapping[str, str],
-    name: str,
-    low: int,
-    high: int,
-    default: Optional[int] = None,
+    query: Mapping[str, str], name: str, low: int, high: int
 ) -> Optional[int]:
     if name not in query:
-        return default
+        return None
     number = whole_number(query[name], low, high)
     if number is None:
         raise invalid(
