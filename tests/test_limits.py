@@ -827,17 +827,17 @@ class PlacesTest(unittest.TestCase):
         store, loop = mock.Mock(), mock.Mock()
         store.last_event_id.return_value, store.events_after.return_value = 0, []
         places = Places(Limit(2, 2), 9.0)
-        broadcaster = Broadcaster(store, loop, mock.Mock(), places, 15.0, mock.Mock())
+        broadcaster = Broadcaster(store, loop, mock.Mock(), 15.0, mock.Mock())
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
-        place = broadcaster.reserve("a")
+        place = places.claim("a", "Full", 1)
         broadcaster.join(Stream(ours, place, chunked=True), 0)
-        broadcaster.release(broadcaster.reserve("a"))
+        broadcaster.release(places.claim("a", "Full", 1))
         broadcaster.release(place)
-        broadcaster.reserve("a")
+        places.claim("a", "Full", 1)
         with self.assertRaises(Refusal):
-            broadcaster.reserve("a")
+            places.claim("a", "Full", 1)
 
     def test_an_event_stream_that_talks_is_dropped(self) -> None:
         server = self.start()

@@ -104,7 +104,6 @@ class Parts:
             self.store,
             self.loop,
             self.views,
-            Places(limits.streams, limits.safe_s),
             limits.comment_s,
             self.registry.crons,
             self.notifier,
@@ -115,6 +114,7 @@ class Parts:
             self.broadcaster,
             self.views,
             Page(HOME),
+            Places(limits.streams, limits.safe_s),
             Places(limits.followers, limits.safe_s),
         )
         self.access = Access(

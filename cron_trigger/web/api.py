@@ -62,6 +62,7 @@ class Api:
         broadcaster: Broadcaster,
         views: Views,
         page: Page,
+        streams: Places,
         followers: Places,
     ) -> None:
         #: Where the server listens; the daemon sets it once it does.
@@ -70,7 +71,7 @@ class Api:
         self._registry, self._store, self._runner, self._schedule, _ = known
         self._broadcaster = broadcaster
         self._views = views
-        self._followers = followers
+        self._streams, self._followers = streams, followers
         self.run_log = Outputs(known, self._run, followers).answer
         self.page, self.page_file = page.index, page.file
         self.interface = page.interface
@@ -214,7 +215,10 @@ class Api:
         last = whole_number(text, 0, LAST_EVENT_ID)
         if last is None:
             raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")
-        place = self._broadcaster.reserve(request.client)
+        # Whoever reads nothing can't be told from one to whom nothing was sent; so the
+        # oldest of the greediest client goes, once it has had its place for a while.
+        refused = "Too many event streams are open; close one"
+        place = self._streams.claim(request.client, refused, 15)
         # From before the answer begins: its client may already rely on it.
         position = min(last, self._store.last_event_id())
 

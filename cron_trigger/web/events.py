@@ -19,7 +19,7 @@ from typing import Any, Callable, Optional
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.records import Event
-from cron_trigger.web.places import Place, Places
+from cron_trigger.web.places import Place
 from cron_trigger.web.views import Views
 from cron_trigger.web.wire import chunk
 
@@ -93,7 +93,6 @@ class Broadcaster:
         store: Store,
         loop: Loop,
         views: Views,
-        places: Places,
         comment_s: float,
         look: Callable[[], Any],
         listener: Optional[Callable[[Event], None]] = None,
@@ -105,7 +104,6 @@ class Broadcaster:
         self._store = store
         self._loop = loop
         self._views = views
-        self._places = places
         self._lock = threading.Lock()
         self._streams: dict[Place, Stream] = {}
         self._listener = listener
@@ -187,16 +185,6 @@ class Broadcaster:
                 return
             well = not (ready & ~select.EPOLLOUT and stream.gone())
             self._keep(stream, well and stream.flush())
-
-    def reserve(self, client: str) -> Place:
-        """Take a place for one more stream, until `release`; else `overloaded`.
-
-        Whoever reads nothing can't be told from one to whom nothing was sent; so the
-        oldest of the greediest client goes, once it has had its place for a while.
-        """
-        return self._places.claim(
-            client, "Too many event streams are open; close one", 15
-        )
 
     def release(self, place: Place) -> None:
         """Give a place back, unless its stream has joined and counts by itself."""
