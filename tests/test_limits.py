@@ -685,8 +685,8 @@ class TurnsTest(unittest.TestCase):
         few = "fit(limits)._replace(connections=m.Limit(2, 4))"
         program = support.patched(
             "m.Turns.AT_ONCE, m.Turns.STUCK_S = 1, 3.0",
-            "whole, fit = m.Api.crons, m.limits_for",
-            "m.Api.crons = lambda *a: (m.time.sleep(1), whole(*a))[1]",
+            "whole, fit = m.Views.crons, m.limits_for",
+            "m.Views.crons = lambda *a: (m.time.sleep(1), whole(*a))[1]",
             f"m.limits_for = lambda limits: {few}",
         )
         with Server(REGISTRY, program=program) as server:

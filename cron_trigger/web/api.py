@@ -65,8 +65,6 @@ class Api:
         streams: Places,
         followers: Places,
     ) -> None:
-        #: Where the server listens; the daemon sets it once it does.
-        self.port = 0
         self._known = known
         self._registry, self._store, self._runner, self._schedule, _ = known
         self._broadcaster = broadcaster
@@ -75,9 +73,7 @@ class Api:
         self.run_log = Outputs(known, self._run, followers).answer
         self.page, self.page_file = page.index, page.file
         self.interface = page.interface
-
-    def health(self, request: Request) -> Answer:
-        return json_answer(200, self._views.health(self.port))
+        self.health, self.crons, self.cron = views.health, views.crons, views.cron
 
     # ---- triggers
 
@@ -130,13 +126,7 @@ class Api:
         fields = read_fields(request, ("requestedBy",))
         return read_requested_by(fields) or request.address
 
-    # ---- crons and runs
-
-    def crons(self, request: Request) -> Answer:
-        return Answer(200, self._views.crons())
-
-    def cron(self, request: Request) -> Answer:
-        return Answer(200, self._views.cron(request.part))
+    # ---- runs
 
     def runs(self, request: Request) -> Answer:
         query = request.query

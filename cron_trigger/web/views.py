@@ -20,7 +20,7 @@ from cron_trigger.registry.texts import path_text
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
-from cron_trigger.web.wire import Body, json_body
+from cron_trigger.web.wire import Answer, Body, Request, json_answer, json_body
 
 #: What a cron does that somebody else has locked, as by `flock` in a crontab's line.
 EXTERNAL: Json = {"id": None, "trigger": "external"}
@@ -75,6 +75,8 @@ class Views:
     """The answers that many ask for often."""
 
     def __init__(self, host: str, known: Known) -> None:
+        #: Where the server listens; the daemon sets it once it does.
+        self.port = 0
         #: This machine's name, as JSON.
         self.host = json_text(host)
         self._registry, self._store, self._runner, _, self._lateness = known
@@ -90,17 +92,17 @@ class Views:
 
     # ---- health
 
-    def health(self, port: int) -> dict[str, Json]:
+    def health(self, request: Request) -> Answer:
         value: dict[str, Json] = {
             "status": "healthy",
             "service": SERVICE,
-            "port": port,
+            "port": self.port,
             "available_crons": len(self._registry.crons()),
         }
         problems = self.problems()
         if problems:
             value.update(status="degraded", problems=problems)
-        return value
+        return json_answer(200, value)
 
     def problems(self) -> list[str]:
         """Return the faults that the server survives at present."""
@@ -111,7 +113,7 @@ class Views:
 
     # ---- crons
 
-    def crons(self) -> Body:
+    def crons(self, request: Request) -> Answer:
         crons = self._registry.crons()
         external = self._runner.external()
         times = [self._times(cron) for cron in crons.values() if cron.schedule]
@@ -121,15 +123,16 @@ class Views:
         kept = self._body
         if kept[0][0] is not crons or kept[0][1] != mark:
             texts = ", ".join(self._text(cron, external) for cron in crons.values())
-            self._body = kept = ((crons, mark), self._answer(f'"crons": [{texts}]'))
-        return kept[1]
+            self._body = kept = ((crons, mark), self._body_of(f'"crons": [{texts}]'))
+        return Answer(200, kept[1])
 
-    def cron(self, name: str) -> Body:
-        """Return the answer about one cron; else `unknown_cron`."""
-        text = self._text(self._registry.get(name), self._runner.external())
-        return self._answer(f'"cron": {text}')
+    def cron(self, request: Request) -> Answer:
+        """Return one cron; else `unknown_cron`."""
+        cron = self._registry.get(request.part)
+        text = self._text(cron, self._runner.external())
+        return Answer(200, self._body_of(f'"cron": {text}'))
 
-    def _answer(self, member: str) -> Body:
+    def _body_of(self, member: str) -> Body:
         return json_body(f'{{"success": true, "host": {self.host}, {member}}}')
 
     def ended(self, name: str, run_id: int) -> Optional[str]:
