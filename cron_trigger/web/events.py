@@ -62,7 +62,7 @@ class Stream:
     def end(self) -> None:
         """Tell a client that nothing more comes, if it has taken all else."""
         if not self.backlog:
-            self.send(b"")  # a chunk without anything in it is the last
+            self.send(b"")
 
     def gone(self) -> bool:
         """Return True if the client has closed, or sent what nobody asked for.

@@ -18,14 +18,7 @@ from typing import Callable, Iterator, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.host.loop import is_ready
-from cron_trigger.web.wire import (
-    BODY_BYTES,
-    LAST_CHUNK,
-    PACKED_BYTES,
-    Answer,
-    Request,
-    chunk,
-)
+from cron_trigger.web.wire import BODY_BYTES, PACKED_BYTES, Answer, Request, chunk
 
 COMMON_HEADERS = (
     f"Server: {SERVICE}\r\n"
@@ -92,10 +85,7 @@ class Sender:
     """
 
     def __init__(
-        self,
-        connection: socket.socket,
-        on_wait: Callable[[], None],
-        send_s: float,
+        self, connection: socket.socket, on_wait: Callable[[], None], send_s: float
     ) -> None:
         self._connection = connection
         self._on_wait = on_wait
@@ -106,11 +96,7 @@ class Sender:
         self._connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def send(
-        self,
-        request: Request,
-        answer: Answer,
-        close: bool,
-        origin: Optional[str],
+        self, request: Request, answer: Answer, close: bool, origin: Optional[str]
     ) -> bool:
         """Send an answer.  Return False where the connection must be closed after it.
 
@@ -169,7 +155,7 @@ class Sender:
             # would be read as the rest of this one.
             raise ConnectionError
         if chunked:
-            self._push(LAST_CHUNK)
+            self._push(chunk(b""))
 
     def has_client(self) -> bool:
         """Tell whether the client is there, as far as one knows."""

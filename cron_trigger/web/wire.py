@@ -94,12 +94,11 @@ class Body:
 
 
 def chunk(data: bytes) -> bytes:
-    """Return a part of a body whose length nobody knows yet (RFC 9112, 7.1)."""
+    """Return a part of a body whose length nobody knows yet (RFC 9112, 7.1).
+
+    Without anything in it, it is the last.
+    """
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-#: The end of such a body: the chunk without anything in it.
-LAST_CHUNK = chunk(b"")
 
 
 class Answer(NamedTuple):
