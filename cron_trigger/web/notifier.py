@@ -72,13 +72,9 @@ class Notifier:
                 f"the notification of {_about(body)} was dropped: "
                 f"{self._limits.notifications} are waiting",
             )
-        self._start()
-
-    def _start(self) -> None:
-        """Start the thread, with the first event or, if none could be, the next."""
         if self._thread is not None:
             return
-        try:
+        try:  # with the first event or, if none could be, the next
             self._thread = begin("notifier", self._work)
         except RuntimeError as error:  # no memory, or too many threads
             self._say("error", f"notifications wait: {error}")
