@@ -80,7 +80,7 @@ class Stream:
 
 
 class Broadcaster:
-    """Sends each event to every stream, from the loop's thread, without waiting."""
+    """Sends each event to every stream, beside the loop, without waiting."""
 
     #: How often it is looked whether the registry has changed, while there are streams.
     LOOK_S = 1.0
