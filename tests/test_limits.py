@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ import tempfile
 import threading
 import time
 import unittest
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -683,8 +685,8 @@ class TurnsTest(unittest.TestCase):
         few = "fit(limits)._replace(connections=m.Limit(2, 4))"
         program = support.patched(
             "m.Turns.AT_ONCE, m.Turns.STUCK_S = 1, 3.0",
-            "whole, fit = m.Api.crons, m.limits_for",
-            "m.Api.crons = lambda *a: (m.time.sleep(1), whole(*a))[1]",
+            "whole, fit = m.Views.crons, m.limits_for",
+            "m.Views.crons = lambda *a: (m.time.sleep(1), whole(*a))[1]",
             f"m.limits_for = lambda limits: {few}",
         )
         with Server(REGISTRY, program=program) as server:
@@ -825,17 +827,17 @@ class PlacesTest(unittest.TestCase):
         store, loop = mock.Mock(), mock.Mock()
         store.last_event_id.return_value, store.events_after.return_value = 0, []
         places = Places(Limit(2, 2), 9.0)
-        broadcaster = Broadcaster(store, loop, mock.Mock(), places, 15.0, mock.Mock())
+        broadcaster = Broadcaster(store, loop, mock.Mock(), 15.0, mock.Mock())
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
-        place = broadcaster.reserve("a")
+        place = places.claim("a", "Full", 1)
         broadcaster.join(Stream(ours, place, chunked=True), 0)
-        broadcaster.release(broadcaster.reserve("a"))
+        broadcaster.release(places.claim("a", "Full", 1))
         broadcaster.release(place)
-        broadcaster.reserve("a")
+        places.claim("a", "Full", 1)
         with self.assertRaises(Refusal):
-            broadcaster.reserve("a")
+            places.claim("a", "Full", 1)
 
     def test_an_event_stream_that_talks_is_dropped(self) -> None:
         server = self.start()
@@ -1076,7 +1078,10 @@ class SharesTest(unittest.TestCase):
 
     def take(self, places: Places, client: str, name: str = "") -> Any:
         self.now_s += 1.0
-        return places.take(client, lambda: self.left.append(name or client))
+        with contextlib.suppress(Refusal):
+            leave = partial(self.left.append, name or client)
+            return places.claim(client, "Full", 1, leave)
+        return None
 
     def test_a_flood_pushes_out_its_own(self) -> None:
         places = self.places(3, 5)
@@ -1085,7 +1090,7 @@ class SharesTest(unittest.TestCase):
             self.take(places, "flood", f"flood {number}")
         self.assertEqual(self.left, [f"flood {number}" for number in range(6)])
         self.assertFalse(honest.lost)
-        self.assertEqual(len(places), 4)
+        self.assertEqual(len(places.taken()), 4)
 
     def test_where_all_are_taken_the_greediest_one_s_oldest_goes(self) -> None:
         places = self.places(4, 6)
@@ -1098,15 +1103,15 @@ class SharesTest(unittest.TestCase):
         self.assertTrue(self.take(places, "c", "c3"))
         self.assertEqual(self.left, ["b1", "b2", "c1"])
         self.assertTrue(self.take(places, "d", "d1"))
-        self.assertEqual(len(places), 6)
+        self.assertEqual(len(places.taken()), 6)
 
     def test_who_is_at_work_or_safe_is_not_pushed_out(self) -> None:
         places = self.places(2, 4)
         one, two = (self.take(places, "a", name) for name in ("one", "two"))
-        self.assertTrue(places.hold(one))
+        self.assertTrue(one.hold())
         self.take(places, "a", "three")
         self.assertEqual(self.left, ["two"])
-        self.assertFalse(places.hold(two))
+        self.assertFalse(two.hold())
         places = self.places(2, 4, safe_s=10.0)
         self.take(places, "a", "first")
         self.take(places, "a", "second")
@@ -1116,13 +1121,13 @@ class SharesTest(unittest.TestCase):
         self.assertEqual(self.left, ["two", "first"])
 
     def test_a_place_is_given_back_once(self) -> None:
-        places = self.places(2, 2, None)
+        places = self.places(2, 2, math.inf)
         one = self.take(places, "a")
         self.take(places, "a")
         self.assertIsNone(self.take(places, "a"))
-        places.give(one)
-        places.give(one)
-        self.assertEqual(len(places), 1)
+        one.give()
+        one.give()
+        self.assertEqual(len(places.taken()), 1)
         self.assertTrue(self.take(places, "b"))
         self.assertIsNone(self.take(places, "b"))
 

@@ -97,7 +97,7 @@ class Daemon:
 
     def _begin(self, parts: Parts) -> None:
         """Have everything work: from here on other threads do."""
-        parts.api.port = self._listener.getsockname()[1]
+        parts.views.port = self._listener.getsockname()[1]
         self._http = HttpServer(
             self._listener, parts.api, parts.access, parts.loop, parts.say, parts.limits
         )
@@ -126,7 +126,7 @@ class Daemon:
         parts.heals.listen(lambda: parts.loop.aside(self._catch_up))
 
     def _announce(self) -> None:
-        host, port = self._settings.host, self._parts.api.port
+        host, port = self._settings.host, self._parts.views.port
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         shown = f"[{shown}]" if ":" in shown else shown
         with contextlib.suppress(OSError):

@@ -82,26 +82,25 @@ class Parts:
         # Listeners are called in this order: whoever the broadcaster tells asks the
         # views at once, and they must have forgotten the cron by then.
         self.changes.listen(self.views.forget)
-        self.broadcaster = Broadcaster(
-            self.store,
-            self.loop,
-            self.views,
-            Places(limits.streams, limits.safe_s),
-            limits.comment_s,
-            self.registry.crons,
-        )
-        self.changes.listen(lambda _name: self.broadcaster.wake())
         self.notifier: Optional[Notifier] = None
         if settings.notify_url:
             url, crons = settings.notify_url, self.registry.crons
             self.notifier = Notifier(url, names[0], crons, self.loop, self.say, limits)
-            self.broadcaster.listen(self.notifier)
+        self.broadcaster = Broadcaster(
+            self.store,
+            self.loop,
+            self.views,
+            limits.comment_s,
+            self.registry.crons,
+            self.notifier,
+        )
+        self.changes.listen(lambda _name: self.broadcaster.wake())
         self.api = Api(
-            settings.port,
             known,
             self.broadcaster,
             self.views,
             Page(HOME),
+            Places(limits.streams, limits.safe_s),
             Places(limits.followers, limits.safe_s),
         )
         self.access = Access(

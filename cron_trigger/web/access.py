@@ -39,8 +39,10 @@ from cron_trigger.web.routes import Route
 from cron_trigger.web.wire import Request
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-#: Name or address, and port.
-AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?", re.ASCII)
+#: Name or address, and port.  No name is longer than 253 characters: RFC 1035, 2.3.4.
+AUTHORITY = re.compile(
+    r"(\[[0-9A-Fa-f:.]{1,99}\]|[^:\[\]]{0,299})(?::(\d{1,5}))?", re.ASCII
+)
 
 #: Scheme, name and port, the default one where none is named.
 Place = tuple[str, str, int]
@@ -115,7 +117,7 @@ class Access:
         self.sources = sources
         names = (*host_names, *settings.allowed_hosts)
         self._hosts = frozenset(("localhost", *map(str.lower, names)))
-        self._origins = frozenset(map(_place_of_origin, settings.allowed_origins))
+        self._origins = frozenset(map(_place_of, settings.allowed_origins))
         self._wrong = wrong
 
     def check(self, request: Request, route: Optional[Route]) -> None:
@@ -137,7 +139,8 @@ class Access:
         host = request.headers.get("host")
         if host is None and request.old:
             return
-        name = _name_of(host) if host is not None else None
+        match = AUTHORITY.fullmatch(host or "")
+        name = match[1].rstrip(".").lower() if match else None
         if name is None or not self._name_allowed(name, request.address):
             raise Refusal(
                 "misdirected_request",
@@ -158,8 +161,8 @@ class Access:
 
     def origin_listed(self, request: Request) -> Optional[str]:
         """Return the request's Origin if it is one of CRON_TRIGGER_ALLOWED_ORIGINS."""
-        origin = request.headers.get("origin")
-        place = _place_of_origin(origin)
+        origin = request.headers.get("origin", "")
+        place = _place_of(origin)
         return origin if place is not None and place in self._origins else None
 
     def _check_origin(self, request: Request, route: Optional[Route]) -> None:
@@ -168,8 +171,8 @@ class Access:
         # has none.  Following a link to the page is a person's own idea.
         if self.origin_listed(request):
             return
-        origin = request.headers.get("origin")
-        if origin is not None and not _same_place(origin, request.headers.get("host")):
+        origin, host = request.headers.get("origin"), request.headers.get("host", "")
+        if origin is not None and not _same_place(origin, host):
             raise _foreign("Origin", origin)
         site = request.headers.get("sec-fetch-site", "none")
         if site in ("none", "same-origin"):
@@ -229,12 +232,6 @@ def _foreign(header: str, value: str) -> Refusal:
     )
 
 
-def _name_of(host: str) -> Optional[str]:
-    """Return the name in a Host header, None where it has no such form."""
-    match = AUTHORITY.fullmatch(host) if len(host) <= 300 else None
-    return match[1].rstrip(".").lower() if match else None
-
-
 @functools.lru_cache(maxsize=256)
 def _is_address(text: str) -> bool:
     try:
@@ -245,23 +242,19 @@ def _is_address(text: str) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _place_of(scheme: str, authority: str) -> Optional[Place]:
-    """Return the place, None where it is none of HTTP."""
-    match = AUTHORITY.fullmatch(authority) if len(authority) <= 300 else None
+def _place_of(origin: str) -> Optional[Place]:
+    """Return the place of an Origin, None where it is none of HTTP."""
+    scheme, _, authority = origin.partition("://")
+    match = AUTHORITY.fullmatch(authority)
     if not match or not match[1] or scheme not in DEFAULT_PORTS:
         return None
     return scheme, match[1].lower(), int(match[2] or DEFAULT_PORTS[scheme])
 
 
-def _place_of_origin(origin: Optional[str]) -> Optional[Place]:
-    scheme, _, authority = (origin or "").partition("://")
-    return _place_of(scheme, authority)
-
-
-def _same_place(origin: str, host: Optional[str]) -> bool:
+def _same_place(origin: str, host: str) -> bool:
     """Return True where an Origin is the server's own, by http or https (a proxy's)."""
-    place = _place_of_origin(origin)
-    return place is not None and place == _place_of(place[0], host or "")
+    place = _place_of(origin)
+    return place is not None and place == _place_of(f"{place[0]}://{host}")
 
 
 class RefusalLog:

@@ -7,6 +7,7 @@ the parts that it asks guard themselves.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import socket
@@ -22,7 +23,6 @@ from cron_trigger.registry.strict_json import Json, json_text
 from cron_trigger.registry.texts import path_text, printable, whole_number
 from cron_trigger.web.events import Broadcaster, Stream
 from cron_trigger.web.fields import (
-    query_flag,
     query_number,
     query_statuses,
     query_time,
@@ -42,11 +42,12 @@ from cron_trigger.web.wire import (
     Request,
     invalid,
     json_answer,
-    json_text_answer,
+    json_body,
 )
 
 #: How long the end of a run may be waited for, and how often the client is looked at.
 WAIT_S, WAIT_POLL_S, FIND_S, END_S = 60, 0.2, 0.05, 0.5
+#: As large as one may be; who names none wants what comes after the newest.
 LAST_EVENT_ID = 10**18 - 1
 #: A page of the history ends here, lest a crowd that reads none fills the memory.
 RUNS_PAGE_CHARS = 1 << 19
@@ -57,25 +58,22 @@ class Api:
 
     def __init__(
         self,
-        port: int,
         known: Known,
         broadcaster: Broadcaster,
         views: Views,
         page: Page,
+        streams: Places,
         followers: Places,
     ) -> None:
-        self.port = port
         self._known = known
         self._registry, self._store, self._runner, self._schedule, _ = known
         self._broadcaster = broadcaster
         self._views = views
-        self._followers = followers
-        self._outputs = Outputs(known, self._run, followers)
+        self._streams, self._followers = streams, followers
+        self.run_log = Outputs(known, self._run, followers).answer
         self.page, self.page_file = page.index, page.file
         self.interface = page.interface
-
-    def health(self, request: Request) -> Answer:
-        return json_answer(200, self._views.health(self.port))
+        self.health, self.crons, self.cron = views.health, views.crons, views.cron
 
     # ---- triggers
 
@@ -128,20 +126,11 @@ class Api:
         fields = read_fields(request, ("requestedBy",))
         return read_requested_by(fields) or request.address
 
-    # ---- crons and runs
-
-    def crons(self, request: Request) -> Answer:
-        return Answer(200, self._views.crons())
-
-    def cron(self, request: Request) -> Answer:
-        entry = self._views.cron(request.part)
-        host = json_text(self._views.host)
-        text = f'{{"success": true, "host": {host}, "cron": {entry}}}'
-        return json_text_answer(text)
+    # ---- runs
 
     def runs(self, request: Request) -> Answer:
         query = request.query
-        limit = query_number(query, "limit", 1, RUNS_PAGE_LIMIT, RUNS_PAGE) or 1
+        limit = query_number(query, "limit", 1, RUNS_PAGE_LIMIT) or RUNS_PAGE
         before = query_number(query, "before", 1, INTEGER_LIMIT - 1)
         statuses, cron_name = query_statuses(query), query.get("cron")
         since, until = query_time(query, "since"), query_time(query, "until")
@@ -158,46 +147,39 @@ class Api:
         page = found[: min(limit, max(1, fits))]
         following = json_text(page[-1][0] if len(found) > len(page) else None)
         listed = ", ".join(text for _, text in page)
-        return json_text_answer(
-            f'{{"success": true, "runs": [{listed}], "next": {following}}}'
-        )
+        text = f'{{"success": true, "runs": [{listed}], "next": {following}}}'
+        return Answer(200, json_body(text))
 
     def run(self, request: Request) -> Answer:
-        wait_s = query_number(request.query, "wait", 0, WAIT_S, 0) or 0
+        wait_s = query_number(request.query, "wait", 0, WAIT_S) or 0
         run = self._run(request.id)
-        if not wait_s or not run.running:
-            return self._run_answer(run)
-        place = self._followers.claim(
-            request.client, "Too many clients wait for runs to end", 1
-        )
-        return Answer(
-            200,
-            later=functools.partial(
-                self._run_later, run, time.monotonic() + wait_s, place
-            ),
-            release=functools.partial(self._followers.give, place),
-        )
-
-    def _run_later(
-        self, run: Run, until_s: float, place: Place, at_once: bool
-    ) -> Optional[Answer]:
-        """Return a run when it has ended or the time is over; None a moment later."""
-        active = self._runner.active(run.id)
-        left_s = until_s - time.monotonic()
-        if active and left_s > 0 and not at_once:
-            active.done.wait(min(left_s, WAIT_POLL_S))
-        run = self._runner_or_store(run.id) or run  # gone: it was pruned meanwhile
-        over = at_once or place.lost or time.monotonic() >= until_s
-        if run.running and not over:
-            if active is None:
-                time.sleep(FIND_S)  # somebody else's, which is found in a moment
-            return None
-        return self._run_answer(run)
-
-    def _run_answer(self, run: Run) -> Answer:
+        if wait_s and run.running:
+            place = self._followers.claim(
+                request.client, "Too many clients wait for runs to end", 1
+            )
+            try:
+                run = self._awaited(run, request, place, time.monotonic() + wait_s)
+            finally:
+                place.give()
         return json_answer(200, {"success": True, "run": run.view()})
 
-    def _runner_or_store(self, run_id: int) -> Optional[Run]:
+    def _awaited(self, run: Run, request: Request, place: Place, until_s: float) -> Run:
+        """Return a run when it has ended, or as it is when nobody can wait longer."""
+        while run.running and request.stays() and not place.lost:
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                break
+            active = self._runner.active(run.id)
+            if active:
+                active.done.wait(min(left_s, WAIT_POLL_S))
+            else:
+                time.sleep(FIND_S)  # somebody else's, which is found in a moment
+            with contextlib.suppress(Refusal):  # it was pruned meanwhile
+                run = self._run(run.id)
+        return run
+
+    def _run(self, run_id: int) -> Run:
+        """Return a run as it is now; else `not_found`."""
         active = self._runner.active(run_id)
         # An event may have told its end already, which is complete in moments.
         if active and active.ending and active.done.wait(END_S):
@@ -206,24 +188,9 @@ class Api:
         if run and run.running and active is None:
             self._runner.sync()  # the crontab began it, and its message is on the way
             run = self._store.run(run_id)
-        return run
-
-    def _run(self, run_id: int) -> Run:
-        """Return a run as it is now; else `not_found`."""
-        run = self._runner_or_store(run_id)
         if run is None:
             raise Refusal("not_found", f"There is no run {run_id}.")
         return run
-
-    def run_log(self, request: Request) -> Answer:
-        query = request.query
-        lines = query_number(query, "tail", 0, 10**9)
-        first = query_number(query, "from", 0, INTEGER_LIMIT - 1)
-        follow = query_flag(query, "follow")
-        if lines is not None and first is not None:
-            raise invalid('"tail" and "from" exclude each other; send one of them.')
-        run = self._run(request.id)
-        return self._outputs.answer(run, request.client, lines, first, follow)
 
     def cancel_run(self, request: Request) -> Answer:
         by = self._asked_by(request)
@@ -234,14 +201,16 @@ class Api:
 
     def events(self, request: Request) -> Answer:
         self._runner.refuse_if_closing()
-        text = request.headers.get("last-event-id")
-        last = whole_number(text, 0, LAST_EVENT_ID) if text is not None else None
-        if text is not None and last is None:
+        text = request.headers.get("last-event-id", str(LAST_EVENT_ID))
+        last = whole_number(text, 0, LAST_EVENT_ID)
+        if last is None:
             raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")
-        place = self._broadcaster.reserve(request.client)
+        # Whoever reads nothing can't be told from one to whom nothing was sent; so the
+        # oldest of the greediest client goes, once it has had its place for a while.
+        refused = "Too many event streams are open; close one"
+        place = self._streams.claim(request.client, refused, 15)
         # From before the answer begins: its client may already rely on it.
-        newest = self._broadcaster.newest()
-        position = newest if last is None else min(last, newest)
+        position = min(last, self._store.last_event_id())
 
         def hand_over(connection: socket.socket) -> None:
             stream = Stream(connection, place, chunked=not request.old)
@@ -254,7 +223,6 @@ class Api:
             UNBUFFERED,
             hand_over=hand_over,
             release=functools.partial(self._broadcaster.release, place),
-            lasting=True,
         )
 
     def metrics(self, request: Request) -> Answer:

@@ -13,15 +13,15 @@ import functools
 import select
 import socket
 import threading
-from typing import Any, Callable, Sequence
+import time
+from typing import Any, Callable, Optional
 
 from cron_trigger.history.store import Store
 from cron_trigger.host.loop import Loop
 from cron_trigger.registry.records import Event
-from cron_trigger.registry.strict_json import json_text
-from cron_trigger.web.places import Place, Places
+from cron_trigger.web.places import Place
 from cron_trigger.web.views import Views
-from cron_trigger.web.wire import LAST_CHUNK, chunk
+from cron_trigger.web.wire import chunk
 
 STREAM_BACKLOG_BYTES = 1 << 20
 
@@ -34,7 +34,6 @@ class Stream:
         self.place = place
         #: Some clients show nothing of a body without length or chunks until its end.
         self.chunked = chunked
-        self.descriptor = connection.fileno()
         #: The id of the last event that was sent or queued.
         self.position = 0
         self.backlog = bytearray()
@@ -47,28 +46,23 @@ class Stream:
 
     def send(self, text: bytes) -> bool:
         """Send or queue; never wait.  Return False where it is to be dropped."""
-        return self._send(self.framed(text))
-
-    def _send(self, data: bytes) -> bool:
-        if not self.backlog:
-            try:
-                data = data[self.connection.send(data) :]
-            except BlockingIOError:
-                pass
-            except OSError:
-                return False
-        self.backlog += data
-        return len(self.backlog) <= STREAM_BACKLOG_BYTES
+        self.backlog += self.framed(text)
+        return self.flush()
 
     def flush(self) -> bool:
         """Send what is queued, as far as it goes; return False as `send`."""
-        queued, self.backlog = bytes(self.backlog), bytearray()
-        return self._send(queued)
+        try:
+            del self.backlog[: self.connection.send(self.backlog)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        return len(self.backlog) <= STREAM_BACKLOG_BYTES
 
     def end(self) -> None:
         """Tell a client that nothing more comes, if it has taken all else."""
-        if self.chunked and not self.backlog:
-            self._send(LAST_CHUNK)
+        if not self.backlog:
+            self.send(b"")
 
     def gone(self) -> bool:
         """Return True if the client has closed, or sent what nobody asked for.
@@ -86,7 +80,7 @@ class Stream:
 
 
 class Broadcaster:
-    """Sends each event to every stream, from the loop's thread, without waiting."""
+    """Sends each event to every stream, beside the loop, without waiting."""
 
     #: How often it is looked whether the registry has changed, while there are streams.
     LOOK_S = 1.0
@@ -99,38 +93,33 @@ class Broadcaster:
         store: Store,
         loop: Loop,
         views: Views,
-        places: Places,
         comment_s: float,
         look: Callable[[], Any],
+        listener: Optional[Callable[[Event], None]] = None,
     ) -> None:
-        """`look` is called each second while there are streams, beside the loop."""
+        """`look` is called each second while there are streams, beside the loop.
+
+        So is `listener` with each event, in their order, streams or not.
+        """
         self._store = store
         self._loop = loop
         self._views = views
-        self._places = places
         self._lock = threading.Lock()
-        self._streams: dict[int, Stream] = {}
-        self._listeners: list[Callable[[Event], None]] = []
+        self._streams: dict[Place, Stream] = {}
+        self._listener = listener
         self._cursor = store.last_event_id()
         # Set by any thread, taken back by the loop's; one wake-up too many is harmless.
         self._pumping = False
-        # What is done again and again while there are streams, and after how long.
-        aside = functools.partial(loop.aside, look)
-        self._often: dict[Callable[[], Any], float] = {
-            self._comment: comment_s,
-            aside: self.LOOK_S,
-        }
-        # Those of them that are under way.  Begun under the lock, ended by the loop.
-        self._going: set[Callable[[], Any]] = set()
-
-    def listen(self, listener: Callable[[Event], None]) -> None:
-        """Call with each event, in their order, beside the loop."""
-        self._listeners.append(listener)
+        self._look = look
+        self._comment_s = comment_s
+        # Whether a tick is on its way; when the next comment is due.  Under the lock.
+        self._ticking = False
+        self._comment_due_s = 0.0
 
     def wake(self) -> None:
         """Have new events sent; from any thread, as often as one likes."""
         # Seen without the lock: who joins wakes by itself, after it was added.
-        if self._pumping or not (self._streams or self._listeners):
+        if self._pumping or not (self._streams or self._listener):
             return
         self._pumping = True
         if self._loop.is_here():
@@ -141,7 +130,7 @@ class Broadcaster:
 
     def _pump(self) -> None:
         self._pumping = False
-        while self._streams or self._listeners:
+        while self._streams or self._listener:
             events = self._store.events_after(self._cursor)
             if not events:
                 return
@@ -151,8 +140,8 @@ class Broadcaster:
                 with self._lock:
                     self._cursor = event.id
                     self._send(event, data)
-                for listener in self._listeners:
-                    listener(event)
+                if self._listener:
+                    self._listener(event)
 
     def _send(self, event: Event, data: bytes) -> None:
         for stream in list(self._streams.values()):
@@ -173,53 +162,35 @@ class Broadcaster:
             run = event.run()
             entry = self._views.ended(run["cronName"], run["id"])
             data += f', "cron": {entry or "null"}'
-        data += f', "host": {json_text(self._views.host)}}}'
+        data += f', "host": {self._views.host}}}'
         return f"id: {event.id}\nevent: {event.name}\ndata: {data}\n\n".encode()
-
-    def _text_of(self, events: Sequence[Event]) -> bytes:
-        return b"".join(map(self.sse, events))
 
     def _keep(self, stream: Stream, well: bool) -> None:
         """Drop a stream that is not well; wait for room where it has a backlog."""
         if not well:
-            self._streams.pop(stream.descriptor, None)
-            self._places.give(stream.place)
-            self._loop.unwatch(stream.descriptor)
+            self._streams.pop(stream.place, None)
+            stream.place.give()
+            self._loop.unwatch(stream.connection.fileno())
             stream.connection.close()
             return
         events = select.EPOLLIN | (select.EPOLLOUT if stream.backlog else 0)
         if events != stream.watched:
             stream.watched = events
-            self._loop.watch(
-                stream.descriptor, lambda ready: self._ready(stream, ready), events
-            )
+            ready = functools.partial(self._ready, stream)
+            self._loop.watch(stream.connection.fileno(), ready, events)
 
     def _ready(self, stream: Stream, ready: int) -> None:
         with self._lock:
-            if self._streams.get(stream.descriptor) is not stream:
+            if stream.place not in self._streams:
                 return
             well = not (ready & ~select.EPOLLOUT and stream.gone())
             self._keep(stream, well and stream.flush())
 
-    def reserve(self, client: str) -> Place:
-        """Take a place for one more stream, until `release`; else `overloaded`.
-
-        Whoever reads nothing can't be told from one to whom nothing was sent; so the
-        oldest of the greediest client goes, once it has had its place for a while.
-        """
-        return self._places.claim(
-            client, "Too many event streams are open; close one", 15
-        )
-
     def release(self, place: Place) -> None:
         """Give a place back, unless its stream has joined and counts by itself."""
         with self._lock:
-            if all(stream.place is not place for stream in self._streams.values()):
-                self._places.give(place)
-
-    def newest(self) -> int:
-        """Return the id of the last event."""
-        return self._store.last_event_id()
+            if place not in self._streams:
+                place.give()
 
     def join(self, stream: Stream, position: int) -> None:
         """Send what came after an event's id, then take the client's socket over.
@@ -231,7 +202,8 @@ class Broadcaster:
             cursor = self._cursor
             events = self._store.events_after(position)
             if events:
-                stream.connection.sendall(stream.framed(self._text_of(events)))
+                text = b"".join(map(self.sse, events))
+                stream.connection.sendall(stream.framed(text))
                 position = events[-1].id
                 continue
             # Nothing is left between the two: the cursor was seen before the history.
@@ -246,40 +218,42 @@ class Broadcaster:
     def _add(self, stream: Stream) -> None:
         # The caller holds `_lock`.
         stream.connection.setblocking(False)
-        if not self._streams and not self._listeners:
+        if not self._streams and not self._listener:
             self._cursor = stream.position
-        self._streams[stream.descriptor] = stream
+        self._streams[stream.place] = stream
         leave = functools.partial(self._push_out, stream)
         stream.place.leave = lambda: self._loop.call_soon(leave)
         sent = stream.send(b"id: %d\n: joined\n\n" % stream.position)
         # It may have been pushed out before it could be told so.
         self._keep(stream, sent and not stream.place.lost)
-        for work in self._often.keys() - self._going:
-            self._going.add(work)
-            self._after_a_while(work)
+        if not self._ticking:
+            self._ticking = True
+            self._comment_due_s = time.monotonic() + self._comment_s
+            self._tick_later()
 
     def _push_out(self, stream: Stream) -> None:
         """End a stream whose place another one has; its client may come again."""
         with self._lock:
-            if self._streams.get(stream.descriptor) is stream:
+            if stream.place in self._streams:
                 stream.end()
                 self._keep(stream, False)
 
-    def _after_a_while(self, work: Callable[[], Any]) -> None:
-        self._loop.call_later(self._often[work], lambda: self._again(work))
+    def _tick_later(self) -> None:
+        self._loop.call_later(min(self.LOOK_S, self._comment_s), self._tick)
 
-    def _again(self, work: Callable[[], Any]) -> None:
+    def _tick(self) -> None:
+        """Send a comment where one is due, and look, until there are no streams."""
         with self._lock:
             if not self._streams:
-                self._going.discard(work)
+                self._ticking = False
                 return
-        work()
-        self._after_a_while(work)
-
-    def _comment(self) -> None:
-        with self._lock:
-            for stream in list(self._streams.values()):
-                self._keep(stream, stream.send(b":\n\n"))
+            now_s = time.monotonic()
+            if now_s >= self._comment_due_s:
+                self._comment_due_s = now_s + self._comment_s
+                for stream in list(self._streams.values()):
+                    self._keep(stream, stream.send(b":\n\n"))
+        self._loop.aside(self._look)
+        self._tick_later()
 
     def close(self) -> None:
         self._pump()  # what was recorded since the loop has stopped

@@ -14,7 +14,7 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from cron_trigger.registry.errors import Refusal
 from cron_trigger.registry.records import RUN_STATUSES, Trigger
-from cron_trigger.registry.strict_json import SURROGATE, Json, parse_json
+from cron_trigger.registry.strict_json import SURROGATE, Json, JsonObject, parse_json
 from cron_trigger.registry.texts import (
     CONTROL_CHARACTER,
     LINE_CONTROL,
@@ -66,14 +66,10 @@ def _unknown(kind: str, name: str, known: Sequence[str]) -> Refusal:
 
 
 def query_number(
-    query: Mapping[str, str],
-    name: str,
-    low: int,
-    high: int,
-    default: Optional[int] = None,
+    query: Mapping[str, str], name: str, low: int, high: int
 ) -> Optional[int]:
     if name not in query:
-        return default
+        return None
     number = whole_number(query[name], low, high)
     if number is None:
         raise invalid(
@@ -206,10 +202,8 @@ def read_fields(request: Request, known: Sequence[str]) -> dict[str, Json]:
         raise invalid(f"The body is not JSON: {printable(str(error), 200)}.") from None
     if not isinstance(value, dict):
         raise invalid("The body must be a JSON object.")
-    twice = [
-        *getattr(value, "twice", ()),
-        *(key for v in value.values() for key in getattr(v, "twice", ())),
-    ]
+    objects = [v for v in (value, *value.values()) if isinstance(v, JsonObject)]
+    twice = [key for v in objects for key in v.twice]
     if twice:
         raise invalid(f'The field "{printable(twice[0], 80)}" is given twice.')
     for name in value:

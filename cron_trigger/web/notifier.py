@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
 import json
 import queue
 import socket
 import threading
+import time
 import urllib.parse
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Callable, Mapping, Optional
 
 from cron_trigger.host.loop import Loop
@@ -28,8 +29,6 @@ from cron_trigger.registry.times import duration_text
 
 class Notifier:
     """POSTs the end of each run to one URL, from a thread of its own."""
-
-    FAULTS = (OSError, http.client.HTTPException, ValueError, MemoryError)
 
     def __init__(
         self,
@@ -73,13 +72,9 @@ class Notifier:
                 f"the notification of {_about(body)} was dropped: "
                 f"{self._limits.notifications} are waiting",
             )
-        self._start()
-
-    def _start(self) -> None:
-        """Start the thread, with the first event or, if none could be, the next."""
         if self._thread is not None:
             return
-        try:
+        try:  # with the first event or, if none could be, the next
             self._thread = begin("notifier", self._work)
         except RuntimeError as error:  # no memory, or too many threads
             self._say("error", f"notifications wait: {error}")
@@ -90,59 +85,56 @@ class Notifier:
             self._queue.task_done()
 
     def _deliver(self, body: Mapping[str, Json]) -> None:
-        for pause_s in (*self._limits.notify_pauses_s, None):
+        why = ""
+        for pause_s in (0.0, *self._limits.notify_pauses_s):
+            if pause_s and self._stopping.wait(pause_s):
+                return
             try:
                 return self._post(json.dumps(body).encode())
-            except self.FAULTS as error:
+            except (OSError, HTTPException, ValueError, MemoryError) as error:
                 why = str(error) or type(error).__name__
-            if pause_s is None:
-                self._say(
-                    "error",
-                    f"the notification of {_about(body)} failed three times: {why}",
-                )
-            elif self._stopping.wait(pause_s):
-                return
+        self._say(
+            "error", f"the notification of {_about(body)} failed three times: {why}"
+        )
 
     def _post(self, body: bytes) -> None:
         """POST once; raises OSError, HTTPException or ValueError."""
         limit_s, secure = self._limits.notify_s, self._url.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        kind = HTTPSConnection if secure else HTTPConnection
         connection = kind(self._url.hostname or "", self._url.port, timeout=limit_s)
         target = urllib.parse.urlunsplit(
             ("", "", self._url.path or "/", self._url.query, "")
         )
         # The timeout above is one of each step: a byte now and then would prolong it.
-        late = threading.Event()
-        break_off = functools.partial(self._break_off, connection, late)
+        late_s = time.monotonic() + limit_s
+        break_off = functools.partial(_break_off, connection)
         limit = self._loop.call_later(limit_s, break_off)
         try:
             connection.request(
                 "POST", target, body, {"Content-Type": "application/json"}
             )
             status = connection.getresponse().status
-        except (OSError, http.client.HTTPException):
-            if not late.is_set():
+        except (OSError, HTTPException):
+            if time.monotonic() < late_s:
                 raise
         finally:
             limit.cancel()
             connection.close()
-        if late.is_set():
+        if time.monotonic() >= late_s:
             raise ValueError(f"it did not answer within {limit_s:g} s")
         if not 200 <= status < 300:
             raise ValueError(f"it answered {status}")
-
-    def _break_off(
-        self, connection: http.client.HTTPConnection, late: threading.Event
-    ) -> None:
-        late.set()
-        with contextlib.suppress(OSError, AttributeError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._stopping.set()
         waiting = self._queue.unfinished_tasks
         if waiting:
             self._say("error", f"{waiting} notifications were not sent before the stop")
+
+
+def _break_off(connection: HTTPConnection) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _run_text(run: Mapping[str, Json]) -> str:

@@ -7,16 +7,19 @@ itself, and `places` bounds how many are followed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Callable, Iterator, Optional
 
 from cron_trigger.host.shortage import insist
 from cron_trigger.registry.errors import Refusal
+from cron_trigger.registry.parameters import INTEGER_LIMIT
 from cron_trigger.registry.records import Run
 from cron_trigger.runs.output import RunLog
+from cron_trigger.web.fields import query_flag, query_number
 from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Known
-from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer
+from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer, Request, invalid
 
 FOLLOW_POLL_S = 0.02
 
@@ -33,15 +36,14 @@ class Outputs:
         self._find = find
         self._places = places
 
-    def answer(
-        self,
-        run: Run,
-        client: str,
-        lines: Optional[int],
-        first: Optional[int],
-        follow: bool,
-    ) -> Answer:
-        """Return the output: its last `lines`, or all from the byte `first` on."""
+    def answer(self, request: Request) -> Answer:
+        """Return the output: its last lines, or all from a byte on."""
+        lines = query_number(request.query, "tail", 0, 10**9)
+        first = query_number(request.query, "from", 0, INTEGER_LIMIT - 1)
+        follow = query_flag(request.query, "follow")
+        if lines is not None and first is not None:
+            raise invalid('"tail" and "from" exclude each other; send one of them.')
+        run = self._find(request.id)
         if run.log_inode is None and run.pid is None:
             return Answer(200, content_type=TEXT_TYPE)
         log = RunLog(run)
@@ -51,20 +53,20 @@ class Outputs:
                 f"The output of run {run.id} is no longer there: its log was rotated "
                 "away, or could not be written.",
             )
-        try:
+        with contextlib.ExitStack() as held:
+            held.callback(log.close)
             start, end = self._measured(log, lines, first or 0)
+            blocks = log.blocks(start, end)
+            answer = Answer(
+                200, content_type=TEXT_TYPE, length=end - start, stream=blocks
+            )
             if follow and run.running:
-                return self._live(log, start, client)
-        except BaseException:
-            log.close()
-            raise
-        return Answer(
-            200,
-            content_type=TEXT_TYPE,
-            length=end - start,
-            stream=log.blocks(start, end),
-            release=log.close,
-        )
+                refused = "Too many logs are being followed; close one"
+                place = self._places.claim(request.client, refused, 15)
+                held.callback(place.give)
+                blocks = self._followed(log, start, place, request)
+                answer = answer._replace(length=None, stream=blocks, headers=UNBUFFERED)
+            return answer._replace(release=held.pop_all().close)
 
     def _measured(
         self, log: RunLog, lines: Optional[int], first: int
@@ -79,26 +81,10 @@ class Outputs:
             return log.tail_start(end, lines), end
         return min(log.start + first, end), end
 
-    def _live(self, log: RunLog, start: int, client: str) -> Answer:
-        place = self._places.claim(
-            client, "Too many logs are being followed; close one", 15
-        )
-
-        def release() -> None:
-            log.close()
-            self._places.give(place)
-
-        return Answer(
-            200,
-            content_type=TEXT_TYPE,
-            headers=UNBUFFERED,
-            stream=self._followed(log, start, place),
-            release=release,
-            lasting=True,
-        )
-
-    def _followed(self, log: RunLog, start: int, place: Place) -> Iterator[bytes]:
-        """Yield a run's output as it comes, b"" while there is none.
+    def _followed(
+        self, log: RunLog, start: int, place: Place, request: Request
+    ) -> Iterator[bytes]:
+        """Yield a run's output as it comes.
 
         The line that follows the output is written after the keeper was reaped; so
         what is in the file while the keeper is seen after is the run's own.
@@ -116,7 +102,6 @@ class Outputs:
                 yield block
             if active is None and not log.run.running:
                 return
-            if place.lost:  # another reader has it
+            if place.lost or not request.stays():  # another reader has it
                 raise ConnectionError
             (active.done.wait if active else time.sleep)(FOLLOW_POLL_S)
-            yield b""

@@ -7,6 +7,7 @@ compressed; connections' threads call, and the worst of a race is one more read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -44,18 +45,13 @@ class Page:
 
     def file(self, request: Request) -> Answer:
         """Return one of the page's further files; else `not_found`."""
-        if request.part not in self._names():
-            raise _missing(request.part)
-        return self._answer(request, self._folder / request.part, PAGE_POLICY)
+        with contextlib.suppress(OSError):
+            if request.part in os.listdir(self._folder):
+                return self._answer(request, self._folder / request.part, PAGE_POLICY)
+        raise _missing(request.part)
 
     def interface(self, request: Request) -> Answer:
         return self._answer(request, self._interface, API_POLICY)
-
-    def _names(self) -> tuple[str, ...]:
-        try:
-            return tuple(os.listdir(self._folder))
-        except OSError:
-            return ()
 
     def _answer(self, request: Request, path: Path, policy: str) -> Answer:
         try:

@@ -9,6 +9,7 @@ each table, and whoever is pushed out is told after it was given back.
 from __future__ import annotations
 
 import collections
+import math
 import os
 import resource
 import threading
@@ -50,15 +51,32 @@ def limits_for(
 class Place:
     """What one of those has.  `leave` is called when it is pushed out."""
 
-    __slots__ = ("client", "leave", "lost", "since_s")
+    __slots__ = ("client", "kind", "leave", "lost", "since_s")
 
-    def __init__(self, client: str, leave: Callable[[], None]) -> None:
+    def __init__(self, kind: Places, client: str, leave: Callable[[], None]) -> None:
+        self.kind = kind
         self.client = client
         self.leave = leave
-        #: Since when it may be pushed out; None: not now.
-        self.since_s: Optional[float] = None
+        #: Since when it has waited for its client; who is at work does so never.
+        self.since_s = kind.monotonic()
         #: It was pushed out.
         self.lost = False
+
+    def give(self) -> None:
+        """Give it back; it may have been lost, or given back, before."""
+        with self.kind.lock:
+            self.kind.remove(self)
+
+    def hold(self) -> bool:
+        """Keep it from being pushed out; return False if it was already."""
+        with self.kind.lock:
+            self.since_s = math.inf
+            return not self.lost
+
+    def wait(self) -> None:
+        """Say that it waits for its client from now on, and may be pushed out."""
+        with self.kind.lock:
+            self.since_s = self.kind.monotonic()
 
 
 class Places:
@@ -67,112 +85,77 @@ class Places:
     def __init__(
         self,
         limit: Limit,
-        safe_s: Optional[float] = None,
+        safe_s: float = math.inf,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nobody is pushed out before `safe_s`; None: never."""
-        self._limit = limit
+        """Nobody is pushed out before `safe_s`."""
+        self.limit = limit
         self._safe_s = safe_s
-        self._monotonic = monotonic
-        self._lock = threading.Lock()  # guards the table, and each place in it
-        self._of: dict[str, dict[Place, None]] = {}  # by client, the oldest first
-        self._count = 0
+        self.monotonic = monotonic
+        self.lock = threading.Lock()  # guards the table, and each place in it
+        self._taken: dict[Place, None] = {}  # the oldest first
+        self._counts: collections.Counter[str] = collections.Counter()  # by client
 
-    def __len__(self) -> int:
-        return self._count
-
-    def take(
-        self, client: str, leave: Callable[[], None] = lambda: None
-    ) -> Optional[Place]:
-        """Return a place, if need be another one's; None where there is none."""
-        (share, total), pushed = self._limit, None
-        with self._lock:
-            mine = len(self._of.get(client, ()))
-            if mine >= share or self._count >= total:
+    def claim(
+        self,
+        client: str,
+        refused: str,
+        again_s: int,
+        leave: Callable[[], None] = lambda: None,
+    ) -> Place:
+        """Return a place, if need be another one's; else `overloaded`."""
+        (share, total), pushed = self.limit, None
+        with self.lock:
+            mine = self._counts[client]
+            if mine >= share or len(self._taken) >= total:
                 # Of one client too many: its own oldest makes room.
-                among = [client] if mine >= share else self._greedier(client, mine)
-                pushed = self._push(among)
+                pushed = self._push(client, total if mine >= share else mine)
                 if pushed is None:
-                    return None
-            place = Place(client, leave)
-            if self._safe_s is not None:
-                place.since_s = self._monotonic()
-            self._of.setdefault(client, {})[place] = None
-            self._count += 1
+                    raise overloaded(refused, again_s)
+            place = Place(self, client, leave)
+            self._taken[place] = None
+            self._counts[client] += 1
         if pushed:
             pushed.leave()
         return place
 
-    def claim(self, client: str, refused: str, again_s: int) -> Place:
-        """Return a place as `take` does; else `overloaded`, which says `refused`."""
-        place = self.take(client)
-        if place is None:
-            raise overloaded(refused, again_s)
-        return place
-
-    def _greedier(self, client: str, mine: int) -> list[str]:
-        """Return who has more than a client, the greediest first, and it as the last.
+    def _push(self, client: str, mine: int) -> Optional[Place]:
+        """Push out the oldest of the greediest with more than `mine`, or the client's.
 
         Who has no more than the one that comes is not pushed out for it.
         """
-        more = [name for name, places in self._of.items() if len(places) > mine]
-        return [*sorted(more, key=lambda name: -len(self._of[name])), client]
-
-    def _oldest(self, clients: list[str]) -> Optional[Place]:
-        """Return the longest waiting place of the first client that has any."""
-        before_s = self._monotonic() - (self._safe_s or 0.0)
-        for client in clients:
-            found = [
-                (place.since_s, number, place)
-                for number, place in enumerate(self._of.get(client, ()))
-                if place.since_s is not None and place.since_s <= before_s
-            ]
-            if found:
-                return min(found, key=lambda item: item[:2])[2]
-        return None
-
-    def _push(self, clients: list[str]) -> Optional[Place]:
-        found = self._oldest(clients)
-        if found is not None:
-            self._remove(found)
+        before_s, counts = self.monotonic() - self._safe_s, self._counts
+        waiting = [
+            place
+            for place in self._taken
+            if place.since_s <= before_s
+            and (counts[place.client] > mine or place.client == client)
+        ]
+        found = min(waiting, key=lambda p: (-counts[p.client], p.since_s), default=None)
+        if found:
+            self.remove(found)
             found.lost = True
         return found
 
-    def _remove(self, place: Place) -> None:
-        places = self._of.get(place.client, {})
-        if place in places:
-            del places[place]
-            self._count -= 1
-        if not places:
-            self._of.pop(place.client, None)
-
-    def give(self, place: Place) -> None:
-        """Give a place back; it may have been lost, or given back, before."""
-        with self._lock:
-            self._remove(place)
-
-    def hold(self, place: Place) -> bool:
-        """Keep a place from being pushed out; return False if it was already."""
-        with self._lock:
-            place.since_s = None
-            return not place.lost
-
-    def wait(self, place: Place) -> None:
-        """Say that a place waits for its client from now on, and may be pushed out."""
-        with self._lock:
-            place.since_s = self._monotonic()
+    def remove(self, place: Place) -> None:
+        """Count a place no more; by who holds `lock`."""
+        if place in self._taken:
+            del self._taken[place]
+            self._counts[place.client] -= 1
+            if not self._counts[place.client]:
+                del self._counts[place.client]
 
     def push_out(self) -> None:
         """Push out the oldest of the greediest: something else is short."""
-        with self._lock:
-            found = self._push(self._greedier("", 0))
+        with self.lock:
+            found = self._push("", 0)
         if found:
             found.leave()
 
-    def since(self) -> list[Optional[float]]:
-        """Return since when each may be pushed out; None: not now."""
-        with self._lock:
-            return [p.since_s for places in self._of.values() for p in places]
+    def taken(self) -> list[Place]:
+        """Return the places that somebody has."""
+        with self.lock:
+            return list(self._taken)
 
 
 class _Line:

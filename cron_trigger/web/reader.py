@@ -92,24 +92,18 @@ class Reader:
             # Some clients send empty lines after a body (RFC 9112, 2.2): they count.
             while self._buffer.startswith(b"\r\n", begin):
                 begin += 2
+            line = self._buffer.find(b"\r\n", begin)
+            if (len(self._buffer) if line < 0 else line) - begin > REQUEST_LINE_BYTES:
+                limit = REQUEST_LINE_BYTES >> 10
+                raise invalid(f"A request line must have at most {limit} KiB.")
             end = self._buffer.find(b"\r\n\r\n", max(begin, searched))
             if 0 <= end <= HEAD_BYTES:
-                break
+                return self._taken(end + 4)[begin:-4].split(b"\r\n")
+            if len(self._buffer) > HEAD_BYTES:
+                limit = HEAD_BYTES >> 10
+                raise invalid(f"The head of a request must have at most {limit} KiB.")
             searched = max(0, len(self._buffer) - 3)
-            self._check_head_length()
             self._receive()
-        lines = self._taken(end + 4)[begin:-4].split(b"\r\n")
-        if len(lines[0]) > REQUEST_LINE_BYTES:
-            raise _line_too_long()
-        return lines
-
-    def _check_head_length(self) -> None:
-        line = self._buffer.find(b"\r\n")
-        if (len(self._buffer) if line < 0 else line) > REQUEST_LINE_BYTES:
-            raise _line_too_long()
-        if len(self._buffer) > HEAD_BYTES:
-            limit = HEAD_BYTES >> 10
-            raise invalid(f"The head of a request must have at most {limit} KiB.")
 
     def body(self, length: int) -> bytes:
         while len(self._buffer) < length:
@@ -141,11 +135,6 @@ class Reader:
         if not match:
             raise _bad_chunk()
         return int(match[1], 16)
-
-
-def _line_too_long() -> Refusal:
-    limit = REQUEST_LINE_BYTES >> 10
-    return invalid(f"A request line must have at most {limit} KiB.")
 
 
 def _bad_chunk() -> Refusal:

@@ -8,7 +8,7 @@ Access, fields and api ask it; it is made at the import and never changes.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Optional
+from typing import Iterable, NamedTuple, Optional
 
 Routes = dict[str, "Route"]
 
@@ -92,6 +92,6 @@ def find_routes(path: str) -> tuple[Routes, str]:
     return {}, ""
 
 
-def methods_of(routes: Routes) -> str:
+def methods_of(routes: Iterable[str]) -> str:
     also = {"GET": "GET, HEAD"}
     return ", ".join(also.get(method, method) for method in routes)

@@ -12,20 +12,13 @@ import email.utils
 import functools
 import http
 import re
-import select
 import socket
 import time
 from typing import Callable, Iterator, Optional
 
 from cron_trigger import SERVICE
-from cron_trigger.web.wire import (
-    BODY_BYTES,
-    LAST_CHUNK,
-    PACKED_BYTES,
-    Answer,
-    Request,
-    chunk,
-)
+from cron_trigger.host.loop import is_ready
+from cron_trigger.web.wire import BODY_BYTES, PACKED_BYTES, Answer, Request, chunk
 
 COMMON_HEADERS = (
     f"Server: {SERVICE}\r\n"
@@ -43,10 +36,9 @@ EXPOSED = (
 BODILESS = (204, 304)
 
 
-def takes_gzip(request: Optional[Request]) -> bool:
+def takes_gzip(request: Request) -> bool:
     """Return True if a client takes compressed bodies (RFC 9110, 12.5.3)."""
-    given = request.headers.get("accept-encoding", "") if request else ""
-    for item in given.lower().split(","):
+    for item in request.headers.get("accept-encoding", "").lower().split(","):
         coding, _, weight = item.partition(";")
         if coding.strip() in ("gzip", "x-gzip"):
             return not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
@@ -77,7 +69,7 @@ def short_answer(answer: Answer) -> bytes:
     return head_of(answer, [length, "Connection: close\r\n"]) + answer.body.plain
 
 
-def _encoded(request: Optional[Request], answer: Answer) -> tuple[bytes, list[str]]:
+def _encoded(request: Request, answer: Answer) -> tuple[bytes, list[str]]:
     if len(answer.body) < PACKED_BYTES:
         return answer.body.plain, []
     vary = "Vary: Accept-Encoding\r\n"
@@ -93,15 +85,10 @@ class Sender:
     """
 
     def __init__(
-        self,
-        connection: socket.socket,
-        on_wait: Callable[[], None],
-        is_closing: Callable[[], bool],
-        send_s: float,
+        self, connection: socket.socket, on_wait: Callable[[], None], send_s: float
     ) -> None:
         self._connection = connection
         self._on_wait = on_wait
-        self._is_closing = is_closing
         self._send_s = send_s
 
     def go_on(self) -> None:
@@ -109,35 +96,32 @@ class Sender:
         self._connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def send(
-        self,
-        request: Optional[Request],
-        answer: Answer,
-        close: bool,
-        origin: Optional[str] = None,
+        self, request: Request, answer: Answer, close: bool, origin: Optional[str]
     ) -> bool:
         """Send an answer.  Return False where the connection must be closed after it.
 
-        Head and body go in one piece where there is no stream.
+        Head and body go in one piece where there is no stream.  `origin` is the listed
+        one that may read it.
         """
         body, more = _encoded(request, answer)
-        whole = answer.stream is None and answer.hand_over is None
-        length = len(body) if whole else answer.length
-        chunked = length is None and not (request and request.old)
-        close = close or bool(answer.hand_over) or (length is None and not chunked)
+        lasting = answer.lasting
+        chunked = lasting and not request.old
+        close = close or bool(answer.hand_over) or (lasting and not chunked)
         if chunked:
             more.append("Transfer-Encoding: chunked\r\n")
-        elif length is not None and answer.status not in BODILESS:
+        elif not lasting and answer.status not in BODILESS:
+            length = len(body) if answer.length is None else answer.length
             more.append(f"Content-Length: {length}\r\n")
         if origin:
             more.append(f"Access-Control-Allow-Origin: {origin}\r\n{EXPOSED}")
         if close:
             more.append("Connection: close\r\n")
         head = head_of(answer, more)
-        bodiless = answer.status in BODILESS or (request and request.method == "HEAD")
+        bodiless = answer.status in BODILESS or request.method == "HEAD"
         body = chunk(body) if chunked and body else body
         self._push(head, b"" if bodiless else body)
         if answer.stream is not None and not bodiless:
-            self._send_stream(answer.stream, chunked, length)
+            self._send_stream(answer.stream, chunked, answer.length)
         return not close
 
     def _push(self, *parts: bytes) -> None:
@@ -164,26 +148,21 @@ class Sender:
     ) -> None:
         sent = 0
         for block in stream:
-            if not block:
-                self.check_client()
-            else:
-                self._push(chunk(block) if chunked else block)
-                sent += len(block)
+            self._push(chunk(block) if chunked else block)
+            sent += len(block)
         if length not in (None, sent):
             # The script has cut its log meanwhile.  The next answer on this connection
             # would be read as the rest of this one.
             raise ConnectionError
         if chunked:
-            self._push(LAST_CHUNK)
+            self._push(chunk(b""))
 
-    def check_client(self) -> None:
-        """Raise ConnectionError if the client has gone or the server is to stop."""
-        if self._is_closing():
-            raise ConnectionError
-        poll = select.poll()
-        poll.register(self._connection, select.POLLIN)
-        if poll.poll(0) and not self._connection.recv(1, socket.MSG_PEEK):
-            raise ConnectionError
+    def has_client(self) -> bool:
+        """Tell whether the client is there, as far as one knows."""
+        with contextlib.suppress(OSError):
+            ready = is_ready(self._connection.fileno())
+            return not ready or bool(self._connection.recv(1, socket.MSG_PEEK))
+        return False
 
     def linger(self) -> None:
         """Take in what the client still sends, for a moment.

@@ -7,20 +7,21 @@ crowd keeps `/health` from its answer.  `HttpServer.accept` is called by one thr
 each `Handler` runs in its own.  `places.py` guards what they share; `closing` is set
 once and only read by others.
 
-`http.server` gives the threads, the order of setup, handle and finish, and the closing
-of sockets.  Its reading and writing of HTTP is replaced: see `reader.py`, `sender.py`.
+`http.server` accepts, gives the order of setup, handle and finish, and closes sockets.
+Its reading and writing of HTTP is replaced: see `reader.py`, `sender.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import http.server
 import socket
 import sys
 import time
 from collections import deque
+from functools import partial
+from socketserver import BaseServer
 from typing import Any, Callable, Mapping, Optional
 
 from cron_trigger.host.loop import Loop
@@ -38,7 +39,7 @@ from cron_trigger.web.places import Place, Places, Turns
 from cron_trigger.web.reader import Reader, parse_head
 from cron_trigger.web.routes import PREFLIGHT, ROUTES, Route, find_routes, methods_of
 from cron_trigger.web.sender import Sender, short_answer
-from cron_trigger.web.wire import Answer, Request, json_answer, refusal_answer
+from cron_trigger.web.wire import UNREAD, Answer, Request, json_answer, refusal_answer
 
 SEND_BUFFER_BYTES = 1 << 17
 #: A refused connection is closed so long after its answer, which would be lost if it
@@ -55,19 +56,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """One connection.  Runs in a thread of its own."""
 
     server: HttpServer
+    #: The peer's, as a text, and the connection's place.
+    client_address: Any
 
     def setup(self) -> None:
         self.connection = self.request
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.address = str(address_of(self.client_address[0]))
-        self.place = self.server.places[self.connection]
-        self.work: Optional[tuple[Places, Place]] = None
+        self.address: str = self.client_address[0]
+        self.place: Place = self.client_address[1]
+        self.work: Optional[Place] = None
         self.has_turn = False
         self.limits = self.server.limits
         self.reader = Reader(self.connection, self.limits.request_s)
-        self.sender = Sender(
-            self.connection, self._wait, lambda: self.server.closing, self.limits.send_s
-        )
+        self.sender = Sender(self.connection, self._wait, self.limits.send_s)
 
     def finish(self) -> None:
         """Nothing to flush: the base class would, on files that we do not make."""
@@ -85,17 +86,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Read and answer one request.  Return True if another may follow."""
         if not self.reader.wait(idle_s):
             return False
-        request: Optional[Request] = None
-        unread = False
+        request, unread = UNREAD, False
         try:
             head = self.reader.head()
             self._take_turn()
             request = parse_head(head, self.address)
-            request.waits = self._give_turn
+            request.waits, request.stays = self._give_turn, self._stays
             answer = self._answer(request)
         except Refusal as refusal:
             answer = self._refused(request, refusal)
-            unread = request is None or (request.has_body and not request.body)
+            unread = request is UNREAD or (request.has_body and not request.body)
         try:
             return self._send(request, answer, unread)
         finally:
@@ -143,41 +143,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 },
             )
 
-    def _refused(self, request: Optional[Request], refusal: Refusal) -> Answer:
-        what = f"{request.method} {request.path}" if request else "a request"
+    def _refused(self, request: Request, refusal: Refusal) -> Answer:
+        read = request is not UNREAD
+        what = f"{request.method} {request.path}" if read else "a request"
         self.server.refusals.add(self.address, self.place.client, what, refusal)
         return refusal_answer(refusal)
 
-    def _send(self, request: Optional[Request], answer: Answer, unread: bool) -> bool:
+    def _send(self, request: Request, answer: Answer, unread: bool) -> bool:
         """Send an answer; return True if another request may follow."""
-        if answer.later:
-            self._give_turn()
-            self._leave_work()  # but not its connection: a stop lets it be answered
-            answer = self._awaited(answer.later)
-        elif answer.lasting:
+        if answer.lasting:
             self._wait()
-        close = unread or not request or not request.keep_alive or self.server.closing
-        origin = self.server.access.origin_listed(request) if request else None
+        close = unread or not request.keep_alive or self.server.closing
+        origin = self.server.access.origin_listed(request)
         kept = self.sender.send(request, answer, close, origin)
-        if answer.hand_over and request and request.method != "HEAD":
+        if answer.hand_over and request.method != "HEAD":
             self._hand_over(answer.hand_over)
         elif unread or (close and self.reader.has_more()):
             self._wait()
             self.sender.linger()
         return kept
 
-    def _awaited(self, later: Callable[[bool], Optional[Answer]]) -> Answer:
-        """Wait for an answer as long as it takes, or until its client has gone."""
-        while True:
-            answer = later(self.server.closing)
-            if answer:
-                return answer
-            if not self.server.closing:
-                self.sender.check_client()
-
     def _hand_over(self, take: Callable[[socket.socket], None]) -> None:
         """Give the connection away; nothing more is read from it here."""
-        self.server.forget(self.connection)
+        self.place.give()
         given = socket.socket(fileno=self.connection.detach())
         try:
             given.settimeout(self.limits.send_s)
@@ -190,32 +178,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _begin_work(self, route: Route) -> None:
         """Take a place in work; else `overloaded`.  `/health` always has one."""
-        if not self.server.connections.hold(self.place):
+        if not self.place.hold():
             raise ConnectionError  # pushed out just now, before anything was done
         if route.action == "health":
             return
         # A stampede of triggers is counted by itself: it must not use up what the
         # requests of all others have.
-        places, limit = self.server.work, self.limits.work
-        if route.action == "trigger":
-            places, limit = self.server.triggers, self.limits.triggers
+        server = self.server
+        places = server.triggers if route.action == "trigger" else server.work
+        share, total = places.limit
         refused = (
-            f"Too many requests in progress (at most {limit.share} of one client and "
-            f"{limit.total} of all)"
+            f"Too many requests in progress (at most {share} of one client and "
+            f"{total} of all)"
         )
-        self.work = places, places.claim(self.place.client, refused, 1)
+        self.work = places.claim(self.place.client, refused, 1)
 
     def _leave_work(self) -> None:
+        """The request is worked on no more."""
+        self._give_turn()
         if self.work:
-            places, place = self.work
-            places.give(place)
+            self.work.give()
             self.work = None
 
     def _wait(self) -> None:
-        """The request is worked on no more; its connection waits for its client."""
-        self._give_turn()
+        """Leave work; from here on, the connection waits for its client."""
         self._leave_work()
-        self.server.connections.wait(self.place)
+        self.place.wait()
+
+    def _stays(self) -> bool:
+        """Leave work, but not the connection: a stop lets it be answered.
+
+        Return True where an answer may still be waited for.
+        """
+        self._leave_work()
+        return not self.server.closing and self.sender.has_client()
 
     def _take_turn(self) -> None:
         """Wait until one more thread of this client may work, unless this one does."""
@@ -238,7 +234,7 @@ def _no_route(request: Request, routes: Mapping[str, Route]) -> Refusal:
             "not_found",
             f'There is no "{printable(request.path, 80)}" here; there are: {listed}.',
         )
-    allowed = methods_of(dict(routes))
+    allowed = methods_of(routes)
     return Refusal(
         "method_not_allowed",
         f"This address takes {allowed}, not {printable(request.method, 20)}.",
@@ -274,15 +270,12 @@ class HttpServer(http.server.ThreadingHTTPServer):
         say: Callable[[str, str], None],
         limits: Limits,
     ) -> None:
-        self.address_family = listener.family
-        address = listener.getsockname()
-        super().__init__(address, Handler, bind_and_activate=False)
-        self.socket.close()
+        # Not the next class's, which makes a socket of its own.
+        BaseServer.__init__(self, listener.getsockname(), Handler)
         # Each connection inherits it.  By itself it would grow to some megabytes, which
         # 256 clients that read nothing could make the kernel keep (tcp(7)).
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.socket = listener
-        self.server_address = address
         self.api = api
         self.access = access
         self.say = say
@@ -294,8 +287,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.turns = Turns()
         self.limits = limits
         self._loop = loop
-        #: By connection, its place; each key is used by one thread at a time.
-        self.places: dict[socket.socket, Place] = {}
         #: Refused ones that are closed a moment later; the accepting thread adds, the
         #: loop's takes away, and an end of a deque is safe for both.
         self._refused: deque[socket.socket] = deque()
@@ -316,25 +307,22 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a new thread, or refuse it here and now."""
-        address = str(address_of(client_address[0]))
+        address = client = str(address_of(client_address[0]))
+        place: Optional[Place] = None
         try:
-            client, allowed = client_of(address), self.access.sources.allow(address)
-        except OSError:  # no descriptor is free to look
-            return self._turn_away(request, address, address, _out_of_room())
-        if not allowed:
-            return self._turn_away(request, address, client, _stranger(address))
-        place = self.connections.take(client, lambda: _shut(request))
-        if place is None:
-            refusal = overloaded("Too many requests are in progress", 1)
-            return self._turn_away(request, address, client, refusal)
-        self.places[request] = place
-        try:
-            serve = functools.partial(
-                self.process_request_thread, request, client_address
-            )
-            begin(f"client {address}", serve)
-        except RuntimeError:  # no thread could be started
-            self.forget(request)
+            client = client_of(address)
+            if not self.access.sources.allow(address):
+                raise _stranger(address)
+            refused = "Too many requests are in progress"
+            leave = partial(_shut, request)
+            place = self.connections.claim(client, refused, 1, leave)
+            begin(f"client {address}", partial(self._serve, request, address, place))
+        except Refusal as refusal:
+            self._turn_away(request, address, client, refusal)
+        except (OSError, RuntimeError, MemoryError):
+            # No descriptor is free to look by, or no thread could be started.
+            if place:
+                place.give()
             self._turn_away(request, address, client, _out_of_room())
 
     def _turn_away(
@@ -361,15 +349,15 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     # ---- connections' threads
 
-    def forget(self, connection: socket.socket) -> None:
-        """Count a connection no more: it is closed, or somebody else's."""
-        place = self.places.pop(connection, None)
-        if place:
-            self.connections.give(place)
-
-    def shutdown_request(self, request: Any) -> None:
-        self.forget(request)
-        super().shutdown_request(request)
+    def _serve(self, request: socket.socket, address: str, place: Place) -> None:
+        """Serve a connection until its end."""
+        try:
+            Handler(request, (address, place), self)
+        except Exception:
+            self.handle_error(request, address)
+        finally:
+            place.give()  # before its client sees the end, and may come again
+            self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
@@ -388,12 +376,12 @@ class HttpServer(http.server.ThreadingHTTPServer):
         request may still come: whoever was let in is served, not told to come again.
         """
         fresh_s = time.monotonic() - self.limits.arrival_s
-        since = self.connections.since()
-        return bool(self.turns.lines) or any(s is None or s > fresh_s for s in since)
+        taken = self.connections.taken()
+        return bool(self.turns.lines) or any(p.since_s > fresh_s for p in taken)
 
     def close_connections(self) -> None:
-        for connection in list(self.places):
-            _shut(connection)
+        for place in self.connections.taken():
+            place.leave()
         while self._refused:
             self._close_refused()
 

@@ -20,7 +20,7 @@ from cron_trigger.registry.texts import path_text
 from cron_trigger.runs.lateness import Lateness
 from cron_trigger.runs.runner import Runner
 from cron_trigger.runs.schedule import Schedule
-from cron_trigger.web.wire import Body
+from cron_trigger.web.wire import Answer, Body, Request, json_answer, json_body
 
 #: What a cron does that somebody else has locked, as by `flock` in a crontab's line.
 EXTERNAL: Json = {"id": None, "trigger": "external"}
@@ -75,13 +75,16 @@ class Views:
     """The answers that many ask for often."""
 
     def __init__(self, host: str, known: Known) -> None:
-        self.host = host
+        #: Where the server listens; the daemon sets it once it does.
+        self.port = 0
+        #: This machine's name, as JSON.
+        self.host = json_text(host)
         self._registry, self._store, self._runner, _, self._lateness = known
         #: By cron, an object that is another one after each change; "": of any.
         self._marks: dict[str, object] = {}
         #: By cron, its mark and entry; and the body of `/crons` likewise.
         self._entries: dict[str, tuple[Any, str]] = {}
-        self._body: tuple[Any, Body] = (None, Body())
+        self._body: tuple[Any, Body] = ((None, None), Body())
 
     def forget(self, cron_name: str) -> None:
         """Drop what was kept of a cron; from any thread."""
@@ -89,17 +92,17 @@ class Views:
 
     # ---- health
 
-    def health(self, port: int) -> dict[str, Json]:
+    def health(self, request: Request) -> Answer:
         value: dict[str, Json] = {
             "status": "healthy",
             "service": SERVICE,
-            "port": port,
+            "port": self.port,
             "available_crons": len(self._registry.crons()),
         }
         problems = self.problems()
         if problems:
             value.update(status="degraded", problems=problems)
-        return value
+        return json_answer(200, value)
 
     def problems(self) -> list[str]:
         """Return the faults that the server survives at present."""
@@ -110,7 +113,7 @@ class Views:
 
     # ---- crons
 
-    def crons(self) -> Body:
+    def crons(self, request: Request) -> Answer:
         crons = self._registry.crons()
         external = self._runner.external()
         times = [self._times(cron) for cron in crons.values() if cron.schedule]
@@ -118,16 +121,19 @@ class Views:
         runs = {run.id for run in self._runner.running().values()}
         mark = (self._marks.get(""), runs, *external, *times)
         kept = self._body
-        if kept[0] is None or kept[0][0] is not crons or kept[0][1] != mark:
+        if kept[0][0] is not crons or kept[0][1] != mark:
             texts = ", ".join(self._text(cron, external) for cron in crons.values())
-            head = f'{{"success": true, "host": {json_text(self.host)}, '
-            body = Body(f'{head}"crons": [{texts}]}}'.encode("utf-8", "replace"))
-            self._body = kept = ((crons, mark), body)
-        return kept[1]
+            self._body = kept = ((crons, mark), self._body_of(f'"crons": [{texts}]'))
+        return Answer(200, kept[1])
 
-    def cron(self, name: str) -> str:
-        """Return one cron's entry as JSON; else `unknown_cron`."""
-        return self._text(self._registry.get(name), self._runner.external())
+    def cron(self, request: Request) -> Answer:
+        """Return one cron; else `unknown_cron`."""
+        cron = self._registry.get(request.part)
+        text = self._text(cron, self._runner.external())
+        return Answer(200, self._body_of(f'"cron": {text}'))
+
+    def _body_of(self, member: str) -> Body:
+        return json_body(f'{{"success": true, "host": {self.host}, {member}}}')
 
     def ended(self, name: str, run_id: int) -> Optional[str]:
         """Return a cron's entry once a run of it has ended, None where it is gone.

@@ -56,6 +56,9 @@ class Request:
         self.body = body
         #: To be called before what may wait for a process or a disk: its turn is over.
         self.waits: Callable[[], None] = lambda: None
+        #: Asked again and again where an answer may take as long as a run: tells
+        #: whether its client is there, and there is time; its work is over meanwhile.
+        self.stays: Callable[[], bool] = lambda: True
 
     @property
     def chunked(self) -> bool:
@@ -69,6 +72,10 @@ class Request:
     @property
     def id(self) -> int:
         return int(self.part)
+
+
+#: What stands for a request that could not be read.
+UNREAD = Request("", "", "", {}, "", "", keep_alive=False)
 
 
 class Body:
@@ -87,12 +94,11 @@ class Body:
 
 
 def chunk(data: bytes) -> bytes:
-    """Return a part of a body whose length nobody knows yet (RFC 9112, 7.1)."""
+    """Return a part of a body whose length nobody knows yet (RFC 9112, 7.1).
+
+    Without anything in it, it is the last.
+    """
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-#: The end of such a body: the chunk without anything in it.
-LAST_CHUNK = chunk(b"")
 
 
 class Answer(NamedTuple):
@@ -108,27 +114,22 @@ class Answer(NamedTuple):
     hand_over: Optional[Callable[[socket.socket], None]] = None
     #: Called when the answer was sent, or could not be.
     release: Optional[Callable[[], None]] = None
-    #: The answer may take as long as a run; it has a limit of its own.
-    lasting: bool = False
-    #: Instead of an answer that is not ready: waits for it a moment and returns it, or
-    #: None; told that there is no more time, it returns the answer as it is now.
-    later: Optional[Callable[[bool], Optional[Answer]]] = None
     policy: str = API_POLICY
     cache: str = "no-store"
 
+    @property
+    def lasting(self) -> bool:
+        """Nobody knows its length: it may take as long as a run."""
+        return self.length is None and bool(self.stream or self.hand_over)
 
-def json_answer(
-    status: int, value: Json, headers: Optional[Mapping[str, str]] = None
-) -> Answer:
-    return json_text_answer(json_text(value), status, headers)
+
+def json_body(text: str) -> Body:
+    """Return JSON that is written already as it is sent."""
+    return Body(text.encode("utf-8", "replace"))
 
 
-def json_text_answer(
-    text: str, status: int = 200, headers: Optional[Mapping[str, str]] = None
-) -> Answer:
-    """Return an answer of JSON that is written already."""
-    body = Body(text.encode("utf-8", "replace"))
-    return Answer(status, body, headers=headers or {})
+def json_answer(status: int, value: Json, headers: Mapping[str, str] = {}) -> Answer:
+    return Answer(status, json_body(json_text(value)), headers=headers)
 
 
 def refusal_answer(refusal: Refusal) -> Answer:
