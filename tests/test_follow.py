@@ -119,17 +119,23 @@ class FollowTest(unittest.TestCase):
 
     @slow
     def test_a_run_that_is_just_being_started_is_followed_to_its_end(self) -> None:
-        late = "lambda *a: (m.time.sleep(1), watch(*a))[1]"
-        program = patched("watch = m.Ending.watch", f"m.Ending.watch = {late}")
         command = ["sh", "-c", "echo first; sleep 2; echo last"]
         registry = {"two": {"description": "Two lines", "command": command}}
         path = "/runs?status=running"
-        with Server(registry, program=program) as server:
-            with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                pool.submit(server.trigger, "two")
-                [run] = wait_until(lambda: server.get(path).json["runs"])
-                answer = server.get(f"/runs/{run['id']}/log?follow=true")
-            self.assertEqual(answer.text, "first\nlast\n")
+        late = "lambda *a: (m.time.sleep({}), whole(*a))[1]"
+        # Before its row is in the table of what runs, and before its first line.
+        for owner, name, pause_s in (
+            ("m.Ending", "watch", 1),
+            ("m", "framing_line", 0.5),
+        ):
+            whole = f"{owner}.{name}"
+            program = patched(f"whole = {whole}", f"{whole} = {late.format(pause_s)}")
+            with Server(registry, program=program) as server, self.subTest(name):
+                with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                    pool.submit(server.trigger, "two")
+                    [run] = wait_until(lambda: server.get(path).json["runs"])
+                    answer = server.get(f"/runs/{run['id']}/log?follow=true")
+                self.assertEqual(answer.text, "first\nlast\n")
 
     @slow
     def test_first_byte_comes_soon_after_it_was_written(self) -> None:

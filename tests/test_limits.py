@@ -686,12 +686,17 @@ class TurnsTest(unittest.TestCase):
         program = support.patched(
             "m.Turns.AT_ONCE, m.Turns.STUCK_S = 1, 3.0",
             "whole, fit = m.Views.crons, m.limits_for",
-            "m.Views.crons = lambda *a: (m.time.sleep(1), whole(*a))[1]",
+            "def crons(*a):",
+            "    print('busy', file=sys.stderr, flush=True)",
+            "    m.time.sleep(1)",
+            "    return whole(*a)",
+            "m.Views.crons = crons",
             f"m.limits_for = lambda limits: {few}",
         )
         with Server(REGISTRY, program=program) as server:
             with Wire(server.port) as busy, Wire(server.port) as waiting:
                 busy.send(b"GET /crons HTTP/1.1\r\n" + HEAD + b"\r\n")
+                wait_until(lambda: "busy" in server.stderr())
                 waiting.send(b"GET /health HTTP/1.1\r\n" + HEAD + b"\r\n")
                 with Wire(server.port):
                     self.assertEqual(busy.answer().status, 200)

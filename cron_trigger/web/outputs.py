@@ -21,7 +21,7 @@ from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Known
 from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer, Request, invalid
 
-FOLLOW_POLL_S = 0.02
+FOLLOW_POLL_S, FIRST_LINE_S = 0.02, 1.0
 
 
 class Outputs:
@@ -43,10 +43,10 @@ class Outputs:
         follow = query_flag(request.query, "follow")
         if lines is not None and first is not None:
             raise invalid('"tail" and "from" exclude each other; send one of them.')
-        run = self._find(request.id)
+        log = self._opened(request)
+        run = log.run
         if run.log_inode is None and run.pid is None:
             return Answer(200, content_type=TEXT_TYPE)
-        log = RunLog(run)
         if log.descriptor is None:
             raise Refusal(
                 "not_found",
@@ -67,6 +67,17 @@ class Outputs:
                 blocks = self._followed(log, start, place, request)
                 answer = answer._replace(length=None, stream=blocks, headers=UNBUFFERED)
             return answer._replace(release=held.pop_all().close)
+
+    def _opened(self, request: Request) -> RunLog:
+        until_s = time.monotonic() + FIRST_LINE_S
+        while True:
+            log = RunLog(run := self._find(request.id))
+            # The row of a run is there a moment before its first line, then its PID.
+            begins = run.running and run.pid is None and log.descriptor is None
+            if not begins or time.monotonic() > until_s:
+                return log
+            request.waits()
+            time.sleep(FOLLOW_POLL_S)
 
     def _measured(
         self, log: RunLog, lines: Optional[int], first: int
