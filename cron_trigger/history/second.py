@@ -34,6 +34,7 @@ from cron_trigger.history.schema import (
     make_tables,
     roll_back,
 )
+from cron_trigger.host.lock import TICK_NS
 
 Row = tuple[Any, ...]
 Rows = dict[str, list[Row]]
@@ -54,9 +55,6 @@ REPLACED = {
     "schedules": ("cron_name",),
 }
 IS_EMPTY = " and ".join(f"not exists (select 1 from {table})" for table in TABLES)
-#: A write marks the file with a time no finer than the kernel's clock tick, which is
-#: 10 ms at most: a file that was empty so soon after it may have been written since.
-TICK_NS = 100_000_000
 #: The same told twice is told within moments: among so many numbers.
 NEIGHBOURS = 1000
 STEPS = ("started", "finished")

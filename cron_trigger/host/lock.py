@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 from cron_trigger.host.shortage import is_shortage
 
 PID_FILE_BYTES = 32
+#: A file's time is no finer than the kernel's clock, whose tick is 10 ms at most: what
+#: was looked at so soon after it may have changed since, and has the same time.
+TICK_NS = 100_000_000
 #: O_NOFOLLOW: a link in this place would have the server write into whatever it
 #: points to.  O_NONBLOCK: a named pipe must not hang its opening.
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -130,20 +135,28 @@ def held_locks(run_dir: Path) -> dict[str, int]:
             for row in rows
             if "->" not in row
         ]
-        own_inode = os.fstat(folder).st_ino
-        device = next((d for _, inode, d in locks if inode == own_inode), None)
-        held = {i: int(pid) for pid, i, d in locks if d == device and i != own_inode}
-        if not held:
-            return {}
-        with os.scandir(folder) as entries:
-            # Not e.inode(), which FUSE may make up.
-            found = [
-                (e.name[:-4], e.stat(follow_symlinks=False).st_ino)
-                for e in entries
-                if e.name.endswith(".pid")
-            ]
-        return {name: held[inode] for name, inode in found if inode in held}
+        status = os.fstat(folder)
+        # What is made within a tick of the kernel's clock leaves no other time there.
+        aged = time.time_ns() - status.st_mtime_ns > TICK_NS
+        stamp = status.st_mtime_ns if aged else time.monotonic_ns()
+        names = _names_of(run_dir, (status.st_ino, stamp))
+        device = next((d for _, inode, d in locks if inode == status.st_ino), None)
+        return {names[i]: int(p) for p, i, d in locks if d == device and i in names}
     except OSError:
         return {}
     finally:
         os.close(folder)
+
+
+@functools.lru_cache(maxsize=1)
+def _names_of(run_dir: Path, _stamp: tuple[int, int]) -> dict[int, str]:
+    """Return inode to cron name for each PID file, listed anew when the folder changes.
+
+    By `stat`: FUSE may make up the numbers that a folder lists.
+    """
+    with os.scandir(run_dir) as entries:
+        return {
+            entry.stat(follow_symlinks=False).st_ino: entry.name[: -len(".pid")]
+            for entry in entries
+            if entry.name.endswith(".pid")
+        }
