@@ -158,7 +158,10 @@ def jobs_of(source: Source) -> Iterator[Job]:
         elif bare:
             about = " ".join(comments) or None
             job = _job(source, Job(source.file, number, line))
-            yield job._replace(variables=dict(variables), comment=about)
+            why = job.why
+            if not why and SURROGATE.search("".join([*variables, *variables.values()])):
+                why = "A variable above this line is not UTF-8."
+            yield job._replace(variables=dict(variables), comment=about, why=why)
         comments = []
 
 
