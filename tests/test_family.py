@@ -652,6 +652,28 @@ umask; id -G; tty; ulimit -n; ulimit -c
                 reply.json["error"],
             )
 
+    def test_a_folder_that_root_may_not_look_into_is_not_called_missing(self) -> None:
+        needs_root()
+        setpriv = need_command("setpriv")
+        no_right = (
+            "--bounding-set=-dac_override,-dac_read_search"  # as in a home of NFS
+        )
+        python = (setpriv, no_right, sys.executable)
+        with Server(start=False, python=python) as server:
+            home = server.folder / "home"
+            (home / "work").mkdir(parents=True)
+            home.chmod(0o700)
+            os.chown(home, pwd.getpwnam("nobody").pw_uid, -1)
+            entry = {
+                "description": "There",
+                "command": ["pwd"],
+                "workingDirectory": str(home / "work"),
+            }
+            server.write_registry({"there": entry})
+            server.start()
+            error = server.trigger("there").json["error"]
+            self.assertIn("home/work cannot be reached (Permission denied)", error)
+
     def test_the_script_may_belong_to_its_user_and_is_cancelled_like_others(
         self,
     ) -> None:

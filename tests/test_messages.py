@@ -195,21 +195,23 @@ class SettingTest(unittest.TestCase):
             "sudo, or choose a --port from 1024 on.\n",
         )
 
-    def test_a_proc_without_all_that_it_needs(self) -> None:
+    def test_a_proc_that_does_not_tell_of_its_processes(self) -> None:
         need(os.geteuid() == 0, "mounting needs root")
-        mount = 'mount -t proc -o subset=pid proc /proc || exit 42\nexec "$@"'
         unshare = need_command("unshare")
-        done = self.start(unshare, "--mount", "sh", "-c", mount, "sh")
-        need(
-            done.returncode != 42, "Linux before 5.8, or a container, has no such /proc"
-        )
-        self.assertEqual(done.returncode, EX_CONFIG)
-        self.assertEqual(
-            done.stderr,
-            "cron-trigger-server: The server needs the whole of /proc, but cannot read "
-            "/proc/sys/kernel/random/boot_id (No such file or directory): remove "
-            "ProcSubset=pid from its unit, or mount proc without subset=pid.\n",
-        )
+        subset = 'mount -t proc -o subset=pid proc /proc || exit 42\nexec "$@"'
+        lacks = "lacks /proc/sys/kernel/random/boot_id (No such file or directory)"
+        for words, fault in (
+            (["--mount", "sh", "-c", subset, "sh"], lacks),
+            (["--pid", "--fork"], "is another PID namespace's"),
+        ):
+            done = self.start(unshare, *words)
+            need(done.returncode in (0, EX_CONFIG), "a container, or Linux before 5.8")
+            self.assertEqual(
+                done.stderr,
+                "cron-trigger-server: The server needs the whole of its own /proc, but "
+                f"this one {fault}: remove ProcSubset=pid from its unit, or mount it "
+                "anew: mount -t proc proc /proc.\n",
+            )
 
     def test_a_dev_without_null(self) -> None:
         need(os.geteuid() == 0, "mounting needs root")

@@ -193,6 +193,8 @@ def _parsed(job: Job, user: Optional[str]) -> Job:
     command, given = _split_input(job.text[begin:])
     if not command.strip():
         raise ValueError("This line has no command.")
+    if SURROGATE.search("".join(map("".join, job.variables.items()))):
+        raise ValueError("A variable above this line is not UTF-8.")
     return job._replace(
         schedule=match[1],
         user=user,

@@ -84,7 +84,7 @@ export const ERROR_WORDS = {
     "Le script {path} est sur un système de fichiers monté noexec : déplacez-le ou nommez son interpréteur.",
     "The script {path} lies on a file system mounted noexec: move it or name its interpreter.",
   ],
-  script_reach: ["Le script {path} est inaccessible.", "The script {path} cannot be reached."],
+  script_reach: ["{path} est inaccessible.", "{path} cannot be reached."],
   script_user: ["L'utilisateur {path} n'existe pas sur cet hôte.", "There is no user {path} on this host."],
   script_root: [
     "Seul un serveur root peut l'exécuter en tant que {path}.",

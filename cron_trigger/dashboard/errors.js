@@ -45,7 +45,7 @@ const SCRIPT_SENTENCES = [
   [/(?:^|: )(?<path>[\w.-]+), which runs \S+, is not on PATH/, "script_tool"],
   [/program "(?<path>[^"]+)" is not installed/, "script_program"],
   [/script (?<path>\/\S+?) is executable, but lies/, "script_noexec"],
-  [/script (?<path>\/\S+?) can(?:not|'t) be reached/, "script_reach"],
+  [/(?:script|folder) (?<path>\/\S+?) can(?:not|'t) be reached/, "script_reach"],
   [/there is no user "(?<path>[^"]+)"/, "script_user"],
   [/only a server of root can run it as user "(?<path>[^"]+)"/, "script_root"],
   [/(?:its folder|folder of its log) (?:is missing: mkdir -p )?(?<path>\/[^\s:]+)/, "script_directory"],

@@ -308,12 +308,16 @@ def check_kernel() -> None:
         ) from None
     try:
         boot_id()
+        own = os.readlink("/proc/self") == str(os.getpid())
+        fault = None if own else "is another PID namespace's"
     except OSError as error:
+        fault = f"lacks {error.filename} ({error.strerror})"
+    if fault:
         raise ConfigError(
-            f"The server needs the whole of /proc, but cannot read {error.filename} "
-            f"({error.strerror}): remove ProcSubset=pid from its unit, or mount proc "
-            "without subset=pid."
-        ) from None
+            f"The server needs the whole of its own /proc, but this one {fault}: "
+            "remove ProcSubset=pid from its unit, or mount it anew: "
+            "mount -t proc proc /proc."
+        )
 
 
 class Reaper:

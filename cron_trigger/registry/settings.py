@@ -107,15 +107,7 @@ def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
 
     def folder(name: str, roots: Path, users: Path) -> Path:
         default = roots if os.geteuid() == 0 else users
-        path = str(given(name) or default)
-        if path.startswith("~"):
-            # Of a uid that nobody knows, without HOME; or none expanded it.  Below each
-            # current folder would be other locks.
-            raise ConfigError(
-                f"CRON_TRIGGER_{name.upper()} must name a folder without the "
-                f'shorthand "~", got {path}: write the whole path.'
-            )
-        return Path(os.path.abspath(path))
+        return _whole_path(name, str(given(name) or default))
 
     state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     user_state = Path(state) / SERVICE
@@ -138,6 +130,17 @@ def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
         ),
         notify_url=_notify_url(given("notify_url")),
     )
+
+
+def _whole_path(name: str, path: str) -> Path:
+    if path.startswith("~"):
+        # Of a uid that nobody knows, without HOME; or nobody expanded it.  Below each
+        # current folder would be other locks.
+        raise ConfigError(
+            f"CRON_TRIGGER_{name.upper()} must name a folder without the shorthand "
+            f'"~", got {path}: write the whole path.'
+        )
+    return Path(os.path.abspath(path))
 
 
 def _registry_path(given: Optional[str]) -> Path:

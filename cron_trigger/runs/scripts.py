@@ -91,7 +91,16 @@ class Scripts:
 
     def check_directory(self, cron: Cron) -> None:
         """Refuse a working directory that is not there; raises LaunchError."""
-        if not os.path.isdir(cron.directory):
+        try:
+            there = stat.S_ISDIR(os.stat(cron.directory).st_mode)
+        except PermissionError:  # root's, too: other users' folders of a server of NFS
+            raise LaunchError(
+                f"its folder {cron.directory} cannot be reached (Permission denied): "
+                "correct the permissions of the folders above it, or name another"
+            ) from None
+        except OSError:
+            there = False
+        if not there:
             remedy = _home_hint(str(cron.working_directory)) or "create it"
             raise LaunchError(f"its folder {cron.directory} is missing: {remedy}")
 

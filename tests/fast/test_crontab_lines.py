@@ -119,6 +119,7 @@ class NoteTest(unittest.TestCase):
                 "This is no line of a crontab: expected a schedule and a command."
             ),
             "0 4 * * * echo \udcff": "This line is not UTF-8.",
+            "X=\udcff\n0 4 * * * echo": "A variable above this line is not UTF-8.",
             "0 4 * * * %input": "This line has no command.",
         }
         for text, note in table.items():

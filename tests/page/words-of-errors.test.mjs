@@ -49,6 +49,7 @@ test("why a script could not start stands in the page's language", () => {
   assert.equal(serverWords(sentence), "Le script /opt/x.sh est introuvable.");
   assert.match(serverWords('Not started: its program "foo" is not installed: it is …'), /programme foo/);
   assert.match(serverWords("Not started: its folder /opt/x is missing: create it."), /dossier \/opt\/x est/);
+  assert.match(serverWords("Not started: its folder /opt/x cannot be reached (…): …"), /x est inaccessible/);
   assert.match(serverWords("the folder of its log is missing: mkdir -p /var/log/x"), /\/var\/log\/x est/);
   assert.match(serverWords("The host went down while it ran."), /machine s'est arrêté/);
   assert.equal(serverWords("its script /a b is odd"), "Le serveur dit : its script /a b is odd");
