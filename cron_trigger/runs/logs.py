@@ -98,6 +98,8 @@ class Logs:
     FREE_BYTES = 20 << 20
     #: The disks are looked at this seldom, however often `/health` is asked.
     LOOK_S = 5.0
+    #: `/health` waits so long for a log that is being opened.
+    PATIENCE_S = 0.5
 
     def __init__(self, folder: Path) -> None:
         self._path = str(folder)
@@ -189,7 +191,10 @@ class Logs:
 
     def problems(self) -> list[str]:
         """Return what is wrong with the folders of logs now, in sentences."""
-        with self._lock:
+        # Who opens a log on a disk that hangs has the lock for as long.
+        if not self._lock.acquire(timeout=self.PATIENCE_S):
+            return [f"The log folder {self._path} does not respond: check its disk."]
+        try:
             if time.monotonic() - self._looked_s > self.LOOK_S:
                 # Under the lock, so that of many who ask at once one looks.
                 self._looked_s = time.monotonic()
@@ -198,6 +203,8 @@ class Logs:
                 del self._faults[folder]
             lost = [f"{text}: {REMEDY}" for text in self._faults.values()]
             return [self._low, *lost] if self._low else lost
+        finally:
+            self._lock.release()
 
 
 REMEDY = "free some space, mount it writable, or name another folder."
