@@ -58,6 +58,21 @@ class Gone(unittest.TestCase):
             self.assertGreater(ids[0], before["id"])
 
 
+class WithoutModes(unittest.TestCase):
+    def test_a_folder_whose_mode_cannot_be_set_is_made_all_the_same(self) -> None:
+        """vfat and CIFS take no other than the mount's."""
+        refuse = """
+import os
+def chmod(path, mode, whole=os.chmod, **how):
+    if str(path).endswith("/state"):
+        raise PermissionError(1, "Operation not permitted", path)
+    return whole(path, mode, **how)
+os.chmod = chmod
+"""
+        with Server(REGISTRY, program=patched(refuse)) as server:
+            self.assertEqual(server.completed("brief")["exitCode"], 3)
+
+
 class Counts(LogCase):
     """What `df` says of some disks is no number, or not the one that counts."""
 
