@@ -73,6 +73,15 @@ os.chmod = chmod
             self.assertEqual(server.completed("brief")["exitCode"], 3)
 
 
+class Unwritten(unittest.TestCase):
+    def test_a_status_that_the_run_folder_did_not_take_is_the_keepers_own(self) -> None:
+        """As on a full btrfs, where also what is there is written anew."""
+        program = patched("m.KEEPER = m.KEEPER.replace('echo $s>&0;', '')")
+        with Server(REGISTRY, program=program) as server:
+            run = server.completed("brief")
+            self.assertEqual((run["exitCode"], run["error"]), (3, None))
+
+
 class Counts(LogCase):
     """What `df` says of some disks is no number, or not the one that counts."""
 
