@@ -58,6 +58,30 @@ class Gone(unittest.TestCase):
             self.assertGreater(ids[0], before["id"])
 
 
+class WithoutModes(unittest.TestCase):
+    def test_a_folder_whose_mode_cannot_be_set_is_made_all_the_same(self) -> None:
+        """vfat and CIFS take no other than the mount's."""
+        refuse = """
+import os
+def chmod(path, mode, whole=os.chmod, **how):
+    if str(path).endswith("/state"):
+        raise PermissionError(1, "Operation not permitted", path)
+    return whole(path, mode, **how)
+os.chmod = chmod
+"""
+        with Server(REGISTRY, program=patched(refuse)) as server:
+            self.assertEqual(server.completed("brief")["exitCode"], 3)
+
+
+class Unwritten(unittest.TestCase):
+    def test_a_status_that_the_run_folder_did_not_take_is_the_keepers_own(self) -> None:
+        """As on a full btrfs, where also what is there is written anew."""
+        program = patched("m.KEEPER = m.KEEPER.replace('echo $s>&0;', '')")
+        with Server(REGISTRY, program=program) as server:
+            run = server.completed("brief")
+            self.assertEqual((run["exitCode"], run["error"]), (3, None))
+
+
 class Counts(LogCase):
     """What `df` says of some disks is no number, or not the one that counts."""
 

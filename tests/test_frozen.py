@@ -149,6 +149,25 @@ class OwnDisks(FrozenCase):
             beats -= listener.recv(4096) == b"WATCHDOG=1"
 
 
+class OwnLogs(FrozenCase):
+    def test_health_answers_while_a_log_is_being_opened(self) -> None:
+        server = self.prepared("m.open_log = hangs(m.open_log)")
+        self.frozen.touch()
+        body = b'{"cronName": "brief"}'
+        head = (
+            "POST /trigger HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with Wire(server.port) as wire:
+            wire.send(head.encode() + body)
+            wait_until(lambda: server.get("/crons/brief").json["cron"]["running"])
+            (problem,) = server.get("/health").json["problems"]
+            self.assertIn("does not respond", problem)
+            self.frozen.unlink()
+            self.assertEqual(wire.answer().status, 202)
+        self.assertEqual(server.get("/health").json["status"], "healthy")
+
+
 class Held(FrozenCase):
     @slow
     def test_a_stop_leaves_no_script_standing_still(self) -> None:

@@ -404,8 +404,8 @@ def remedy_of(error: Optional[BaseException]) -> str:
         # What SQLite says, too, where a file can't be shared memory: mmap(2), ENODEV.
         (
             "I/O error",
-            "check its disk; one of a network or of FUSE may not do: name a "
-            "local folder with --state-dir",
+            "check its disk, and whether a quota is used up; one of a network or of "
+            "FUSE may not do: name a local folder with --state-dir",
         ),
     ):
         if words in text:

@@ -43,7 +43,8 @@ def make_folders(settings: Settings) -> None:
         try:
             if not path.is_dir():
                 path.mkdir(mode=mode, parents=True, exist_ok=True)
-                path.chmod(mode)  # whatever the umask
+                with contextlib.suppress(OSError):  # vfat, CIFS: looked at below
+                    path.chmod(mode)  # whatever the umask
         except OSError as error:
             if needed or error.errno not in DISK_FAULTS:
                 raise ConfigError(

@@ -95,6 +95,9 @@ def open_log(folder: int, name: str) -> int:
 class Logs:
     """Opens logs, and knows what is wrong with their folders."""
 
+    #: `/health` waits so long for a log that is being opened.
+    PATIENCE_S = 0.5
+
     def __init__(self, folder: Path) -> None:
         self._path = str(folder)
         self._lock = threading.Lock()  # guards all below
@@ -179,12 +182,17 @@ class Logs:
 
     def problems(self) -> list[str]:
         """Return what is wrong with the folders of logs now, in sentences."""
-        low = _low(self._path)
-        with self._lock:
+        # Whoever looks at or opens a log on a disk that hangs has the lock for as long.
+        if not self._lock.acquire(timeout=self.PATIENCE_S):
+            return [f"The log folder {self._path} does not respond: check its disk."]
+        try:
+            low = _low(self._path)
             for folder in filter(_is_writable, list(self._faults)):
                 del self._faults[folder]
             lost = [f"{text}: {REMEDY}" for text in self._faults.values()]
-        return [low, *lost] if low else lost
+            return [low, *lost] if low else lost
+        finally:
+            self._lock.release()
 
 
 REMEDY = "free some space, mount it writable, or name another folder."

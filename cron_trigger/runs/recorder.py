@@ -26,6 +26,8 @@ from cron_trigger.runs.output import RunLog
 
 KEEPER_KILLED = "The run's keeper was killed; what was left of the run was ended."
 HOST_DOWN = "The host went down while it ran."
+#: What a shell exits with that can make no process: dash and ash, bash.
+NO_PROCESS_CODES = (2, 254)
 NO_PROCESS = "Not started: the system could make no further process for it."
 
 
@@ -58,8 +60,10 @@ class Recorder:
         run = active.run
         now_s, boot_s = self._on.clock(), boot_time_s()
         known, exit_code = written.exit_code is not None, written.exit_code
-        if written.pid is None and usage.exited:
-            exit_code = usage.exit_code  # a full disk took neither number nor status
+        if not known and usage.exited:
+            # A full disk took no status, or there was no process for the script.
+            no_process = written.pid is not None and usage.exit_code in NO_PROCESS_CODES
+            exit_code = None if no_process else usage.exit_code
         lag_s = now_s - written.written_s if known else 0.0
         if active.began_s is None:
             took_s = now_s - lag_s - epoch_of(run.started_at)
