@@ -554,6 +554,27 @@ class Start(unittest.TestCase):
             self.assertIn("pidfd_open", done.stderr)
             self.assertEqual(done.stderr.count("\n"), 1)
 
+    def test_without_the_whole_of_proc_there_is_no_start(self) -> None:
+        needs_root()
+        # As systemd's ProcSubset=pid has it.
+        hidden = 'mount -t proc -o subset=pid proc /proc && exec "$@"'
+        python = [
+            need_command("unshare"),
+            "--mount",
+            "--pid",
+            "--kill-child",
+            "sh",
+            "-c",
+        ]
+        python += [hidden, "sh", sys.executable]
+        with Server(python=python, start=False) as server:
+            for words in (("serve", "--port=0"), ("run", "hello")):
+                done = server.command(*words)
+                self.assertEqual(done.returncode, 78, done.stderr)
+                self.assertRegex(
+                    done.stderr, r"^[^\n]*boot_id\)[^\n]* ProcSubset=.*\n$"
+                )
+
     def test_as_the_first_process_of_a_container_it_reaps_what_is_left(self) -> None:
         needs_root()
         unshare = need_command("unshare")

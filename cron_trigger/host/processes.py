@@ -297,7 +297,14 @@ def _children(pid: int) -> list[Process]:
 
 
 def check_kernel() -> None:
-    """Raise ConfigError where the kernel can't tell of another process's end."""
+    """Raise ConfigError where the kernel can't tell of processes and their ends."""
+    try:
+        boot_id()
+    except (FileNotFoundError, PermissionError) as error:
+        raise ConfigError(
+            f"The server needs the whole of /proc ({error.strerror}: "
+            f"{error.filename}): take ProcSubset=pid out of its unit."
+        ) from None
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError) as error:
