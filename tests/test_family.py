@@ -554,6 +554,16 @@ class Start(unittest.TestCase):
             self.assertIn("pidfd_open", done.stderr)
             self.assertEqual(done.stderr.count("\n"), 1)
 
+    def test_without_the_right_to_become_another_user_it_says_so(self) -> None:
+        needs_root()
+        # As CapabilityBoundingSet= of systemd, or Docker's --cap-drop, leave a server.
+        python = [need_command("setpriv"), "--bounding-set=-setuid,-setgid"]
+        entry = {"description": "A", "command": "true", "user": "nobody"}
+        with Server({"a": entry}, python=[*python, sys.executable]) as server:
+            error = server.trigger("a").json["error"]
+        self.assertIn("may not become user nobody: let it have CAP_SETUID", error)
+        self.assertNotIn(str(server.folder), error)
+
     def test_without_the_whole_of_proc_there_is_no_start(self) -> None:
         needs_root()
         # As systemd's ProcSubset=pid has it.

@@ -13,6 +13,7 @@ until its end is recorded, whoever of the two is killed meanwhile.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -50,18 +51,27 @@ def start(
     change who it is, and can't be made by the faster vfork.
     """
     vector: list[str] = [SHELL, "-c", KEEPER, f"cron {cron_name}", *arguments]
-    return subprocess.Popen(
-        vector,
-        stdin=lock,
-        stdout=log,
-        stderr=subprocess.DEVNULL,
-        cwd=directory,
-        env=environment,
-        start_new_session=True,
-        user=user.uid if user else None,
-        group=user.gid if user else None,
-        extra_groups=user.groups if user else None,
-    )
+    try:
+        return subprocess.Popen(
+            vector,
+            stdin=lock,
+            stdout=log,
+            stderr=subprocess.DEVNULL,
+            cwd=os.fspath(directory),
+            env=environment,
+            start_new_session=True,
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=user.groups if user else None,
+        )
+    except PermissionError as error:
+        if user is None or error.errno != errno.EPERM:
+            raise
+        # Before 3.12, Python blames the folder.
+        why = f"this process may not become user {user.name}"
+        raise OSError(
+            errno.EPERM, f"{why}: let it have CAP_SETUID and CAP_SETGID"
+        ) from None
 
 
 def copy_of_lock(pidfd: int, path: str) -> Optional[int]:
