@@ -19,7 +19,7 @@ from unittest import mock
 from support import Server, need, slow, wait_until
 
 from cron_trigger import cli
-from cron_trigger.doctor import folders, program
+from cron_trigger.doctor import folders, program, service
 from cron_trigger.doctor.containers import networks
 from cron_trigger.doctor.findings import Finding, Host
 from cron_trigger.host.networks import Interface
@@ -166,7 +166,9 @@ class Doctor(DoctorCase):
         wait_until(lambda: "problems" in self.server.get("/health").json)
         status, wrong = self.examine()
         self.assertEqual(status, 1)
-        self.assertIn("health", [one["name"] for one in wrong])
+        found = next(one for one in wrong if one["name"] == "health")
+        self.assertIn('crons.json: "quick": ', found["text"])
+        self.assertEqual(found["remedy"], f"Fix {self.server.registry}.")
 
     def test_secret_in_a_file_that_others_may_read(self) -> None:
         with tempfile.NamedTemporaryFile("w") as file:
@@ -190,6 +192,44 @@ class Looks(DoctorCase):
         given = {"registry": str(self.server.registry), "log_dir": "/var/log/x"}
         settings = read_settings({**given, **flags}, {})
         return Host(settings, {}, guest)
+
+    def of_unit(self, **properties: str) -> list[Finding]:
+        right = {"ActiveState": "active", "UnitFileState": "enabled"}
+        more = {"LoadState": "loaded", "NeedDaemonReload": "no"}
+        more |= {"KillMode": "process", "Restart": "always", "User": ""}
+        host = self.host()
+        preserve = {"RuntimeDirectoryPreserve": "yes", "ProtectHome": "no"}
+        host.__dict__["unit"] = {**right, **more, **preserve, **properties}
+        return list(service.service(host))
+
+    def test_drop_ins_that_break_a_promise_are_named(self) -> None:
+        self.assertEqual([one.status for one in self.of_unit()], ["ok"])
+        self.assertEqual([one.status for one in self.of_unit(User="root")], ["ok"])
+        for key, value, set_to in (
+            ("KillMode", "mixed", "process"),
+            ("PrivateTmp", "yes", "no"),
+            ("OOMPolicy", "kill", "continue"),
+            ("User", "deploy", "root"),
+            ("SystemCallFilter", "accept bind " * 99, ""),
+        ):
+            (found,) = self.of_unit(**{key: value})
+            self.assertEqual(found.status, "wrong", key)
+            self.assertIn(f"Its unit has {key}={value[:12]}", found.text)
+            self.assertLess(len(found.text), 150)
+            self.assertIn(f"set {key}={set_to} there", found.remedy)
+
+    def test_a_sandbox_that_crons_inherit_is_noted(self) -> None:
+        (found,) = self.of_unit(ProtectHome="read-only")
+        self.assertEqual(found.status, "note")
+        self.assertIn("ProtectHome=read-only: crons inherit it", found.text)
+
+    def test_a_setting_that_systemd_ignores(self) -> None:
+        file = self.server.folder / "default"
+        file.write_text("CRON_TRIGGER_PORT=1\n export CRON_TRIGGER_SECRET=not-shown\n")
+        with mock.patch.object(program, "ENVIRONMENT_FILE", file):
+            (found,) = program.settings(self.host())
+        self.assertIn("CRON_TRIGGER_SECRET has no effect", found.text)
+        self.assertNotIn("shown", found.text + found.remedy)
 
     def test_log_that_nobody_rotates(self) -> None:
         entry = {"description": "A", "command": "/bin/true"}

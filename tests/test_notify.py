@@ -312,5 +312,24 @@ def drip(listener: socket.socket) -> None:
         return
 
 
+class RemovedPythonTest(unittest.TestCase):
+    """An upgrade of the host removes the Python that the server runs with."""
+
+    def test_it_still_notifies_and_says_what_is_wrong_in_the_registry(self) -> None:
+        receiver = Receiver()
+        self.addCleanup(receiver.end)
+        program = patched(
+            "announce = m.Daemon._announce",
+            "gone = lambda self: (sys.meta_path.pop(), announce(self))",
+            "m.Daemon._announce = gone",
+        )
+        environ = {"CRON_TRIGGER_NOTIFY_URL": receiver.url}
+        with Server(REGISTRY, environ=environ, program=program) as server:
+            receiver.of(server.completed("good")["id"])
+            server.write_registry({"good": {**REGISTRY["good"], "usr": "root"}})
+            health = server.get("/health").json
+            self.assertIn('"good": usr: expected one of', health["problems"][0])
+
+
 if __name__ == "__main__":
     unittest.main()

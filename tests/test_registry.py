@@ -15,7 +15,7 @@ from support import REPOSITORY, Server, need, patched, slow, wait_until
 
 from cron_trigger.registry.checker import ENTRY_KEYS
 from cron_trigger.registry.crons import NOTIFY_CHOICES, Cron
-from cron_trigger.registry.file import Registry
+from cron_trigger.registry.file import Registry, keep_text
 from cron_trigger.registry.parameters import DEFINITION_KEYS, FORMATS, TYPES
 from cron_trigger.registry.times import duration_s
 
@@ -304,6 +304,22 @@ class KeptTest(unittest.TestCase):
         kept = Registry(self.server.registry, self.server.log_dir, kept=self.copy)
         self.assertEqual(list(kept.crons()), ["a"])
         self.assertIn("can't be read", kept.faults[0])
+
+    def test_a_user_who_is_gone_stops_that_user_s_crons_and_no_others(self) -> None:
+        # Deleted, or of a directory service (LDAP) that is down at the boot.
+        gone = {**GOOD["a"], "user": "nobody-has-this-name"}
+        text = json.dumps({**GOOD, "gone": gone})
+        self.copy.parent.mkdir(exist_ok=True)
+        keep_text(self.copy, self.server.registry, text)
+        self.server.registry.write_text(text)
+        health = self.server.start().get("/health").json
+        self.assertEqual((health["status"], health["available_crons"]), ("degraded", 1))
+        fault, kept = health["problems"]
+        self.assertIn('"gone": user: expected the name of a user', fault)
+        self.assertIn("crons: 1)", kept)
+        self.assertEqual(self.server.completed("a")["status"], "completed")
+        done = self.server.command("run", "a")
+        self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_the_copy_is_the_server_s_own_and_nothing_else_writes_it(self) -> None:
         self.server.command("list")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 from typing import Iterator
 
@@ -69,6 +71,14 @@ def settings(host: Host) -> Iterator[Finding]:
             f"{printable(name)} is no setting, and has no effect.",
             f"In {ENVIRONMENT_FILE} or the environment, {meant}.",
         )
+    with contextlib.suppress(OSError):
+        text = ENVIRONMENT_FILE.read_text("utf-8", "replace")
+        for name in re.findall(r"(?m)^[ \t]*export[ \t]+(CRON_TRIGGER_\w+)", text):
+            yield wrong(
+                "settings",
+                f"{name} has no effect: systemd ignores a line with `export`.",
+                f"Remove the word export in {ENVIRONMENT_FILE}.",
+            )
 
 
 def registry(host: Host) -> Iterator[Finding]:

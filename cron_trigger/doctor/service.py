@@ -13,8 +13,13 @@ from typing import Iterator, Mapping, Optional
 
 from cron_trigger import SERVICE
 from cron_trigger.doctor.findings import Finding, Host, wrong
-from cron_trigger.registry.settings import ENVIRONMENT_FILE, environment_file
+from cron_trigger.registry.settings import (
+    ENVIRONMENT_FILE,
+    Settings,
+    environment_file,
+)
 from cron_trigger.registry.strict_json import Json
+from cron_trigger.registry.texts import printable
 
 RESTART = f"sudo systemctl restart {SERVICE}"
 #: What is wrong with a unit's property, unless it has the value.
@@ -38,7 +43,21 @@ UNIT_NEEDS = {
     "KillMode": ("process", "a restart of the server would end the crons that run"),
     "RuntimeDirectoryPreserve": ("yes", "a restart would delete the crons' locks"),
     "Restart": ("always", "a server that died would not come back"),
+    "PrivateTmp": ("no", "a restart would delete temporary files of crons that run"),
+    "OOMPolicy": ("continue", "a cron that runs out of memory would end the server"),
+    "User": ("root", "root's `run NAME` and `doctor` have other locks and folders"),
+    # pidfd_getfd(2), by which a run is found again, is none of @system-service.
+    "SystemCallFilter": ("", "a restart while a cron runs may kill the server"),
 }
+#: Properties that are no fault, but make a script find something else than in cron.
+UNIT_SANDBOX = (
+    "ProtectSystem",
+    "ProtectHome",
+    "PrivateDevices",
+    "PrivateNetwork",
+    "PrivateUsers",
+    "NoNewPrivileges",
+)
 
 
 def service(host: Host) -> Iterator[Finding]:
@@ -60,12 +79,18 @@ def _unit_faults(unit: Mapping[str, str]) -> Iterator[Finding]:
         if unit.get(key) != value:
             yield wrong("service", text.format(unit.get(key)), remedy)
     for key, (value, otherwise) in UNIT_NEEDS.items():
-        if unit.get(key) != value:
+        # An older systemd does not know each of them.
+        found = unit.get(key) or value
+        if found != value:
             yield wrong(
                 "service",
-                f"Its unit has {key}={unit.get(key)}: {otherwise}.",
+                f"Its unit has {key}={printable(found, 40)}: {otherwise}.",
                 f"sudo systemctl edit {SERVICE}, and set {key}={value} there.",
             )
+    for key in UNIT_SANDBOX:
+        if unit.get(key, "no") != "no":
+            text = f"Its unit has {key}={unit[key]}: crons inherit it, and may fail."
+            yield Finding("service", "note", text)
 
 
 def port(host: Host) -> Iterator[Finding]:
@@ -87,10 +112,11 @@ def port(host: Host) -> Iterator[Finding]:
             f"See who it is: sudo ss -ltnp 'sport = :{number}'",
         )
     else:
-        yield from _health(number, answer)
+        yield from _health(host.settings, answer)
 
 
-def _health(number: int, answer: Mapping[str, Json]) -> Iterator[Finding]:
+def _health(settings: Settings, answer: Mapping[str, Json]) -> Iterator[Finding]:
+    number, registry = settings.port, settings.registry
     if answer.get("code") == "forbidden":
         yield Finding("port", "note", f"{number} admits other addresses than ours.")
     elif answer.get("service") != SERVICE:
@@ -103,6 +129,8 @@ def _health(number: int, answer: Mapping[str, Json]) -> Iterator[Finding]:
     elif answer.get("problems"):
         for problem in answer["problems"]:
             text, _, remedy = str(problem).partition(": ")
+            if text == registry.name:  # the place of a fault, which follows
+                text, remedy = str(problem), f"Fix {registry}."
             yield wrong("health", text, remedy or "See the server's log.")
     else:
         yield Finding("health", "ok", f"healthy on port {number}")

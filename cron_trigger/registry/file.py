@@ -164,20 +164,23 @@ class Registry:
                 keep_text(self._kept, self.path, self._text)
 
     def _kept_crons(self) -> tuple[dict[str, Cron], list[str]]:
-        """Return the crons of the copy that was kept, and what to tell of it."""
+        """Return the crons of the copy that was kept, and what to tell of it.
+
+        It held once: what does not any more (its user is gone) keeps no other away.
+        """
         kept = kept_text(self._kept, self.path) if self._kept else None
         if kept is None:
             return {}, []
         text, taken_at = kept
         checker = Checker(self.path, self._log_dir)
         crons = checker.crons(text)
-        if checker.faults:
+        if not crons:
             return {}, []
         checker.place.fault(
             "until that is corrected, its last valid version is in force (taken at "
             f"{taken_at}, crons: {len(crons)})"
         )
-        return crons, checker.faults
+        return crons, checker.faults[-1:]
 
     def _read_in_background(self, wait: bool) -> None:
         """Have the file read in a thread of its own, and wait as long as that is quick.

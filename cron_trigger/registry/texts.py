@@ -92,8 +92,10 @@ def camel(name: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> Optional[str]:
     """Return the known name that `word` probably means, None without a likely one."""
-    import difflib  # a misspelt name is rare, and the import takes a millisecond
-
+    try:
+        import difflib  # a misspelt name is rare, and the import takes a millisecond
+    except ImportError:  # an upgrade of the host has removed our Python
+        return None
     by_lower = {name.lower(): name for name in known}
     found = difflib.get_close_matches(word[:80].lower(), by_lower, 1, 0.7)
     return by_lower[found[0]] if found else None

@@ -8,6 +8,7 @@ is logged and given up.
 from __future__ import annotations
 
 import contextlib
+import encodings.idna  # noqa: F401 - names need it, and Python may be gone by then
 import functools
 import json
 import queue
