@@ -93,6 +93,8 @@ def port(host: Host) -> Iterator[Finding]:
 def _health(number: int, answer: Mapping[str, Json]) -> Iterator[Finding]:
     if answer.get("code") == "forbidden":
         yield Finding("port", "note", f"{number} admits other addresses than ours.")
+    elif answer.get("success") is False and "error" in answer:  # overloaded, say
+        yield wrong("health", str(answer["error"]), "See the server's log.")
     elif answer.get("service") != SERVICE:
         yield wrong(
             "port",
