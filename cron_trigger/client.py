@@ -96,14 +96,19 @@ class Client:
         """Return the JSON object that is answered."""
         with self.open(method, path, body, headers) as answer:
             try:
-                told = json.loads(answer.read())
+                told = json.loads(self.rest(answer))
             except NOT_OURS:
                 told = None
-            except (OSError, http.client.HTTPException) as error:
-                raise self._unreachable(error) from None
         if not isinstance(told, dict) or told.get("success") is not True:
             raise Failed(self._foreign(answer))
         return told
+
+    def rest(self, answer: http.client.HTTPResponse) -> bytes:
+        """Return all of an answer's body; else Unreachable."""
+        try:
+            return answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from None
 
     def patiently(self, attempt: Callable[[], T]) -> T:
         """Return what an attempt does, made again while a server restarts."""
@@ -157,6 +162,8 @@ class Client:
                     while block := answer.read1(65536):
                         place += len(block)
                         yield block
+                    if answer.length:  # `read1` says nothing of it
+                        raise ConnectionError
             except (OSError, http.client.HTTPException, Unreachable):
                 ended = False  # cut off: the rest is asked for
                 time.sleep(self.PAUSE_S)

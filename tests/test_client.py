@@ -242,6 +242,15 @@ class RestartTest(CallCase):
         self.assertEqual(process.wait(20), 1)
         self.assertIn("The output was cut off", process.stderr.read())
 
+    def test_an_ended_output_that_was_cut_off_is_followed_to_its_end(self) -> None:
+        run = self.server.completed("much")
+        process = self.spawn("log", str(run["id"]), "--follow")
+        assert process.stdout
+        begin = process.stdout.read(1000)
+        self.restart()
+        self.assertEqual(len(begin + process.stdout.read()), 30000000)
+        self.assertEqual(process.wait(20), 0)
+
     def test_each_event_comes_once(self) -> None:
         process = self.spawn("events", "--json")
         assert process.stdout
@@ -324,6 +333,28 @@ class AddressTest(ClientCase):
             self.assertTrue(one.stdout.replace("\n", "").isprintable(), one.stdout)
         self.assertEqual(json.loads(done[1].stdout), told)
         self.assert_sentence(deep, 1, "correct --url")
+
+    def test_an_end_of_an_output_that_was_cut_off_is_a_sentence(self) -> None:
+        class Cuts(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", "2000")
+                self.end_headers()
+                self.wfile.write(b"line\n")
+
+            do_HEAD = do_GET
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Cuts) as cuts:
+            thread = threading.Thread(target=cuts.serve_forever, args=(0.01,))
+            thread.start()
+            url = f"http://127.0.0.1:{cuts.server_address[1]}"
+            done = self.call("log", "5", "--follow", "--tail=3", url=url)
+            cuts.shutdown()
+            thread.join()
+        self.assert_sentence(done, 1, "IncompleteRead", "--url")
 
     def test_an_answer_that_lacks_what_ours_have_is_a_sentence(self) -> None:
         class Foreign(http.server.BaseHTTPRequestHandler):

@@ -177,7 +177,7 @@ def _tail_begin(client: Client, path: str, lines: int) -> int:
         end = int(answer.headers.get("Content-Length") or 0)
     begin = max(0, end - TAIL_BYTES)
     with client.open("GET", f"{path}/log?from={begin}") as answer:
-        data = answer.read()[: end - begin]
+        data = client.rest(answer)[: end - begin]
     last = data.splitlines(keepends=True)[-lines:] if lines else []
     return end - sum(map(len, last))
 
