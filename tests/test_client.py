@@ -21,6 +21,7 @@ from unittest import mock
 from support import PROGRAM, READERS, Server, need, slow, wait_until
 
 from cron_trigger import client
+from cron_trigger.commands import remote
 
 SECRET = "S3cret-of-this-test-0123456789"
 REGISTRY: dict[str, Any] = {
@@ -412,6 +413,9 @@ class AddressTest(ClientCase):
         self.assertEqual(done.stdout, "run 7 of ok started: cron-trigger log 7\n")
         self.assertEqual(len(keys), 2)
         self.assertEqual(len(set(keys)), 1)
+
+    def test_a_wait_is_shorter_than_the_time_limits_of_proxies(self) -> None:
+        self.assertLess(remote.WAIT_S, 10)
 
     def test_what_is_no_address_is_78_and_nobody_there_is_1(self) -> None:
         for url in ("ftp://x", "x", "http://", "http://a:b", *ODD):

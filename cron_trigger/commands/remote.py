@@ -38,7 +38,9 @@ from cron_trigger.registry.times import duration_text
 
 #: As much of a log is looked through for its last lines before it is followed.
 TAIL_BYTES = 1 << 20
-WAIT_S = 30
+#: A proxy may end an answer that takes longer: HAProxy's `timeout server` is 10 s or 30 s
+#: in many files, Envoy's 15 s.
+WAIT_S = 8
 Command = Callable[[argparse.Namespace], int]
 
 
