@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import ipaddress
 import json
+import ssl
 import time
 import urllib.parse
 from typing import Any, Callable, Iterator, Mapping, Optional, TypeVar
@@ -28,6 +29,8 @@ from cron_trigger.registry.texts import printable
 SECRET_HEADER = SERVICE_FOLDER / "secret.header"
 #: What comes of an answer that is not as ours are.
 NOT_OURS = (ValueError, RecursionError, KeyError, TypeError)
+#: What a proxy answers for a server that is away.
+AWAY = (502, 503, 504)
 KINDS: dict[str, type[http.client.HTTPConnection]] = {
     "http": http.client.HTTPConnection,
     "https": http.client.HTTPSConnection,
@@ -123,6 +126,11 @@ class Client:
 
     def _unreachable(self, error: Exception) -> Unreachable:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, ssl.SSLError):
+            return Unreachable(
+                f"No secure connection to {self.url} ({why}): correct --url, or name a "
+                "file with its CA's certificate in SSL_CERT_FILE."
+            )
         return Unreachable(
             f"No server answers at {self.url} ({why}): start it (sudo systemctl start "
             f"{SERVICE}), or name another with --url."
@@ -133,18 +141,18 @@ class Client:
             told = json.loads(answer.read(1 << 20))
             text, code = str(told["error"]), str(told["code"])
         except (*NOT_OURS, OSError, http.client.HTTPException):
-            # A proxy speaks for a server that is away.
-            away = answer.status in (502, 503, 504)
-            return (Unreachable if away else Failed)(self._foreign(answer))
+            kind = Unreachable if answer.status in AWAY else Failed
+            return kind(self._foreign(answer))
         if code == "unauthorized":
             text += " Set CRON_TRIGGER_SECRET or CRON_TRIGGER_SECRET_FILE, or use sudo."
         kind = Unreachable if answer.status == 503 else Failed
         return kind(printable(text, 4000), EXIT_OF_CODE.get(code, 1))
 
     def _foreign(self, answer: http.client.HTTPResponse) -> str:
+        away = "start the server behind that proxy, or " if answer.status in AWAY else ""
         return (
             f"{self.url} answers {answer.status} {printable(answer.reason, 80)}, and "
-            f"not as {SERVICE} does: correct --url."
+            f"not as {SERVICE} does: {away}correct --url."
         )
 
     # ---- streams

@@ -9,6 +9,7 @@ import json
 import os
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 from unittest import mock
 
-from support import PROGRAM, READERS, Server, need, slow, wait_until
+from support import PROGRAM, READERS, Server, need, need_command, slow, wait_until
 
 from cron_trigger import client
 from cron_trigger.commands import remote
@@ -50,6 +51,13 @@ REGISTRY: dict[str, Any] = {
 JSON = ("--json",)
 #: What urllib, http.client and the codec of names have each its own error for.
 ODD = ("http://[::1", "http://a b/", f"http://{'a' * 70}.example/")
+
+
+class Unheard(http.server.BaseHTTPRequestHandler):
+    """A server that knows no method."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
 
 
 class CallCase(unittest.TestCase):
@@ -304,7 +312,7 @@ class AddressTest(ClientCase):
             url = f"http://127.0.0.1:{proxy.server_address[1]}/crons/trigger"
             done = self.call("cancel", "5", url=url)
         self.assertEqual(asked, ["/crons/runs/5/cancel"])
-        self.assert_sentence(done, 1, "answers 502 Bad Gateway", "correct --url")
+        self.assert_sentence(done, 1, "answers 502 Bad Gateway", "start the server")
 
     def test_whoever_listens_there_sends_nothing_to_the_terminal(self) -> None:
         # Any user's program may have the port while the service is stopped.
@@ -416,6 +424,32 @@ class AddressTest(ClientCase):
 
     def test_a_wait_is_shorter_than_the_time_limits_of_proxies(self) -> None:
         self.assertLess(remote.WAIT_S, 10)
+
+    def test_a_certificate_that_is_not_trusted_is_no_server_that_is_down(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
+            key, certificate = f"{folder}/key", f"{folder}/certificate"
+            subprocess.run(
+                [
+                    *(need_command("openssl"), "req", "-x509", "-nodes", "-newkey"),
+                    *("rsa:2048", "-keyout", key, "-out", certificate),
+                    *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+                ],
+                check=True,
+                capture_output=True,
+            )
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            with http.server.HTTPServer(("127.0.0.1", 0), Unheard) as other:
+                other.socket = context.wrap_socket(other.socket, server_side=True)
+                thread = threading.Thread(target=other.serve_forever, args=(0.01,))
+                thread.start()
+                url = f"https://localhost:{other.server_address[1]}"
+                strange = self.call("cancel", "5", url=url)
+                trusted = self.call("cancel", "5", url=url, SSL_CERT_FILE=certificate)
+                other.shutdown()
+                thread.join()
+        self.assert_sentence(strange, 1, "No secure connection", "SSL_CERT_FILE")
+        self.assert_sentence(trusted, 1, "answers 501")
 
     def test_what_is_no_address_is_78_and_nobody_there_is_1(self) -> None:
         for url in ("ftp://x", "x", "http://", "http://a:b", *ODD):
