@@ -20,7 +20,7 @@ from cron_trigger import SERVICE
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.records import RUNNING
-from cron_trigger.registry.secret import read_secret
+from cron_trigger.registry.secret import login_of, read_secret
 from cron_trigger.registry.settings import SERVICE_FOLDER, environment_file
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
@@ -35,6 +35,8 @@ KINDS: dict[str, type[http.client.HTTPConnection]] = {
     "http": http.client.HTTPConnection,
     "https": http.client.HTTPSConnection,
 }
+#: What a path has as it is: RFC 3986, 3.3.
+PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
 T = TypeVar("T")
 
 
@@ -58,8 +60,11 @@ class Client:
                 self._port = parts.port or self._kind.default_port
                 # Raises where the name is none.
                 http.client.HTTPConnection(self._host.encode("idna").decode(), 80)
-                self._path = parts.path.rstrip("/").removesuffix("/trigger")
-                self.url = f"{parts.scheme}://{parts.netloc}{self._path}"
+                path = urllib.parse.quote(parts.path, PATH_CHARACTERS)
+                self._path = path.rstrip("/").removesuffix("/trigger")
+                place = parts.netloc.rpartition("@")[2]  # to be shown, so no password
+                self.url = f"{parts.scheme}://{place}{self._path}"
+                self._login = login_of(parts)
                 self._secret = secret
                 self._met = False  # True once it was there
                 return
@@ -73,6 +78,7 @@ class Client:
     ) -> http.client.HTTPResponse:
         """Send a request; return the answer, if it is a good one.  Else Failed."""
         sent = {"Accept-Encoding": "identity", "Connection": "close", **headers}
+        sent.update(self._login)
         if self._secret is not None:
             sent["X-Trigger-Secret"] = self._secret.decode("ascii")
         data = None
@@ -149,7 +155,7 @@ class Client:
         return kind(printable(text, 4000), EXIT_OF_CODE.get(code, 1))
 
     def _foreign(self, answer: http.client.HTTPResponse) -> str:
-        away = "start the server behind that proxy, or " if answer.status in AWAY else ""
+        away = "start the server behind it, or " if answer.status in AWAY else ""
         return (
             f"{self.url} answers {answer.status} {printable(answer.reason, 80)}, and "
             f"not as {SERVICE} does: {away}correct --url."
@@ -207,11 +213,12 @@ def client_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Client:
     host = given("host") or known.get("CRON_TRIGGER_HOST") or "::"
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     here = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    client = Client(given("url") or here)
+    url = given("url") or here
+    client = Client(url)
     secret, file = given("secret"), given("secret_file")
     if secret is None and file is None and (client.url == here or _is_here(client.url)):
         secret, file = _installed_secret()
-    return Client(client.url, read_secret(secret, file, {}, serves=False))
+    return Client(url, read_secret(secret, file, {}, serves=False))
 
 
 def _is_here(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import http.server
@@ -314,6 +315,21 @@ class AddressTest(ClientCase):
         self.assertEqual(asked, ["/crons/runs/5/cancel"])
         self.assert_sentence(done, 1, "answers 502 Bad Gateway", "start the server")
 
+    def test_a_proxy_gets_the_login_and_the_path_of_the_address(self) -> None:
+        class Proxy(Unheard):
+            def do_POST(self) -> None:
+                asked.append((self.path, self.headers["Authorization"]))
+                self.send_error(401)
+
+        asked: list[Any] = []
+        with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+            threading.Thread(target=proxy.handle_request, name="proxy").start()
+            place = f"127.0.0.1:{proxy.server_address[1]}"
+            done = self.call("cancel", "5", url=f"http://me:p%40ss@{place}/été 1/")
+        login = "Basic " + base64.b64encode(b"me:p@ss").decode()
+        self.assertEqual(asked, [("/%C3%A9t%C3%A9%201/runs/5/cancel", login)])
+        self.assert_sentence(done, 1, f"http://{place}/%C3%A9t%C3%A9%201 answers 401")
+
     def test_whoever_listens_there_sends_nothing_to_the_terminal(self) -> None:
         # Any user's program may have the port while the service is stopped.
         bad = "\x1b]0;owned\x07\x9b31m\u202e"
@@ -432,7 +448,8 @@ class AddressTest(ClientCase):
                 [
                     *(need_command("openssl"), "req", "-x509", "-nodes", "-newkey"),
                     *("rsa:2048", "-keyout", key, "-out", certificate),
-                    *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+                    *("-subj", "/CN=localhost"),
+                    *("-addext", "subjectAltName=DNS:localhost"),
                 ],
                 check=True,
                 capture_output=True,
