@@ -38,8 +38,8 @@ from cron_trigger.registry.times import duration_text
 
 #: As much of a log is looked through for its last lines before it is followed.
 TAIL_BYTES = 1 << 20
-#: A proxy may end an answer that takes longer: HAProxy after 10 s or 30 s in many a file,
-#: Envoy after 15 s.
+#: Proxies end an answer that takes longer: HAProxy often after 10 s or 30 s, Envoy
+#: after 15 s.
 WAIT_S = 8
 Command = Callable[[argparse.Namespace], int]
 
