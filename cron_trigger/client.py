@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import ipaddress
 import json
+import ssl
 import time
 import urllib.parse
 from typing import Any, Callable, Iterator, Mapping, Optional, TypeVar
@@ -19,7 +20,7 @@ from cron_trigger import SERVICE
 from cron_trigger.commands.terminal import EXIT_OF_CODE, Failed
 from cron_trigger.registry.errors import ConfigError
 from cron_trigger.registry.records import RUNNING
-from cron_trigger.registry.secret import read_secret
+from cron_trigger.registry.secret import login_of, read_secret
 from cron_trigger.registry.settings import SERVICE_FOLDER, environment_file
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.texts import printable
@@ -28,10 +29,14 @@ from cron_trigger.registry.texts import printable
 SECRET_HEADER = SERVICE_FOLDER / "secret.header"
 #: What comes of an answer that is not as ours are.
 NOT_OURS = (ValueError, RecursionError, KeyError, TypeError)
+#: What a proxy answers for a server that is away.
+AWAY = (502, 503, 504)
 KINDS: dict[str, type[http.client.HTTPConnection]] = {
     "http": http.client.HTTPConnection,
     "https": http.client.HTTPSConnection,
 }
+#: What a path has as it is: RFC 3986, 3.3.
+PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
 T = TypeVar("T")
 
 
@@ -55,8 +60,11 @@ class Client:
                 self._port = parts.port or self._kind.default_port
                 # Raises where the name is none.
                 http.client.HTTPConnection(self._host.encode("idna").decode(), 80)
-                self._path = parts.path.rstrip("/").removesuffix("/trigger")
-                self.url = f"{parts.scheme}://{parts.netloc}{self._path}"
+                path = urllib.parse.quote(parts.path, PATH_CHARACTERS)
+                self._path = path.rstrip("/").removesuffix("/trigger")
+                place = parts.netloc.rpartition("@")[2]  # to be shown, so no password
+                self.url = f"{parts.scheme}://{place}{self._path}"
+                self._login = login_of(parts)
                 self._secret = secret
                 self._met = False  # True once it was there
                 return
@@ -70,6 +78,7 @@ class Client:
     ) -> http.client.HTTPResponse:
         """Send a request; return the answer, if it is a good one.  Else Failed."""
         sent = {"Accept-Encoding": "identity", "Connection": "close", **headers}
+        sent.update(self._login)
         if self._secret is not None:
             sent["X-Trigger-Secret"] = self._secret.decode("ascii")
         data = None
@@ -96,14 +105,19 @@ class Client:
         """Return the JSON object that is answered."""
         with self.open(method, path, body, headers) as answer:
             try:
-                told = json.loads(answer.read())
+                told = json.loads(self.rest(answer))
             except NOT_OURS:
                 told = None
-            except (OSError, http.client.HTTPException) as error:
-                raise self._unreachable(error) from None
         if not isinstance(told, dict) or told.get("success") is not True:
             raise Failed(self._foreign(answer))
         return told
+
+    def rest(self, answer: http.client.HTTPResponse) -> bytes:
+        """Return all of an answer's body; else Unreachable."""
+        try:
+            return answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from None
 
     def patiently(self, attempt: Callable[[], T]) -> T:
         """Return what an attempt does, made again while a server restarts."""
@@ -118,6 +132,11 @@ class Client:
 
     def _unreachable(self, error: Exception) -> Unreachable:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, ssl.SSLError):
+            return Unreachable(
+                f"No secure connection to {self.url} ({why}): correct --url, or name a "
+                "file with its CA's certificate in SSL_CERT_FILE."
+            )
         return Unreachable(
             f"No server answers at {self.url} ({why}): start it (sudo systemctl start "
             f"{SERVICE}), or name another with --url."
@@ -128,18 +147,18 @@ class Client:
             told = json.loads(answer.read(1 << 20))
             text, code = str(told["error"]), str(told["code"])
         except (*NOT_OURS, OSError, http.client.HTTPException):
-            # A proxy speaks for a server that is away.
-            away = answer.status in (502, 503, 504)
-            return (Unreachable if away else Failed)(self._foreign(answer))
+            kind = Unreachable if answer.status in AWAY else Failed
+            return kind(self._foreign(answer))
         if code == "unauthorized":
             text += " Set CRON_TRIGGER_SECRET or CRON_TRIGGER_SECRET_FILE, or use sudo."
         kind = Unreachable if answer.status == 503 else Failed
         return kind(printable(text, 4000), EXIT_OF_CODE.get(code, 1))
 
     def _foreign(self, answer: http.client.HTTPResponse) -> str:
+        away = "start the server behind it, or " if answer.status in AWAY else ""
         return (
             f"{self.url} answers {answer.status} {printable(answer.reason, 80)}, and "
-            f"not as {SERVICE} does: correct --url."
+            f"not as {SERVICE} does: {away}correct --url."
         )
 
     # ---- streams
@@ -157,6 +176,8 @@ class Client:
                     while block := answer.read1(65536):
                         place += len(block)
                         yield block
+                    if answer.length:  # `read1` says nothing of it
+                        raise ConnectionError
             except (OSError, http.client.HTTPException, Unreachable):
                 ended = False  # cut off: the rest is asked for
                 time.sleep(self.PAUSE_S)
@@ -192,11 +213,12 @@ def client_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Client:
     host = given("host") or known.get("CRON_TRIGGER_HOST") or "::"
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     here = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    client = Client(given("url") or here)
+    url = given("url") or here
+    client = Client(url)
     secret, file = given("secret"), given("secret_file")
     if secret is None and file is None and (client.url == here or _is_here(client.url)):
         secret, file = _installed_secret()
-    return Client(client.url, read_secret(secret, file, {}, serves=False))
+    return Client(url, read_secret(secret, file, {}, serves=False))
 
 
 def _is_here(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import http.server
@@ -9,6 +10,7 @@ import json
 import os
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,9 +20,10 @@ from pathlib import Path
 from typing import Any, Optional
 from unittest import mock
 
-from support import PROGRAM, READERS, Server, need, slow, wait_until
+from support import PROGRAM, READERS, Server, need, need_command, slow, wait_until
 
 from cron_trigger import client
+from cron_trigger.commands import remote
 
 SECRET = "S3cret-of-this-test-0123456789"
 REGISTRY: dict[str, Any] = {
@@ -49,6 +52,13 @@ REGISTRY: dict[str, Any] = {
 JSON = ("--json",)
 #: What urllib, http.client and the codec of names have each its own error for.
 ODD = ("http://[::1", "http://a b/", f"http://{'a' * 70}.example/")
+
+
+class Unheard(http.server.BaseHTTPRequestHandler):
+    """A server that knows no method."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
 
 
 class CallCase(unittest.TestCase):
@@ -242,6 +252,15 @@ class RestartTest(CallCase):
         self.assertEqual(process.wait(20), 1)
         self.assertIn("The output was cut off", process.stderr.read())
 
+    def test_an_ended_output_that_was_cut_off_is_followed_to_its_end(self) -> None:
+        run = self.server.completed("much")
+        process = self.spawn("log", str(run["id"]), "--follow")
+        assert process.stdout
+        begin = process.stdout.read(1000)
+        self.restart()
+        self.assertEqual(len(begin + process.stdout.read()), 30000000)
+        self.assertEqual(process.wait(20), 0)
+
     def test_each_event_comes_once(self) -> None:
         process = self.spawn("events", "--json")
         assert process.stdout
@@ -294,7 +313,22 @@ class AddressTest(ClientCase):
             url = f"http://127.0.0.1:{proxy.server_address[1]}/crons/trigger"
             done = self.call("cancel", "5", url=url)
         self.assertEqual(asked, ["/crons/runs/5/cancel"])
-        self.assert_sentence(done, 1, "answers 502 Bad Gateway", "correct --url")
+        self.assert_sentence(done, 1, "answers 502 Bad Gateway", "start the server")
+
+    def test_a_proxy_gets_the_login_and_the_path_of_the_address(self) -> None:
+        class Proxy(Unheard):
+            def do_POST(self) -> None:
+                asked.append((self.path, self.headers["Authorization"]))
+                self.send_error(401)
+
+        asked: list[Any] = []
+        with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+            threading.Thread(target=proxy.handle_request, name="proxy").start()
+            place = f"127.0.0.1:{proxy.server_address[1]}"
+            done = self.call("cancel", "5", url=f"http://me:p%40ss@{place}/été 1/")
+        login = "Basic " + base64.b64encode(b"me:p@ss").decode()
+        self.assertEqual(asked, [("/%C3%A9t%C3%A9%201/runs/5/cancel", login)])
+        self.assert_sentence(done, 1, f"http://{place}/%C3%A9t%C3%A9%201 answers 401")
 
     def test_whoever_listens_there_sends_nothing_to_the_terminal(self) -> None:
         # Any user's program may have the port while the service is stopped.
@@ -324,6 +358,28 @@ class AddressTest(ClientCase):
             self.assertTrue(one.stdout.replace("\n", "").isprintable(), one.stdout)
         self.assertEqual(json.loads(done[1].stdout), told)
         self.assert_sentence(deep, 1, "correct --url")
+
+    def test_an_end_of_an_output_that_was_cut_off_is_a_sentence(self) -> None:
+        class Cuts(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", "2000")
+                self.end_headers()
+                self.wfile.write(b"line\n")
+
+            do_HEAD = do_GET
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Cuts) as cuts:
+            thread = threading.Thread(target=cuts.serve_forever, args=(0.01,))
+            thread.start()
+            url = f"http://127.0.0.1:{cuts.server_address[1]}"
+            done = self.call("log", "5", "--follow", "--tail=3", url=url)
+            cuts.shutdown()
+            thread.join()
+        self.assert_sentence(done, 1, "IncompleteRead", "--url")
 
     def test_an_answer_that_lacks_what_ours_have_is_a_sentence(self) -> None:
         class Foreign(http.server.BaseHTTPRequestHandler):
@@ -381,6 +437,36 @@ class AddressTest(ClientCase):
         self.assertEqual(done.stdout, "run 7 of ok started: cron-trigger log 7\n")
         self.assertEqual(len(keys), 2)
         self.assertEqual(len(set(keys)), 1)
+
+    def test_a_wait_is_shorter_than_the_time_limits_of_proxies(self) -> None:
+        self.assertLess(remote.WAIT_S, 10)
+
+    def test_a_certificate_that_is_not_trusted_is_no_server_that_is_down(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="cron-trigger-test-") as folder:
+            key, certificate = f"{folder}/key", f"{folder}/certificate"
+            subprocess.run(
+                [
+                    *(need_command("openssl"), "req", "-x509", "-nodes", "-newkey"),
+                    *("rsa:2048", "-keyout", key, "-out", certificate),
+                    *("-subj", "/CN=localhost"),
+                    *("-addext", "subjectAltName=DNS:localhost"),
+                ],
+                check=True,
+                capture_output=True,
+            )
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            with http.server.HTTPServer(("127.0.0.1", 0), Unheard) as other:
+                other.socket = context.wrap_socket(other.socket, server_side=True)
+                thread = threading.Thread(target=other.serve_forever, args=(0.01,))
+                thread.start()
+                url = f"https://localhost:{other.server_address[1]}"
+                strange = self.call("cancel", "5", url=url)
+                trusted = self.call("cancel", "5", url=url, SSL_CERT_FILE=certificate)
+                other.shutdown()
+                thread.join()
+        self.assert_sentence(strange, 1, "No secure connection", "SSL_CERT_FILE")
+        self.assert_sentence(trusted, 1, "answers 501")
 
     def test_what_is_no_address_is_78_and_nobody_there_is_1(self) -> None:
         for url in ("ftp://x", "x", "http://", "http://a:b", *ODD):

@@ -23,6 +23,7 @@ from cron_trigger.doctor import folders, program, service
 from cron_trigger.doctor.containers import networks
 from cron_trigger.doctor.findings import Finding, Host
 from cron_trigger.host.networks import Interface
+from cron_trigger.registry.errors import overloaded
 from cron_trigger.registry.settings import read_settings
 
 QUICK = {"quick": {"description": "is over at once", "command": "/bin/true"}}
@@ -159,6 +160,12 @@ class Doctor(DoctorCase):
             self.port = other.server_address[1]
             threading.Thread(target=other.handle_request, name="other").start()
             self.assert_wrong("port", "Another program listens", "ss -ltnp")
+
+    def test_a_refusal_of_the_server_is_not_another_program_s(self) -> None:
+        refusal = overloaded("Too many requests are in progress", 1)
+        (found,) = service._health(9998, refusal.answer())
+        self.assertEqual((found.name, found.status), ("health", "wrong"))
+        self.assertIn("Too many requests", found.text)
 
     def test_degraded_server(self) -> None:
         self.port = self.server.start().port

@@ -88,7 +88,9 @@ class NotifyTest(unittest.TestCase):
         cls.addClassCleanup(cls.receiver.end)
         cls.server = Server(
             REGISTRY,
-            environ={"CRON_TRIGGER_NOTIFY_URL": cls.receiver.url},
+            environ={
+                "CRON_TRIGGER_NOTIFY_URL": cls.receiver.url.replace("//", "//a:b%2F@")
+            },
             program=limited(PAUSES),
         )
         cls.addClassCleanup(cls.server.__exit__)
@@ -108,6 +110,7 @@ class NotifyTest(unittest.TestCase):
         _, path, headers, _ = self.receiver.got[0]
         self.assertEqual(path, "/hook?key=1")
         self.assertEqual(headers["content-type"], "application/json")
+        self.assertEqual(headers["authorization"], "Basic YTpiLw==")
 
     def test_the_text_says_how_it_ended(self) -> None:
         good = self.server.completed("good")

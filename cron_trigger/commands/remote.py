@@ -38,7 +38,9 @@ from cron_trigger.registry.times import duration_text
 
 #: As much of a log is looked through for its last lines before it is followed.
 TAIL_BYTES = 1 << 20
-WAIT_S = 30
+#: Proxies end an answer that takes longer: HAProxy often after 10 s or 30 s, Envoy
+#: after 15 s.
+WAIT_S = 8
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -177,7 +179,7 @@ def _tail_begin(client: Client, path: str, lines: int) -> int:
         end = int(answer.headers.get("Content-Length") or 0)
     begin = max(0, end - TAIL_BYTES)
     with client.open("GET", f"{path}/log?from={begin}") as answer:
-        data = answer.read()[: end - begin]
+        data = client.rest(answer)[: end - begin]
     last = data.splitlines(keepends=True)[-lines:] if lines else []
     return end - sum(map(len, last))
 

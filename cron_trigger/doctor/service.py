@@ -119,6 +119,8 @@ def _health(settings: Settings, answer: Mapping[str, Json]) -> Iterator[Finding]
     number, registry = settings.port, settings.registry
     if answer.get("code") == "forbidden":
         yield Finding("port", "note", f"{number} admits other addresses than ours.")
+    elif answer.get("success") is False and "error" in answer:  # overloaded, say
+        yield wrong("health", str(answer["error"]), "See the server's log.")
     elif answer.get("service") != SERVICE:
         yield wrong(
             "port",

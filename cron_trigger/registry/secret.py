@@ -8,10 +8,12 @@ Called by settings.py at the start, and by the command line as a client.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shlex
 import stat
+import urllib.parse
 from pathlib import Path
 from typing import Mapping, Optional
 
@@ -42,6 +44,14 @@ def read_secret(
         secret = _file_secret(str(credential), systemds=True)
         return _good(secret, "systemd's credential")
     return None
+
+
+def login_of(url: urllib.parse.SplitResult) -> dict[str, str]:
+    """Return the header for the user and password in an address: RFC 7617."""
+    if url.username is None:
+        return {}
+    pair = ":".join(map(urllib.parse.unquote, (url.username, url.password or "")))
+    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 def _file_secret(path: str, serves: bool = True, systemds: bool = False) -> bytes:

@@ -115,7 +115,8 @@ class Access:
         """`wrong` slows those down who send a wrong secret."""
         self._secret = settings.secret
         self.sources = sources
-        names = (*host_names, *settings.allowed_hosts)
+        # The name that it listens on, too: that is the address which it announces.
+        names = (settings.host, *host_names, *settings.allowed_hosts)
         self._hosts = frozenset(("localhost", *map(str.lower, names)))
         self._origins = frozenset(map(_place_of, settings.allowed_origins))
         self._wrong = wrong

@@ -23,6 +23,7 @@ from cron_trigger.host.loop import Loop
 from cron_trigger.registry.crons import Cron
 from cron_trigger.registry.limits import Limits
 from cron_trigger.registry.records import COMPLETED, Event
+from cron_trigger.registry.secret import login_of
 from cron_trigger.registry.strict_json import Json
 from cron_trigger.registry.threads import Work, begin
 from cron_trigger.registry.times import duration_text
@@ -111,9 +112,8 @@ class Notifier:
         break_off = functools.partial(_break_off, connection)
         limit = self._loop.call_later(limit_s, break_off)
         try:
-            connection.request(
-                "POST", target, body, {"Content-Type": "application/json"}
-            )
+            headers = {"Content-Type": "application/json", **login_of(self._url)}
+            connection.request("POST", target, body, headers)
             status = connection.getresponse().status
         except (OSError, HTTPException):
             if time.monotonic() < late_s:

@@ -106,6 +106,11 @@ class HostTest(unittest.TestCase):
         self.assertTrue(self.allowed("cron.example.org:9998", "cron.example.org"))
         self.assertFalse(self.allowed("example.org", "cron.example.org"))
 
+    def test_the_name_that_it_listens_on_is_admitted(self) -> None:
+        access_with(host="Crons.internal").check(
+            request(host="crons.internal:9998"), ROUTES[1]
+        )
+
     def test_the_host_of_containers_is_known_to_containers_only(self) -> None:
         # Elsewhere a hostile resolver may answer for the name: DNS rebinding.
         for host in ("host.docker.internal:9998", "Host.Containers.Internal"):
