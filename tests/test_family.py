@@ -652,6 +652,26 @@ umask; id -G; tty; ulimit -n; ulimit -c
                 reply.json["error"],
             )
 
+    def test_what_cannot_be_killed_is_told(self) -> None:
+        needs_root()
+        setpriv = need_command("setpriv")
+        python = (setpriv, "--bounding-set=-kill", sys.executable)
+        entry = {
+            "description": "Its own",
+            "command": ["sleep", "60"],
+            "user": "nobody",
+            "killAfter": "1s",
+        }
+        with Server({"own": entry}, python=python) as server:
+            told = server.trigger("own").json
+            server.request("POST", f"/runs/{told['runId']}/cancel")
+            words = "run 1 of own goes on: SIGKILL does not end its process "
+            wait_until(lambda: words in server.log_text(), what="the warning")
+            self.assertEqual(server.trigger("own").status, 409)
+            os.killpg(told["pid"], signal.SIGKILL)
+            self.assertEqual(server.ended(told["runId"])["status"], "cancelled")
+            self.assertEqual(server.log_text().count(words), 1)
+
     def test_a_folder_that_root_may_not_look_into_is_not_called_missing(self) -> None:
         needs_root()
         setpriv = need_command("setpriv")

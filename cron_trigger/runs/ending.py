@@ -282,6 +282,7 @@ class Ending:
         deadline_s = time.monotonic() + active.kill_after_s
         pause_s = self.LOOK_S
         lonely_s: Optional[float] = None
+        said = False
         while True:
             left, kept = insist(lambda: self._look(active, deadline_s))
             now_s = time.monotonic()
@@ -291,6 +292,14 @@ class Ending:
             if lonely_s is not None and now_s - lonely_s > self.KEEPER_S:
                 self._kill_keeper(active)
             until_kill_s = deadline_s - now_s
+            if left and until_kill_s < -self.KEEPER_S and not said:
+                said = True
+                self._on.say(
+                    "warning",
+                    f"run {active.run.id} of {active.run.cron_name} goes on: SIGKILL "
+                    f"does not end its process {left[0].pid}, which is another user's "
+                    "or waits for a disk",
+                )
             limit_s = until_kill_s if until_kill_s > 0 else self.LOOK_LIMIT_S
             keeper = [active.run.pid] if kept and active.run.pid else []
             pids = [*keeper, *(one.pid for one in left[:16])]
