@@ -369,7 +369,8 @@ class Cancel(FamilyCase):
                 run = self.server.completed("sends")
                 self.assertEqual((run["status"], run["exitCode"]), ("failed", 7), run)
                 text = self.server.get(f"/runs/{run['id']}/log").text
-                self.assertIn("SigIgn:\t0000000000000000\n", text)
+                # 32 and 33 are glibc's own, which its posix_spawn(3) leaves ignored.
+                self.assertRegex(text, r"SigIgn:\t0{7}[01][08]0{7}\n")
 
     def test_an_option_of_bash_for_the_script_does_not_end_the_keeper(self) -> None:
         three = {
