@@ -18,7 +18,7 @@ REGISTRY = {"brief": {"description": "Brief", "command": ["sh", "-c", "exit 3"]}
 GONE = """
 import errno
 def stat(path, whole=os.stat, **how):
-    if "/state" in str(path) and os.access({at!r}, os.F_OK):
+    if {where!r} in str(path) and os.access({at!r}, os.F_OK):
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), path)
     return whole(path, **how)
 os.stat = stat
@@ -42,7 +42,9 @@ class Gone(unittest.TestCase):
     def test_the_historys_stops_no_run_and_no_start(self) -> None:
         with Server(REGISTRY, start=False) as server:
             at = server.folder / "gone"
-            server.program = list(patched("import os", GONE.format(at=str(at))))
+            server.program = list(
+                patched("import os", GONE.format(at=str(at), where="/state"))
+            )
             server.start()
             before = server.completed("brief")
             at.touch()
@@ -56,6 +58,17 @@ class Gone(unittest.TestCase):
             for run_id in ids:
                 self.assertEqual(server.ended(run_id)["exitCode"], 3)
             self.assertGreater(ids[0], before["id"])
+
+    def test_the_registrys_leaves_the_last_good_one_in_force(self) -> None:
+        with Server(REGISTRY, start=False) as server:
+            at = server.folder / "gone"
+            gone = GONE.format(at=str(at), where="crons.json")
+            server.program = list(patched("import os", gone))
+            server.start()
+            at.touch()
+            server.kill()
+            server.start()
+            self.assertEqual(server.completed("brief")["exitCode"], 3)
 
 
 class WithoutModes(unittest.TestCase):

@@ -32,7 +32,12 @@ class MessageSocket:
         """Receive, in the place of any server before."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-        self._socket.bind(self._path)
+        try:
+            self._socket.bind(self._path)
+        except OSError as error:  # which does not say where
+            place = os.readlink(f"/proc/self/fd/{self._folder}")
+            what = f"{error.strerror}, for a socket"
+            raise OSError(error.errno, what, place) from None
         os.chmod(self._path, 0o600)
         self._inode = os.stat(self._path).st_ino
 

@@ -13,6 +13,7 @@ import ipaddress
 import os
 import re
 import socket
+import stat
 import urllib.parse
 from pathlib import Path
 from typing import (
@@ -146,8 +147,14 @@ def _whole_path(name: str, path: str) -> Path:
 def _registry_path(given: Optional[str]) -> Path:
     if given:
         path = Path(os.path.abspath(given))
-        if not path.is_file():
-            what = "no file" if path.exists() else "not there"
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            mode = 0
+        except OSError:  # of its disk: the last good one stays in force
+            return path
+        if not stat.S_ISREG(mode):
+            what = "no file" if mode else "not there"
             raise ConfigError(
                 f"CRON_TRIGGER_REGISTRY must name a registry file, got {path}, which "
                 f"is {what}: create it, or leave the setting out."

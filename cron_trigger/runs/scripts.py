@@ -93,13 +93,14 @@ class Scripts:
         """Refuse a working directory that is not there; raises LaunchError."""
         try:
             there = stat.S_ISDIR(os.stat(cron.directory).st_mode)
-        except PermissionError:  # root's, too: other users' folders of a server of NFS
-            raise LaunchError(
-                f"its folder {cron.directory} cannot be reached (Permission denied): "
-                "correct the permissions of the folders above it, or name another"
-            ) from None
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             there = False
+        except OSError as error:  # root's, too: other users' folders of a server of NFS
+            raise LaunchError(
+                f"its folder {cron.directory} cannot be reached ({error.strerror}): "
+                "correct the permissions of the folders above it, or its mount, or "
+                "name another"
+            ) from None
         if not there:
             remedy = _home_hint(str(cron.working_directory)) or "create it"
             raise LaunchError(f"its folder {cron.directory} is missing: {remedy}")
