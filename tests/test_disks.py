@@ -6,12 +6,17 @@ import contextlib
 import fcntl
 import os
 import shutil
+import struct
 import subprocess
+import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from support import Server, need, need_command, patched, slow, wait_until
 from test_logs import LogCase
+
+from cron_trigger.registry.trust import writable_by_others
 
 REGISTRY = {"brief": {"description": "Brief", "command": ["sh", "-c", "exit 3"]}}
 #: A disk whose FUSE or NFS server is gone answers each question so.
@@ -93,6 +98,28 @@ class Unwritten(unittest.TestCase):
         with Server(REGISTRY, program=program) as server:
             run = server.completed("brief")
             self.assertEqual((run["exitCode"], run["error"]), (3, None))
+
+
+class Acl(unittest.TestCase):
+    def test_others_whom_an_acl_lets_write_are_none_of_a_private_group(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        script = Path(folder.name) / "script"
+        script.touch()
+        script.chmod(0o664)
+        with mock.patch("os.geteuid", return_value=1000):
+            need(not writable_by_others(str(script), os.getuid()), "no private group")
+            script.chmod(0o644)
+            # user::rw-, user:65534:rw-, group::r--, mask::rw-, other::r--
+            entries = ((1, 6, -1), (2, 6, 65534), (4, 4, -1), (16, 6, -1), (32, 4, -1))
+            acl = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+            try:
+                header = struct.pack("<I", 2)
+                os.setxattr(script, "system.posix_acl_access", header + acl)
+            except OSError as error:
+                self.skipTest(f"no ACL here: {error}")
+            fault = writable_by_others(str(script), os.getuid())
+        self.assertIn(f"chmod g-w {script}", str(fault))
 
 
 class Counts(LogCase):

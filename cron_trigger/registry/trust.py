@@ -108,9 +108,17 @@ def _place_fault(
         return None
     if mode & stat.S_IWOTH:
         return f"others may write {place}"
-    if group and mode & stat.S_IWGRP and not _is_private(status.st_gid, trusted):
+    private = _is_private(status.st_gid, trusted) and not _has_acl(place)
+    if group and mode & stat.S_IWGRP and not private:
         return f"its group may write {place}"
     return None
+
+
+def _has_acl(place: str) -> bool:
+    """Tell whether a place's bits of its group say what others may: acl(5)."""
+    with contextlib.suppress(OSError):
+        return bool(os.getxattr(place, "system.posix_acl_access"))
+    return False
 
 
 def _is_private(group_id: int, trusted: Iterable[int]) -> bool:
