@@ -152,6 +152,8 @@ class OwnDisks(FrozenCase):
 class OwnLogs(FrozenCase):
     def test_health_answers_while_a_log_is_being_opened(self) -> None:
         server = self.prepared("m.open_log = hangs(m.open_log)")
+        # The thread that accepts writes this line itself.
+        wait_until(lambda: "listens on" in server.log_text())
         self.frozen.touch()
         body = b'{"cronName": "brief"}'
         head = (
