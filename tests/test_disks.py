@@ -100,6 +100,23 @@ class Unwritten(unittest.TestCase):
             self.assertEqual((run["exitCode"], run["error"]), (3, None))
 
 
+class ReadOnly(unittest.TestCase):
+    def test_a_log_that_its_disk_takes_no_more_of_is_told_at_the_end(self) -> None:
+        """As ext4 does it at a fault (errors=remount-ro), while a run writes."""
+        refuse = """
+import errno, os
+def open_(path, flags, *words, whole=os.open, **how):
+    if str(path).startswith("/proc/self/fd/") and flags & os.O_APPEND:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+    return whole(path, flags, *words, **how)
+os.open = open_
+"""
+        with Server(REGISTRY, program=patched(refuse)) as server:
+            run = server.completed("brief")
+            self.assertEqual(run["exitCode"], 3)
+            self.assertIn("takes no more (Read-only file system)", run["error"])
+
+
 class Acl(unittest.TestCase):
     def test_others_whom_an_acl_lets_write_are_none_of_a_private_group(self) -> None:
         folder = tempfile.TemporaryDirectory()

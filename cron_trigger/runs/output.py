@@ -163,11 +163,21 @@ class RunLog:
             return "Its output is gone: its log was removed or moved while it ran."
         if self._is_copy:
             return "Its output may not be whole: its log was rotated by copytruncate."
-        with contextlib.suppress(OSError):
+        try:
             disk = os.fstatvfs(self.descriptor)
             if disk.f_blocks and not disk.f_bavail:  # ramfs counts none
                 return "Its output may not be whole: the disk of its log is full."
+            os.close(self._appending())
+        except OSError as error:  # read-only since a fault, or gone
+            if not is_shortage(error):
+                why = f"its log takes no more ({error.strerror})"
+                return f"Its output may not be whole: {why}."
         return None
+
+    def _appending(self) -> int:
+        """Return a descriptor that appends to the file, whatever its name is by now."""
+        path = f"/proc/self/fd/{self.descriptor}"
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
     def write_line(self, text: str) -> None:
         """Append a framing line to the file that has the output, wherever it is now.
@@ -176,10 +186,9 @@ class RunLog:
         """
         if self.descriptor is None:
             return
-        # The file, not its name: a rotation takes the last line with the output.
-        path = f"/proc/self/fd/{self.descriptor}"
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            # The file, not its name: a rotation takes the last line with the output.
+            descriptor = self._appending()
         except OSError as error:
             return self._note(error)
         with contextlib.suppress(OSError), open(descriptor, "wb", 0) as file:
