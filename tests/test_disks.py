@@ -100,17 +100,34 @@ class Unwritten(unittest.TestCase):
             self.assertEqual((run["exitCode"], run["error"]), (3, None))
 
 
-class ReadOnly(unittest.TestCase):
-    def test_a_log_that_its_disk_takes_no_more_of_is_told_at_the_end(self) -> None:
-        """As ext4 does it at a fault (errors=remount-ro), while a run writes."""
-        refuse = """
+#: What ext4 does at a fault (errors=remount-ro); access(2) goes on saying yes.
+READ_ONLY = """
 import errno, os
 def open_(path, flags, *words, whole=os.open, **how):
-    if str(path).startswith("/proc/self/fd/") and flags & os.O_APPEND:
+    if str(path).startswith({start!r}) and flags & os.O_APPEND and {when}:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
     return whole(path, flags, *words, **how)
 os.open = open_
 """
+
+
+class ReadOnly(unittest.TestCase):
+    def test_it_degrades_health_for_as_long_as_it_lasts(self) -> None:
+        with Server(REGISTRY, start=False) as server:
+            well = server.folder / "well"
+            when = f"not os.access({str(well)!r}, os.F_OK)"
+            refuse = READ_ONLY.format(start="brief.log", when=when)
+            server.program = list(patched(refuse))
+            server.start()
+            self.assertIn("Read-only", server.completed("brief")["error"])
+            for _ in range(2):
+                (problem,) = server.get("/health").json["problems"]
+                self.assertIn("The output of runs is lost", problem)
+            well.touch()
+            self.assertEqual(server.get("/health").json["status"], "healthy")
+
+    def test_a_log_that_its_disk_takes_no_more_of_is_told_at_the_end(self) -> None:
+        refuse = READ_ONLY.format(start="/proc/self/fd/", when="True")
         with Server(REGISTRY, program=patched(refuse)) as server:
             run = server.completed("brief")
             self.assertEqual(run["exitCode"], 3)

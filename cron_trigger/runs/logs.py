@@ -102,8 +102,8 @@ class Logs:
         self._path = str(folder)
         self._lock = threading.Lock()  # guards all below
         self._folder: Optional[int] = None
-        #: Folder to what is wrong with it, of those that took no output lately.
-        self._faults: dict[str, str] = {}
+        #: Folder to a log and why it took no output, of those that took none lately.
+        self._faults: dict[str, tuple[str, str]] = {}
 
     def open_for(self, path: str) -> tuple[int, Optional[str]]:
         """Return a descriptor that appends to a cron's log, and why it keeps nothing.
@@ -123,7 +123,7 @@ class Logs:
                 raise LaunchError(log_fault(path, error)) from None
             why = f"{path} cannot be written ({error.strerror})"
             with self._lock:
-                self._faults[folder] = f"The output of runs is lost, because {why}"
+                self._faults[folder] = path, why
             return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), why
         with self._lock:
             # Whoever wrote last knows best.
@@ -187,9 +187,13 @@ class Logs:
             return [f"The log folder {self._path} does not respond: check its disk."]
         try:
             low = _low(self._path)
-            for folder in filter(_is_writable, list(self._faults)):
-                del self._faults[folder]
-            lost = [f"{text}: {REMEDY}" for text in self._faults.values()]
+            for folder, (path, _) in list(self._faults.items()):
+                if _takes(path):
+                    del self._faults[folder]
+            lost = [
+                f"The output of runs is lost, because {why}: {REMEDY}"
+                for _, why in self._faults.values()
+            ]
             return [low, *lost] if low else lost
         finally:
             self._lock.release()
@@ -214,16 +218,20 @@ def _low(folder: str) -> Optional[str]:
     )
 
 
-def _is_writable(folder: str) -> bool:
+def _takes(path: str) -> bool:
+    """Tell whether a log can be written again, as a run finds out.
+
+    Not by access(2): a disk that is read-only since a fault says yes there.
+    """
+    folder, name = os.path.split(path)
     try:
-        os.close(open_folder(folder))
-        disk = os.statvfs(folder)
-        # Some count no blocks (ramfs), some no inodes (btrfs).
-        if (disk.f_blocks and not disk.f_bavail) or (
-            disk.f_files and not disk.f_favail
-        ):
-            return False
-        return os.access(folder, os.W_OK | os.X_OK)
+        descriptor = open_folder(folder)
+        try:
+            os.close(open_log(descriptor, name))
+            disk = os.fstatvfs(descriptor)
+            return disk.f_bavail > 0 or not disk.f_blocks  # ramfs counts none
+        finally:
+            os.close(descriptor)
     except OSError:
         return False
 
