@@ -23,7 +23,6 @@ from cron_trigger.doctor import folders, program, service
 from cron_trigger.doctor.containers import networks
 from cron_trigger.doctor.findings import Finding, Host
 from cron_trigger.host.networks import Interface
-from cron_trigger.registry.errors import overloaded
 from cron_trigger.registry.settings import read_settings
 
 QUICK = {"quick": {"description": "is over at once", "command": "/bin/true"}}
@@ -161,11 +160,12 @@ class Doctor(DoctorCase):
             threading.Thread(target=other.handle_request, name="other").start()
             self.assert_wrong("port", "Another program listens", "ss -ltnp")
 
+    @slow
     def test_a_refusal_of_the_server_is_not_another_program_s(self) -> None:
-        refusal = overloaded("Too many requests are in progress", 1)
-        (found,) = service._health(9998, refusal.answer())
-        self.assertEqual((found.name, found.status), ("health", "wrong"))
-        self.assertIn("Too many requests", found.text)
+        with http.server.HTTPServer(("127.0.0.1", 0), Overloaded) as other:
+            self.port = other.server_address[1]
+            threading.Thread(target=other.handle_request, name="other").start()
+            self.assert_wrong("health", "Too many requests", "the server's log")
 
     def test_degraded_server(self) -> None:
         self.port = self.server.start().port
@@ -314,6 +314,17 @@ class Quiet(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
+
+
+class Overloaded(Quiet):
+    """A server of ours that has no place for one more."""
+
+    def do_GET(self) -> None:
+        body = b'{"success": false, "error": "Too many requests", "code": "overloaded"}'
+        self.send_response(503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
 
 if __name__ == "__main__":
