@@ -584,14 +584,19 @@ set_setting() {
     if grep -q "^#\{0,1\}$1=" "$scratch/settings"; then
         sed -i "s|^#\{0,1\}$1=.*|$1=$2|" "$scratch/settings"
     else
+        # Its last line may have no end.
+        [ -z "$(tail -c 1 "$scratch/settings")" ] || say "" >>"$scratch/settings"
         printf '%s=%s\n' "$1" "$2" >>"$scratch/settings"
     fi
 }
 
 # Print the value that setting $1 has in file $2, without its quotes; nothing if none.
+# As for systemd, a carriage return ends a line, and blanks around a value are none of it.
 setting() {
     [ -r "$2" ] || return 0
-    sed -n "s/^$1=//p" "$2" | tail -n 1 | tr -d "\"'"
+    tr '\r' '\n' <"$2" |
+        sed "/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*/!d; s///; s/[[:blank:]]*\$//" |
+        tail -n 1 | tr -d "\"'"
 }
 
 port_in_force() {

@@ -487,6 +487,29 @@ esac
         self.assertIn("Every request needs the header X-Trigger-Secret", output)
         return output.splitlines()[-1]
 
+    def test_settings_are_read_as_systemd_reads_them(self) -> None:
+        for line in (
+            "CRON_TRIGGER_PORT=9100\r",
+            " CRON_TRIGGER_PORT = 9101 ",
+            "CRON_TRIGGER_PORT='9102' ",
+            'CRON_TRIGGER_PORT="9103"\nX_CRON_TRIGGER_PORT=1\n#CRON_TRIGGER_PORT=2',
+        ):
+            self.set(line)
+            port = re.search("91..", line)
+            printed = self.call_only("prepare", "port_in_force")
+            self.assertEqual(printed, f"{port and port[0]}\n")
+
+    def test_a_setting_is_added_to_a_file_whose_last_line_has_no_end(self) -> None:
+        settings = self.root / self.SETTINGS
+        settings.write_text("CRON_TRIGGER_ALLOW=10.1.0.0/16")
+        self.call_only("wanted_port=9100", "prepare", "install_settings")
+        text = "CRON_TRIGGER_ALLOW=10.1.0.0/16\nCRON_TRIGGER_PORT=9100\n"
+        self.assertEqual(settings.read_text(), text)
+
+    def test_a_port_that_is_none_is_refused_with_a_sentence(self) -> None:
+        self.set("CRON_TRIGGER_PORT=9100 # for us")
+        self.assertIn("CRON_TRIGGER_PORT must be a number from 1", self.refused())
+
     def header(self) -> Path:
         return self.root / "etc/cron-trigger-server/secret.header"
 

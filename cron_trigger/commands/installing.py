@@ -44,6 +44,9 @@ def port_fault(port: str, *own: str) -> Iterator[str]:
     Where one of them does, so does each child of it for a moment, before its exec.
     Not systemd's, number 1, which holds the sockets of many.
     """
+    if not port.isdecimal():
+        yield f"CRON_TRIGGER_PORT must be a number from 1 to 65535, got {port!a}."
+        return
     sockets = set(_listening(int(port)))
     holders: set[int] = set()
     for link in glob.glob("/proc/[0-9]*/fd/*"):
