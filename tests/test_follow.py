@@ -132,6 +132,24 @@ class FollowTest(unittest.TestCase):
             self.assertEqual(answer.text, "first\nlast\n")
 
     @slow
+    def test_a_run_whose_log_has_not_begun_is_followed_to_its_end(self) -> None:
+        late = "lambda *a: (m.time.sleep(1), note(*a))"
+        program = patched(
+            "import cron_trigger.runs.launch as launch",
+            "note = launch.write_note",
+            f"launch.write_note = {late}",
+        )
+        registry = {"one": {"description": "One line", "command": ["echo", "first"]}}
+        with Server(registry, program=program) as server:
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                pool.submit(server.trigger, "one")
+                [run] = wait_until(
+                    lambda: server.get("/runs?status=running").json["runs"]
+                )
+                answer = server.get(f"/runs/{run['id']}/log?follow=true")
+            self.assertEqual((answer.status, answer.text), (200, "first\n"))
+
+    @slow
     def test_first_byte_comes_soon_after_it_was_written(self) -> None:
         run_id = self.server.trigger("dated").json["runId"]
         delays: list[float] = []

@@ -18,7 +18,8 @@ from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Known
 from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer
 
-FOLLOW_POLL_S = 0.02
+#: How often a log that is followed is looked at, and how long its beginning may take.
+FOLLOW_POLL_S, BEGIN_S = 0.02, 2.0
 
 
 class Outputs:
@@ -44,7 +45,14 @@ class Outputs:
         """Return the output: its last `lines`, or all from the byte `first` on."""
         if run.log_inode is None and run.pid is None:
             return Answer(200, content_type=TEXT_TYPE)
-        log = RunLog(run)
+        log, until_s = RunLog(run), time.monotonic() + BEGIN_S
+        # Its first line comes a moment after its row.
+        while log.descriptor is None and run.running and run.pid is None:
+            if time.monotonic() > until_s:
+                break
+            time.sleep(FOLLOW_POLL_S)
+            run = self._find(run.id)
+            log = RunLog(run)
         if log.descriptor is None:
             raise Refusal(
                 "not_found",
