@@ -163,15 +163,19 @@ class Client:
 
     # ---- streams
 
-    def follow(self, path: str, begin: int = 0) -> Iterator[bytes]:
-        """Yield a run's output from a byte on, live, over restarts of the server."""
+    def follow(self, path: str, begin: int = 0, live: bool = True) -> Iterator[bytes]:
+        """Yield a run's output from a byte on, over restarts of the server.
+
+        To the run's end, or with `live` false as far as it goes now.  A reader may be
+        slow (`| less`): the server then ends the answer, and the rest is asked for.
+        """
         place, ended = begin, False
         while not ended:
             # Asked before the output: what it had by then is all there.
             run = self.patiently(lambda: self.ask("GET", path))["run"]
-            ended = run["status"] != RUNNING
+            ended = not live or run["status"] != RUNNING
             try:
-                query = f"{path}/log?follow=true&from={place}"
+                query = f"{path}/log?from={place}&follow={json.dumps(live)}"
                 with self.open("GET", query) as answer:
                     while block := answer.read1(65536):
                         place += len(block)

@@ -242,24 +242,15 @@ class RestartTest(CallCase):
         self.assertEqual(process.wait(30), 4)
         self.assertEqual(lines, [f"{n}\n" for n in range(1, len(lines) + 1)])
 
-    def test_an_output_that_was_cut_off_is_not_taken_for_a_whole_one(self) -> None:
+    def test_an_output_that_was_cut_off_is_asked_for_to_its_end(self) -> None:
         run = self.server.completed("much")
-        process = self.spawn("log", str(run["id"]))
-        assert process.stdout and process.stderr
-        process.stdout.read(1000)
-        self.server.kill()
-        process.stdout.read()
-        self.assertEqual(process.wait(20), 1)
-        self.assertIn("The output was cut off", process.stderr.read())
-
-    def test_an_ended_output_that_was_cut_off_is_followed_to_its_end(self) -> None:
-        run = self.server.completed("much")
-        process = self.spawn("log", str(run["id"]), "--follow")
-        assert process.stdout
-        begin = process.stdout.read(1000)
-        self.restart()
-        self.assertEqual(len(begin + process.stdout.read()), 30000000)
-        self.assertEqual(process.wait(20), 0)
+        for more in ((), ("--follow",)):
+            process = self.spawn("log", str(run["id"]), *more)
+            assert process.stdout
+            begin = process.stdout.read(1000)
+            self.restart()
+            self.assertEqual(len(begin + process.stdout.read()), 30000000)
+            self.assertEqual(process.wait(20), 0)
 
     def test_each_event_comes_once(self) -> None:
         process = self.spawn("events", "--json")
@@ -377,9 +368,12 @@ class AddressTest(ClientCase):
             thread.start()
             url = f"http://127.0.0.1:{cuts.server_address[1]}"
             done = self.call("log", "5", "--follow", "--tail=3", url=url)
+            part = self.call("log", "5", "--tail=3", url=url)
             cuts.shutdown()
             thread.join()
         self.assert_sentence(done, 1, "IncompleteRead", "--url")
+        self.assertEqual((part.returncode, part.stdout), (1, "line\n"))
+        self.assertIn("cut off: 1995 bytes are missing", part.stderr)
 
     def test_an_answer_that_lacks_what_ours_have_is_a_sentence(self) -> None:
         class Foreign(http.server.BaseHTTPRequestHandler):

@@ -159,12 +159,11 @@ def log(options: argparse.Namespace) -> int:
     """Show a run's output, or its last lines; with `--follow` as it comes."""
     client = client_of(vars(options), os.environ)
     path = f"runs/{options.id}"
-    if options.follow:
+    if options.follow or options.tail is None:
         begin = _tail_begin(client, path, options.tail)
-        _show(client.follow(path, begin))
+        _show(client.follow(path, begin, options.follow))
         return 0
-    tail = "" if options.tail is None else f"?tail={options.tail}"
-    with client.open("GET", f"{path}/log{tail}") as answer:
+    with client.open("GET", f"{path}/log?tail={options.tail}") as answer:
         _show(iter(lambda: answer.read(65536), b""))
         if answer.length:
             raise Failed(f"The output was cut off: {answer.length} bytes are missing.")

@@ -21,7 +21,8 @@ from cron_trigger.web.places import Place, Places
 from cron_trigger.web.views import Known
 from cron_trigger.web.wire import TEXT_TYPE, UNBUFFERED, Answer, Request, invalid
 
-FOLLOW_POLL_S, FIRST_LINE_S = 0.02, 1.0
+#: How often a log that is followed is looked at, and how long its beginning may take.
+FOLLOW_POLL_S, FIRST_LINE_S = 0.02, 2.0
 
 
 class Outputs:
