@@ -347,6 +347,17 @@ class EventsTest(unittest.TestCase):
         for text in ("x", "-1", "1.5", "9" * 19):
             reply = self.server.get("/events", **{"Last-Event-ID": text})
             self.assertEqual(reply.status, 400, text)
+            reply = self.server.get(f"/events?lastEventId={text}")
+            self.assertIn("Last-Event-ID must be", reply.json["error"])
+
+    def test_the_last_event_id_may_be_in_the_query(self) -> None:
+        self.server.completed("c6")
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, 10)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/events?lastEventId=0")
+        with connection.getresponse() as answer:
+            lines = [answer.readline() for _ in range(3)]
+        self.assertEqual(lines, [b"retry: 2000\n", b"\n", b"id: 1\n"])
 
     def test_head_does_not_hang(self) -> None:
         reply = self.server.request("HEAD", "/events")

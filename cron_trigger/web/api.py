@@ -201,7 +201,8 @@ class Api:
 
     def events(self, request: Request) -> Answer:
         self._runner.refuse_if_closing()
-        text = request.headers.get("last-event-id", str(LAST_EVENT_ID))
+        query = request.query.get("lastEventId", str(LAST_EVENT_ID))
+        text = request.headers.get("last-event-id", query)
         last = whole_number(text, 0, LAST_EVENT_ID)
         if last is None:
             raise invalid("Last-Event-ID must be a whole number of up to 18 digits.")

@@ -51,7 +51,8 @@ ROUTES = (
     Route("POST", "/runs/ID/cancel", "cancel_run"),
     Route("GET", "/scheduled", "scheduled"),
     Route("DELETE", "/scheduled/ID", "cancel_scheduled"),
-    Route("GET", "/events", "events"),
+    # Libraries that send an EventSource's headers (event-source-polyfill) say it so.
+    Route("GET", "/events", "events", query=("lastEventId",)),
     Route("GET", "/metrics", "metrics", basic=True),
 )
 #: A browser's question (CORS) before a request of a listed origin.
