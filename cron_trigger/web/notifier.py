@@ -7,8 +7,8 @@ is logged and given up.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-import encodings.idna  # noqa: F401 - names need it, and Python may be gone by then
 import functools
 import json
 import queue
@@ -41,6 +41,8 @@ class Notifier:
         say: Callable[[str, str], None],
         limits: Limits,
     ) -> None:
+        # Names need it, and an upgrade of the host may have removed our Python by then.
+        codecs.lookup("idna")
         self._url = urllib.parse.urlsplit(url)
         self._host = host
         self._crons = crons
