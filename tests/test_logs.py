@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 from typing import Iterator
 
-from support import Server, need, need_command, slow, wait_until
+from support import Server, need, need_command, patched, slow, wait_until
 
 REGISTRY = {
     "brief": {"description": "Brief", "command": ["echo", "said"]},
@@ -144,6 +144,31 @@ class Removed(LogCase):
         self.server.start()
         self.server.completed("brief")
         self.assertEqual(stat.S_IMODE(self.server.log_dir.stat().st_mode), 0o750)
+
+
+#: Standard error is a pipe that is full, and that nobody reads.
+FULL = patched(
+    "import contextlib, os",
+    "kept, full = os.pipe()",
+    "os.set_blocking(full, False)",
+    "with contextlib.suppress(BlockingIOError):",
+    "    while os.write(full, b'x'): pass",
+    "os.set_blocking(full, True)",
+    "os.dup2(full, 2)",
+    "sys.stderr = open(2, 'w', closefd=False)",
+)
+
+
+class StandardError(LogCase):
+    def test_whoever_does_not_read_it_holds_up_nothing(self) -> None:
+        # As a terminal after Ctrl-S, or the log driver of a container.
+        self.server.program = [*FULL]
+        self.server.start()
+        self.addCleanup(self.server.kill)  # one that is held up does not stop
+        for _ in range(10):
+            self.assertEqual(self.server.get("/nowhere").status, 404)
+        self.assertEqual(self.server.completed("brief")["status"], "completed")
+        wait_until(lambda: "run 1 of brief completed" in self.server.log_text())
 
 
 @slow

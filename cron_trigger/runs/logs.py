@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import stat
 import threading
 from pathlib import Path
@@ -239,23 +240,36 @@ def _takes(path: str) -> bool:
 class ServerLog:
     """The server's own log: a file, and standard error.  Any thread may write."""
 
+    #: How long a line waits for a standard error that is full: once, until it no
+    #: longer is.
+    FULL_S = 1.0
+
     def __init__(self, logs: Logs, name: str, to_stderr: bool = True) -> None:
         self._logs = logs
         self._name = name
         self._to_stderr = to_stderr
         self._to_journal = to_stderr and stderr_is_journal()
+        self._patience_s = self.FULL_S
 
     def say(self, level: str, text: str) -> None:
         """Write one line; a disk that takes none must not stop anything."""
         line = printable(text, 2000)
         stamped = f"{now_text()} {level:7} {line}\n"
         shown = f"<{PRIORITIES[level]}>{line}\n" if self._to_journal else stamped
-        if self._to_stderr:
-            with contextlib.suppress(OSError):
-                # Straight to the descriptor: a buffer would have a lock, and mix lines.
-                os.write(2, shown.encode("utf-8", "replace"))
         with contextlib.suppress(OSError):
             self._logs.append(self._name, stamped)
+        if self._to_stderr:
+            with contextlib.suppress(OSError):
+                self._show(shown.encode("utf-8", "replace"))
+
+    def _show(self, line: bytes) -> None:
+        # Nothing waits for a reader that stands still: a terminal after Ctrl-S, a log
+        # driver of Docker, a journal that is frozen.  The file has the line.
+        _, is_ready, _ = select.select([], [2], [], self._patience_s)
+        self._patience_s = self.FULL_S if is_ready else 0.0
+        if is_ready:
+            # Straight to the descriptor: a buffer would have a lock, and mix lines.
+            os.write(2, line)
 
 
 def stderr_is_journal() -> bool:
