@@ -106,7 +106,11 @@ class Lateness:
 
         Also called when the registry has changed.
         """
+        zone = time.tzname, time.timezone
         time.tzset()  # /etc/localtime may be another by now
+        if zone != (time.tzname, time.timezone):
+            with self._lock:
+                self._next.clear()  # found in the zone before
         # The table in force at this moment; a reading puts another one in its place.
         for cron in self._on.registry.crons().values():
             self._judge(cron, at_once)

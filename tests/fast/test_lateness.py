@@ -115,6 +115,15 @@ class LatenessTest(unittest.TestCase):
         stage.now_s = BEGIN_S
         self.assertEqual(stage.lateness.next_run_at(cron), "2096-11-23T11:00:00+00:00")
 
+    def test_another_time_zone_of_the_host_shows_at_the_next_tick(self) -> None:
+        stage = self.stage(schedule="0 3 * * *")
+        time.sleep(0.15)  # until then the registry counts as written just now
+        cron = stage.registry.get("c")
+        self.assertEqual(stage.lateness.next_run_at(cron), "2096-11-24T03:00:00+00:00")
+        os.environ["TZ"] = "JST-9"
+        stage.lateness.tick()
+        self.assertEqual(stage.lateness.next_run_at(cron), "2096-11-24T03:00:00+09:00")
+
     def test_what_was_due_before_the_schedule_was_known_is_not_late(self) -> None:
         stage = self.stage()
         stage.at(60)
