@@ -354,14 +354,20 @@ class HttpServer(http.server.ThreadingHTTPServer):
         try:
             Handler(request, (address, place), self)
         except Exception:
-            self.handle_error(request, address)
+            self.handle_error(request, (address,))
         finally:
             place.give()  # before its client sees the end, and may come again
             self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        self.say("error", f"internal error on a connection: {error!r}")
+        with contextlib.suppress(MemoryError):
+            # Of these many come at a moment: they are counted as refusals are.
+            if error and is_shortage(error):
+                address = str(address_of(client_address[0]))
+                self.refusals.add(address, address, "a connection", _out_of_room())
+            else:
+                self.say("error", f"internal error on a connection: {error!r}")
 
     # ---- the end
 
