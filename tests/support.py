@@ -35,11 +35,12 @@ FULL = os.environ.get("CRON_TRIGGER_TEST_FULL") == "1"
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 
-# A shell starts what it has in the background deaf to these, and so would be every
-# process that a test starts.
+# A shell starts what it has in the background deaf to these, nohup(1) to the last, and
+# so would be every process that a test starts.
 for number, handler in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, lambda *_: None),  # still of nothing here
 ):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, handler)
