@@ -40,7 +40,7 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 for number, handler in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGQUIT, signal.SIG_DFL),
-    (signal.SIGHUP, lambda *_: None),  # still of nothing here
+    (signal.SIGHUP, lambda *_: None),  # this one stays deaf
 ):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, handler)
