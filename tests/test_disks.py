@@ -235,27 +235,29 @@ class Copied(LogCase):
 class WrittenAnew(unittest.TestCase):
     def test_a_full_btrfs_ends_neither_server_nor_command(self) -> None:
         need(os.geteuid() == 0, "only root can mount")
-        with Server(REGISTRY, start=False) as server:
-            folder = server.state_dir = server.folder / "state"
-            folder.mkdir(0o700)
-            self.mount(server.folder / "image", folder)
-            server.start()
-            server.completed("brief")
-            fill(folder)
-            for _ in range(3):
-                # What is written by now is copied at the next change.
-                os.sync()
-                self.assertEqual(server.completed("brief")["exitCode"], 3)
-            self.assertIn("is full", str(server.get("/health").json["problems"]))
-            self.assertEqual(server.command("run", "brief").returncode, 3)
-            self.assertEqual(server.command("list").returncode, 0)
-            self.assertEqual(server.stop(), 0)
-            server.start()
-            self.assertEqual(server.completed("brief")["id"], 6)
-            (folder / "filler").unlink()
+        server = Server(REGISTRY, start=False)
+        # Behind the unmounting: its folder could not be removed before.
+        self.addCleanup(server.__exit__)
+        folder = server.state_dir = server.folder / "state"
+        folder.mkdir(0o700)
+        self.mount(server.folder / "image", folder)
+        server.start()
+        server.completed("brief")
+        fill(folder)
+        for _ in range(3):
+            # What is written by now is copied at the next change.
             os.sync()
-            wait_until(lambda: server.get("/health").json["status"] == "healthy")
-            self.assertEqual(len(server.get("/runs").json["runs"]), 6)
+            self.assertEqual(server.completed("brief")["exitCode"], 3)
+        self.assertIn("is full", str(server.get("/health").json["problems"]))
+        self.assertEqual(server.command("run", "brief").returncode, 3)
+        self.assertEqual(server.command("list").returncode, 0)
+        self.assertEqual(server.stop(), 0)
+        server.start()
+        self.assertEqual(server.completed("brief")["id"], 6)
+        (folder / "filler").unlink()
+        os.sync()
+        wait_until(lambda: server.get("/health").json["status"] == "healthy")
+        self.assertEqual(len(server.get("/runs").json["runs"]), 6)
 
     def mount(self, image: Path, folder: Path) -> None:
         make = need_command("mkfs.btrfs")
