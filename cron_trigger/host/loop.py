@@ -1,10 +1,9 @@
 """The loop: a thread that waits for descriptors and moments, and never for a disk.
 
 A server has two: that of its main thread accepts and hears signals, that of the waiter
-has all else.
-What may have to wait for one, or for a lock that is held meanwhile, is done `aside`: by
-one thread more, in the order in which it was asked for.  Any thread may ask for
-something; `Loop._lock` guards the timers and the birth of that thread.
+has all else.  What may have to wait for a disk, or for a lock that is held meanwhile,
+is done `aside`: by one thread more, in the order in which it was asked for.  Any thread
+may ask for something; `Loop._lock` guards the timers and the birth of that thread.
 """
 
 from __future__ import annotations
